@@ -1,0 +1,1 @@
+//! Tidemark's wire protocol: generated messages and their conversions.

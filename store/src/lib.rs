@@ -1,0 +1,1 @@
+//! The store node: Raft groups over one log and one RocksDB.

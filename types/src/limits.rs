@@ -1,0 +1,49 @@
+//! Protocol limits: what a peer may send, the same for both sides of every wire.
+//!
+//! These are not tunables. A limit that one side enforces and the other does not know becomes a
+//! message that can never be sent; tunables with defaults live in each binary's `config.rs`.
+
+use std::time::Duration;
+
+/// Bytes of a user's, group's, counter's or device's name, at least 1.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Recipients of one send; the whole list is one atomic command.
+pub const RECIPIENTS_MAX: usize = 256;
+
+/// Bytes of one client frame, as encoded.
+pub const FRAME_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of one message body.
+pub const BODY_BYTES_MAX: usize = 192 * 1024;
+
+/// Sends of one session that may be without an acknowledgement: `n - base` stays below it.
+pub const SEND_WINDOW: u64 = 256;
+
+/// Bytes of the bodies of those sends, so that buffers on the way are bounded as well.
+pub const SEND_WINDOW_BYTES: usize = 1024 * 1024;
+
+/// Ended send sessions kept per device, so that late retries still get their stored ack.
+pub const ENDED_SESSIONS_MAX: usize = 4;
+
+/// Numbers that one call may allocate from a counter.
+pub const ALLOCATE_MAX: u32 = 1_000_000;
+
+/// How far ahead of cluster time the creation time in a client's message id may lie.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// Virtual shards of a cluster, fixed when it is created, at least 1.
+pub const SHARDS_MAX: u16 = 1024;
+
+/// What a recipient costs in a frame beside its name: kind, tags and lengths.
+const RECIPIENT_OVERHEAD: usize = 8;
+
+/// What a send costs in a frame beside its body and recipients.
+const SEND_OVERHEAD: usize = 256;
+
+// The largest legal send fits into a frame, and the window holds it.
+const _: () = assert!(
+    BODY_BYTES_MAX + RECIPIENTS_MAX * (NAME_BYTES_MAX + RECIPIENT_OVERHEAD) + SEND_OVERHEAD
+        <= FRAME_BYTES_MAX
+);
+const _: () = assert!(BODY_BYTES_MAX <= SEND_WINDOW_BYTES);
