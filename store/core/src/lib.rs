@@ -1,1 +1,37 @@
-//! The store's state machine, pure: commands, keys, apply, read.
+//! The store's state machine: what a shard does with a committed batch of commands.
+//!
+//! Pure. No clock, no randomness, no I/O, no threads, no unordered map: the same state and the
+//! same batch give the same replies, the same writes and the same state hash on every replica.
+//! Time and ids arrive inside the commands, stamped by whoever proposed them; effects on the
+//! outside leave as values.
+//!
+//! ```text
+//!            Batch (encoded once, by the proposer)
+//!              │
+//!   Read ──► Transaction::apply ──► Applied { reply, effects } per command
+//!  (state)     │
+//!              └─► finish() ──► Writes: one RocksDB batch, together with the applied index
+//! ```
+//!
+//! Two channels of failure: a [`Reject`] is a reply like any other (the command had no effect,
+//! the entry counts as applied); a [`Fatal`] stops the node, because its state or its log cannot
+//! be trusted.
+//!
+//! The rules it keeps (R1 to R17) are in `docs/invariants.md`; each has a golden script under
+//! `tests/scripts/`.
+
+mod apply;
+pub mod codec;
+pub mod command;
+pub mod key;
+pub mod memory;
+pub mod read;
+pub mod reply;
+pub mod storage;
+mod transaction;
+pub mod value;
+
+pub use command::{Batch, Command};
+pub use reply::{Alarm, Applied, Effect, Reject, Reply};
+pub use storage::{Fatal, Read, StorageError, Writes};
+pub use transaction::Transaction;

@@ -1,0 +1,229 @@
+//! The fan-out of an accepted message: the sender's copy, the recipients here, the records for
+//! recipients elsewhere. Sends and relay-in go through the same functions (R6).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidemark_types::limits::{BODY_BYTES_MAX, RECIPIENTS_MAX};
+use tidemark_types::{DeviceId, ErrorCode, Id, Recipient, ShardId, UserId};
+
+use super::lives_here;
+use super::mailbox::{self, Open};
+use crate::command::Draft;
+use crate::key::{OutRecordKey, OutboundKey};
+use crate::reply::{Effect, Outcome, Reject};
+use crate::storage::Fatal;
+use crate::transaction::{Step, Stop};
+use crate::value::{
+    Content, Entry, Message, Origin, OutRecord, OutSeq, Outgoing, Payload, Shard, Verdict,
+};
+
+/// Refuses a draft that a gateway should never have let through.
+pub(super) fn check_draft(draft: &Draft) -> Result<(), Reject> {
+    let invalid = |text: String| Err(Reject::Invalid(text));
+    let groups = draft
+        .to
+        .iter()
+        .filter(|to| matches!(to, Recipient::Group(_)))
+        .count();
+    if draft.body.len() > BODY_BYTES_MAX {
+        return invalid(format!(
+            "body: {} bytes, at most {BODY_BYTES_MAX}",
+            draft.body.len()
+        ));
+    }
+    if draft.to.is_empty() || draft.to.len() > RECIPIENTS_MAX {
+        return invalid(format!(
+            "to: {} recipients, 1 to {RECIPIENTS_MAX}",
+            draft.to.len()
+        ));
+    }
+    if groups > 0 && draft.to.len() > 1 {
+        return invalid("to: a group stands alone".to_owned());
+    }
+    Ok(())
+}
+
+/// Accepts a send: everything of it that happens in the sender's shard, or a verdict that nothing
+/// does.
+pub(super) fn accept(
+    step: &mut Step<'_>,
+    shard: &mut Shard,
+    origin: Origin,
+    device: Option<&DeviceId>,
+    draft: &Draft,
+) -> Result<Verdict, Stop> {
+    let mut own = Open::of(step, origin.sender())?;
+    let seq = match own.vacancy() {
+        Ok(seq) => seq,
+        Err(code) => return Ok(Verdict::Refused(code)),
+    };
+    let mut users = BTreeSet::new();
+    for to in &draft.to {
+        match to {
+            Recipient::User(user) => users.insert(user.clone()),
+            Recipient::Group(_) => return Ok(Verdict::Refused(ErrorCode::GroupGone)),
+        };
+    }
+    let message = Message {
+        device: device.cloned(),
+        sent: shard.time,
+        client_msg_id: draft.client_msg_id,
+        kind: draft.kind,
+        body: draft.body.clone(),
+    };
+    let to = users.iter().cloned().map(Recipient::User).collect();
+    // Self counts once, and the sender's own copy is it.
+    users.remove(origin.sender());
+
+    let (here, elsewhere): (Vec<_>, Vec<_>) = users
+        .into_iter()
+        .partition(|user| lives_here(shard, &Id::User(user.clone())));
+    let records = send_elsewhere(step, shard, &origin, &message, elsewhere)?;
+    let entry = Entry {
+        time: shard.time,
+        origin: origin.clone(),
+        content: Content::Message {
+            message: message.clone(),
+            outgoing: Some(Outgoing { to, records }),
+        },
+    };
+    own.append(step, shard, &entry).expect("there is a vacancy");
+    own.save(step);
+
+    let outcomes = to_users(step, shard, &origin, &message, &here)?;
+    refuse(step, shard, &origin, &refusals(&outcomes))?;
+    Ok(Verdict::Accepted {
+        seq,
+        time: shard.time,
+    })
+}
+
+/// Appends a message to mailboxes of this shard; one outcome for each user.
+pub(super) fn to_users(
+    step: &mut Step<'_>,
+    shard: &mut Shard,
+    origin: &Origin,
+    message: &Message,
+    users: &[UserId],
+) -> Result<Vec<(UserId, Outcome)>, Fatal> {
+    let entry = Entry {
+        time: shard.time,
+        origin: origin.clone(),
+        content: Content::Message {
+            message: message.clone(),
+            outgoing: None,
+        },
+    };
+    let mut outcomes = Vec::with_capacity(users.len());
+    for user in users {
+        let mut mailbox = Open::of(step, user)?;
+        let blocked = mailbox::blocks(step, user, origin.sender())?;
+        let outcome = match (blocked, mailbox.value.silent) {
+            (true, true) => {
+                shard.blocked_silently += 1;
+                Outcome::Silenced
+            }
+            (true, false) => Outcome::Refused(ErrorCode::Blocked),
+            (false, _) => match mailbox.append(step, shard, &entry) {
+                Ok(seq) => {
+                    mailbox.save(step);
+                    Outcome::Appended(seq)
+                }
+                Err(code) => Outcome::Refused(code),
+            },
+        };
+        outcomes.push((user.clone(), outcome));
+    }
+    Ok(outcomes)
+}
+
+/// The refusals among the outcomes.
+pub(super) fn refusals(outcomes: &[(UserId, Outcome)]) -> Vec<(UserId, ErrorCode)> {
+    let refused = |(user, outcome): &(UserId, Outcome)| match outcome {
+        Outcome::Refused(code) => Some((user.clone(), *code)),
+        Outcome::Appended(_) | Outcome::Silenced => None,
+    };
+    outcomes.iter().filter_map(refused).collect()
+}
+
+/// Tells a sender of this shard who refused; one entry for each. A refusal is never refused: what
+/// cannot be written is counted (R6).
+pub(super) fn refuse(
+    step: &mut Step<'_>,
+    shard: &mut Shard,
+    origin: &Origin,
+    refusals: &[(UserId, ErrorCode)],
+) -> Result<(), Fatal> {
+    if refusals.is_empty() {
+        return Ok(());
+    }
+    let mut own = Open::of(step, origin.sender())?;
+    for (recipient, code) in refusals {
+        let entry = Entry {
+            time: shard.time,
+            origin: origin.clone(),
+            content: Content::Refused {
+                recipient: recipient.clone(),
+                code: *code,
+            },
+        };
+        if own.append(step, shard, &entry).is_err() {
+            shard.refusals_unwritable += 1;
+        }
+    }
+    own.save(step);
+    Ok(())
+}
+
+/// Puts one record per destination shard into the outbox.
+fn send_elsewhere(
+    step: &mut Step<'_>,
+    shard: &Shard,
+    origin: &Origin,
+    message: &Message,
+    users: Vec<UserId>,
+) -> Result<Vec<(ShardId, OutSeq)>, Fatal> {
+    let mut by_shard = BTreeMap::<ShardId, Vec<UserId>>::new();
+    for user in users {
+        by_shard
+            .entry(shard.shards.shard_of(&Id::User(user.clone())))
+            .or_default()
+            .push(user);
+    }
+    let mut records = Vec::with_capacity(by_shard.len());
+    for (to_shard, to) in by_shard {
+        let payload = Payload::Message {
+            origin: origin.clone(),
+            message: message.clone(),
+            to,
+        };
+        records.push((to_shard, push_record(step, to_shard, payload)?));
+    }
+    Ok(records)
+}
+
+/// Appends a record to the stream to another shard, under the next number (R4).
+pub(super) fn push_record(
+    step: &mut Step<'_>,
+    shard: ShardId,
+    payload: Payload,
+) -> Result<OutSeq, Fatal> {
+    let key = OutboundKey { shard };
+    let mut stream = step.get(&key)?.unwrap_or_default();
+    stream.head = stream.head.next();
+    stream.head_bytes += payload.cost();
+    let record = OutRecord {
+        bytes_upto: stream.head_bytes,
+        payload,
+    };
+    step.put(
+        &OutRecordKey {
+            shard,
+            out_seq: stream.head,
+        },
+        &record,
+    );
+    step.put(&key, &stream);
+    step.effects.push(Effect::Outgoing { shard });
+    Ok(stream.head)
+}

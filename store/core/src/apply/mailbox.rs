@@ -1,0 +1,185 @@
+//! A mailbox: append, trim, delete, adopt, and its owner's settings.
+//!
+//! Invariant: `swept <= floor <= head`, and the entries `floor+1 ..= head` are all there.
+
+use std::num::NonZeroU32;
+
+use tidemark_types::{ErrorCode, Recipient, Seq, SeqRange, UserId};
+
+use crate::key::{BlockKey, EntryKey, MailboxKey};
+use crate::reply::{Effect, Reject, Reply};
+use crate::storage::Fatal;
+use crate::transaction::{Step, Stop};
+use crate::value::{Block, Entry, Mailbox, Shard};
+
+/// Entries that one trim removes from the storage; the floor rises at once, the rest follows.
+const SWEEP_PER_TRIM: NonZeroU32 = NonZeroU32::new(1_000).expect("not 0");
+
+/// Entries that one append removes: more than the one it adds, so that a backlog shrinks.
+const SWEEP_PER_APPEND: NonZeroU32 = NonZeroU32::new(2).expect("not 0");
+
+/// A mailbox being worked on; [`Self::save`] writes it.
+pub(super) struct Open {
+    key: MailboxKey,
+    /// Its value.
+    pub(super) value: Mailbox,
+}
+
+impl Open {
+    /// A user's mailbox, a new one where there is none (R6).
+    pub(super) fn of(step: &Step<'_>, user: &UserId) -> Result<Self, Fatal> {
+        let key = MailboxKey {
+            mailbox: Recipient::User(user.clone()),
+        };
+        let value = step.get(&key)?.unwrap_or_default();
+        Ok(Open { key, value })
+    }
+
+    /// Writes it.
+    pub(super) fn save(self, step: &mut Step<'_>) {
+        step.put(&self.key, &self.value);
+    }
+
+    /// The seq that the next entry would get, or why there can be none.
+    pub(super) fn vacancy(&self) -> Result<Seq, ErrorCode> {
+        match self.value.deleted {
+            true => Err(ErrorCode::NoMailbox),
+            false => self.value.head.next().ok_or(ErrorCode::SeqExhausted),
+        }
+    }
+
+    /// Appends `entry` under the next seq, and removes the oldest one where the maximum is
+    /// exceeded.
+    pub(super) fn append(
+        &mut self,
+        step: &mut Step<'_>,
+        shard: &Shard,
+        entry: &Entry,
+    ) -> Result<Seq, ErrorCode> {
+        let seq = self.vacancy()?;
+        let mailbox = self.key.mailbox.clone();
+        let entry = step.put(
+            &EntryKey {
+                mailbox: mailbox.clone(),
+                seq,
+            },
+            entry,
+        );
+        step.effects.push(Effect::Appended {
+            mailbox,
+            seq,
+            entry,
+        });
+        self.value.head = seq;
+        let oldest = seq.back(shard.settings.mailbox_entries_max);
+        self.raise_floor(step, oldest, SWEEP_PER_APPEND);
+        Ok(seq)
+    }
+
+    /// Raises the floor, and removes up to `sweep` entries below it.
+    fn raise_floor(&mut self, step: &mut Step<'_>, floor: Seq, sweep: NonZeroU32) {
+        self.value.floor = self.value.floor.max(floor);
+        if let Some(due) = SeqRange::missing(self.value.swept, self.value.floor) {
+            let now = due.truncated(sweep);
+            for seq in now.iter() {
+                step.delete(&EntryKey {
+                    mailbox: self.key.mailbox.clone(),
+                    seq,
+                });
+            }
+            self.value.swept = now.last();
+        }
+    }
+
+    fn trimmed(&self) -> Reply {
+        let Mailbox { floor, swept, .. } = self.value;
+        Reply::MailboxTrimmed {
+            floor,
+            more: swept < floor,
+        }
+    }
+}
+
+/// Does `user` block `sender`?
+pub(super) fn blocks(step: &Step<'_>, user: &UserId, sender: &UserId) -> Result<bool, Fatal> {
+    let key = BlockKey {
+        user: user.clone(),
+        sender: sender.clone(),
+    };
+    Ok(step.get(&key)?.is_some())
+}
+
+/// `TrimMailbox`.
+pub(super) fn trim(step: &mut Step<'_>, user: &UserId, upto: Seq) -> Result<Reply, Stop> {
+    let mut mailbox = Open::of(step, user)?;
+    let head = mailbox.value.head;
+    if upto > head {
+        return Err(Reject::Invalid(format!("upto {upto} is above the head {head}")).into());
+    }
+    mailbox.raise_floor(step, upto, SWEEP_PER_TRIM);
+    let reply = mailbox.trimmed();
+    mailbox.save(step);
+    Ok(reply)
+}
+
+/// `DeleteMailbox`: the content goes, the numbers stay (R14).
+pub(super) fn delete(step: &mut Step<'_>, user: &UserId) -> Result<Reply, Stop> {
+    let mut mailbox = Open::of(step, user)?;
+    mailbox.value.deleted = true;
+    let head = mailbox.value.head;
+    mailbox.raise_floor(step, head, SWEEP_PER_TRIM);
+    let reply = mailbox.trimmed();
+    mailbox.save(step);
+    Ok(reply)
+}
+
+/// `Adopt`: the mailbox goes on after a seq that another system assigned.
+pub(super) fn adopt(step: &mut Step<'_>, user: &UserId, seq: Seq) -> Result<Reply, Stop> {
+    let mut mailbox = Open::of(step, user)?;
+    let Mailbox {
+        floor,
+        head,
+        deleted,
+        ..
+    } = mailbox.value;
+    let adopted_before = head == seq && floor == seq;
+    if deleted || (head != Seq::NONE && !adopted_before) {
+        return Err(Reject::NotEmpty.into());
+    }
+    mailbox.value.head = seq;
+    mailbox.value.floor = seq;
+    mailbox.value.swept = seq;
+    mailbox.save(step);
+    Ok(Reply::Done)
+}
+
+/// `Block`: decided by the recipient's shard from this command on (R6).
+pub(super) fn block(
+    step: &mut Step<'_>,
+    user: &UserId,
+    sender: &UserId,
+    blocked: bool,
+) -> Result<Reply, Stop> {
+    if user == sender {
+        return Err(Reject::Invalid("nobody can block themselves".to_owned()).into());
+    }
+    let key = BlockKey {
+        user: user.clone(),
+        sender: sender.clone(),
+    };
+    match blocked {
+        true => {
+            step.put(&key, &Block);
+        }
+        false => step.delete(&key),
+    }
+    Ok(Reply::Done)
+}
+
+/// `Silence`.
+pub(super) fn silence(step: &mut Step<'_>, user: &UserId, silent: bool) -> Result<Reply, Stop> {
+    let mut mailbox = Open::of(step, user)?;
+    mailbox.value.silent = silent;
+    mailbox.save(step);
+    Ok(Reply::Done)
+}

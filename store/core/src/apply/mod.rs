@@ -1,0 +1,109 @@
+//! What each command does, one file per subject.
+//!
+//! Every function takes a [`Step`], which is one command's view of the state, and either returns
+//! a reply or stops: with a [`Reject`], which undoes the step, or with a fatal error.
+//!
+//! | file | commands |
+//! |---|---|
+//! | `shard` | init, configure, expire |
+//! | `session` | open, send |
+//! | `backend` | back end's send |
+//! | `deliver` | the fan-out that both sends and relay-in use |
+//! | `relay` | relay-in, trim outbox |
+//! | `device` | register, forget, confirm |
+//! | `mailbox` | append, trim, delete, adopt, block, silence |
+//! | `counter` | allocate |
+
+mod backend;
+mod counter;
+mod deliver;
+mod device;
+mod mailbox;
+mod relay;
+mod session;
+mod shard;
+
+use tidemark_types::Id;
+
+use crate::command::Command;
+use crate::reply::{Alarm, Effect, Reject, Reply};
+use crate::transaction::{Step, Stop};
+use crate::value::Shard;
+
+/// Applies one command. `shard` is `None` until `Init`.
+pub(crate) fn command(
+    step: &mut Step<'_>,
+    command: &Command,
+    shard: &mut Option<Shard>,
+) -> Result<Reply, Stop> {
+    if let Command::Init {
+        cluster,
+        shard: number,
+        shards,
+        hash_version,
+        settings,
+    } = command
+    {
+        let identity = (*cluster, *number, *shards, *hash_version);
+        return shard::init(step, shard, identity, settings);
+    }
+    let Some(shard) = shard else {
+        return Err(Reject::Invalid("the shard is not initialised".to_owned()).into());
+    };
+    if let Some(id) = command.routed_by() {
+        check_lives_here(step, shard, id)?;
+    }
+    match command {
+        Command::Init { .. } => unreachable!("answered above"),
+        Command::Configure { settings } => shard::configure(shard, settings),
+        Command::Expire { now } => shard::expire(step, shard, *now),
+        Command::RegisterDevice {
+            user,
+            device,
+            start,
+        } => device::register(step, shard, user, device, *start),
+        Command::ForgetDevice { user, device } => device::forget(step, user, device),
+        Command::Confirm {
+            user,
+            device,
+            epoch,
+            seq,
+        } => device::confirm(step, user, device, *epoch, *seq),
+        Command::Open {
+            user,
+            device,
+            open_id,
+            ends,
+        } => session::open(step, shard, user, device, *open_id, *ends),
+        Command::Send(send) => session::send(step, shard, send),
+        Command::BackendSend(send) => backend::send(step, shard, send),
+        Command::RelayIn { source, records } => relay::relay_in(step, shard, *source, records),
+        Command::TrimOutbox { shard: to, upto } => relay::trim_outbox(step, *to, *upto),
+        Command::TrimMailbox { user, upto } => mailbox::trim(step, user, *upto),
+        Command::DeleteMailbox { user } => mailbox::delete(step, user),
+        Command::Adopt { user, seq } => mailbox::adopt(step, user, *seq),
+        Command::Block {
+            user,
+            sender,
+            blocked,
+        } => mailbox::block(step, user, sender, *blocked),
+        Command::Silence { user, silent } => mailbox::silence(step, user, *silent),
+        Command::Allocate { counter, count, id } => {
+            counter::allocate(step, shard, counter, *count, *id)
+        }
+    }
+}
+
+/// Refuses, with an alarm, what lives on another shard (R8).
+fn check_lives_here(step: &mut Step<'_>, shard: &Shard, id: Id) -> Result<(), Stop> {
+    if lives_here(shard, &id) {
+        return Ok(());
+    }
+    step.effects
+        .push(Effect::Alarm(Alarm::WrongShard(id.clone())));
+    Err(Reject::WrongShard(id).into())
+}
+
+fn lives_here(shard: &Shard, id: &Id) -> bool {
+    shard.shards.shard_of(id) == shard.shard
+}

@@ -1,0 +1,254 @@
+//! What a leader proposes: batches of commands, encoded once and carried opaquely by Raft.
+//!
+//! A command holds all that apply may know: ids, content, and the batch's time. Kinds are numbered
+//! by their place in [`Command`]; a new kind goes to the end, and is proposed only once every
+//! replica knows it (R5).
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tidemark_types::{
+    ClientMsgId, ClusterId, ContentHash, CounterId, DeviceId, Epoch, ErrorCode, Id, OpenId,
+    Recipient, Seq, SessionId, ShardCount, ShardId, UnixMs, UserId,
+};
+
+use crate::codec::{self, DecodeError};
+use crate::value::{OutSeq, Payload, Settings};
+
+/// One log entry: commands that are applied one after the other, each with a reply of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// Cluster time when the leader proposed it (R17).
+    pub time: UnixMs,
+    /// The commands; one that is rejected does not touch its neighbours (R5).
+    pub commands: Vec<Command>,
+}
+
+impl Batch {
+    const VERSION: u8 = 1;
+
+    /// Its bytes, as they lie in the Raft log.
+    pub fn encode(&self) -> Bytes {
+        codec::encode(Self::VERSION, self).into()
+    }
+
+    /// The batch with these bytes. A command of an unknown kind is an error, and stops the node.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode("Batch", Self::VERSION, bytes)
+    }
+}
+
+/// What can be asked of a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// The first command of a shard: fixes who it is.
+    Init {
+        /// The cluster.
+        cluster: ClusterId,
+        /// Which of its shards this is.
+        shard: ShardId,
+        /// How many it has.
+        shards: ShardCount,
+        /// The version of the hash from ids to shards.
+        hash_version: u8,
+        /// Windows and maxima.
+        settings: Settings,
+    },
+    /// Changes windows and maxima.
+    Configure {
+        /// All of them.
+        settings: Settings,
+    },
+    /// A device says `Hello`: registers it, and reopens a deleted mailbox.
+    RegisterDevice {
+        /// Its owner.
+        user: UserId,
+        /// Its name.
+        device: DeviceId,
+        /// Where it starts if it has no cursor.
+        start: Start,
+    },
+    /// Forgets a device, its cursor and its sessions.
+    ForgetDevice {
+        /// Its owner.
+        user: UserId,
+        /// Its name.
+        device: DeviceId,
+    },
+    /// Opens a send session (R1).
+    Open {
+        /// The device's owner.
+        user: UserId,
+        /// The device.
+        device: DeviceId,
+        /// By which the device finds the session again.
+        open_id: OpenId,
+        /// The session it replaces.
+        ends: Option<SessionId>,
+    },
+    /// A send inside a session (R1, R2).
+    Send(Send),
+    /// A back end's send, without a session.
+    BackendSend(BackendSend),
+    /// A device confirms everything up to `seq` (R12).
+    Confirm {
+        /// The device's owner.
+        user: UserId,
+        /// The device.
+        device: DeviceId,
+        /// The epoch in which `seq` counts.
+        epoch: Epoch,
+        /// Its new cursor.
+        seq: Seq,
+    },
+    /// Records from another shard's outbox (R4).
+    RelayIn {
+        /// That shard.
+        source: ShardId,
+        /// Records with their numbers, in order.
+        records: Vec<(OutSeq, Payload)>,
+    },
+    /// Another shard acknowledged records of our outbox (R4).
+    TrimOutbox {
+        /// That shard.
+        shard: ShardId,
+        /// The last number it has applied.
+        upto: OutSeq,
+    },
+    /// Removes a mailbox's entries up to `upto` (R13).
+    TrimMailbox {
+        /// Its owner.
+        user: UserId,
+        /// The new floor.
+        upto: Seq,
+    },
+    /// Deletes a mailbox's content; its numbers stay (R14).
+    DeleteMailbox {
+        /// Its owner.
+        user: UserId,
+    },
+    /// Lets an unused mailbox continue at `seq + 1` (a migration from another system).
+    Adopt {
+        /// Its owner.
+        user: UserId,
+        /// The last seq that the other system assigned.
+        seq: Seq,
+    },
+    /// Blocks or unblocks a sender.
+    Block {
+        /// Who blocks.
+        user: UserId,
+        /// Whom.
+        sender: UserId,
+        /// Or unblocks.
+        blocked: bool,
+    },
+    /// Chooses whether blocked senders are told (R6).
+    Silence {
+        /// Whose setting.
+        user: UserId,
+        /// They are not.
+        silent: bool,
+    },
+    /// Takes numbers from a counter (R9).
+    Allocate {
+        /// Which one.
+        counter: CounterId,
+        /// How many, at least 1.
+        count: u32,
+        /// A retry with the same id gets the same numbers.
+        id: Option<ClientMsgId>,
+    },
+    /// Lets things expire that are older than their windows before `now` (R17).
+    Expire {
+        /// Cluster time measured from a majority.
+        now: UnixMs,
+    },
+}
+
+/// Where a device starts that has no cursor (R12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Start {
+    /// After the newest entry.
+    Head,
+    /// With the oldest entry that is kept.
+    Floor,
+    /// With the newest `n` entries.
+    Last(u32),
+}
+
+/// A send inside a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Send {
+    /// The device's owner.
+    pub user: UserId,
+    /// The device that the session is bound to.
+    pub device: DeviceId,
+    /// The session.
+    pub session: SessionId,
+    /// Which send of it, from 1 without a hole.
+    pub n: u64,
+    /// The lowest n whose acknowledgement the device lacks.
+    pub base: u64,
+    /// Hash of what the device asked for.
+    pub content: ContentHash,
+    /// What the gateway found.
+    pub judged: Judged,
+}
+
+/// A gateway's judgement of a send; the first one committed becomes the verdict (R2).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Judged {
+    /// It may go.
+    Allow(Draft),
+    /// It is refused for good; nothing of its content is kept.
+    Refuse(ErrorCode),
+}
+
+/// A back end's send.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendSend {
+    /// In whose name.
+    pub sender: UserId,
+    /// Hash of what the back end asked for.
+    pub content: ContentHash,
+    /// The message; its id is the key beside the sender.
+    pub draft: Draft,
+}
+
+/// A message before its sender's shard accepted it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Draft {
+    /// 1 to 256 users, or one group.
+    pub to: Vec<Recipient>,
+    /// The application's kind of message.
+    pub kind: u32,
+    /// The application's name for it.
+    pub client_msg_id: ClientMsgId,
+    /// The application's bytes.
+    pub body: Bytes,
+}
+
+impl Command {
+    /// The id whose shard the command belongs to, unless it is about the shard itself (R8).
+    pub fn routed_by(&self) -> Option<Id> {
+        match self {
+            Command::RegisterDevice { user, .. }
+            | Command::ForgetDevice { user, .. }
+            | Command::Open { user, .. }
+            | Command::Send(Send { user, .. })
+            | Command::BackendSend(BackendSend { sender: user, .. })
+            | Command::Confirm { user, .. }
+            | Command::TrimMailbox { user, .. }
+            | Command::DeleteMailbox { user }
+            | Command::Adopt { user, .. }
+            | Command::Block { user, .. }
+            | Command::Silence { user, .. } => Some(Id::User(user.clone())),
+            Command::Allocate { counter, .. } => Some(Id::Counter(counter.clone())),
+            Command::Init { .. }
+            | Command::Configure { .. }
+            | Command::RelayIn { .. }
+            | Command::TrimOutbox { .. }
+            | Command::Expire { .. } => None,
+        }
+    }
+}

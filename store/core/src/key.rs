@@ -1,0 +1,424 @@
+//! The keys of a shard's state: the only place that knows their bytes.
+//!
+//! A key is one byte of [`Kind`] and its fields in scan order: numbers big-endian and of fixed
+//! width, names escaped (`00` becomes `00 ff`) and terminated (`00 00`), so that encoded keys sort
+//! as their fields do. The store puts shard and generation before it.
+//!
+//! A kind's number is never reused once it was shipped.
+
+use tidemark_types::{
+    ClientMsgId, CounterId, DeviceId, GroupId, IdError, IdKind, Recipient, Seq, SessionId, ShardId,
+    UserId,
+};
+
+use crate::codec::DecodeError;
+use crate::value::{
+    Allocated, Block, Chain, Counter, Device, Entry, Idle, Inbound, Mailbox, OutRecord, OutSeq,
+    Outbound, Sent, Session, Shard, Value,
+};
+
+/// What a key's first byte says its value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Applied log id and membership; the Raft layer's, opaque to this crate.
+    Applied = 0x01,
+    /// `02` → [`Shard`].
+    Shard = 0x02,
+    /// `03` → [`Chain`].
+    Chain = 0x03,
+    /// `10 id-kind name` → [`Mailbox`].
+    Mailbox = 0x10,
+    /// `11 id-kind name seq:u32` → [`Entry`].
+    Entry = 0x11,
+    /// `12 user device` → [`Device`].
+    Device = 0x12,
+    /// `13 user sender` → [`Block`].
+    Block = 0x13,
+    /// `14 user session:u64` → [`Session`].
+    Session = 0x14,
+    /// `15 day:u32 user session:u64` → [`Idle`].
+    Idle = 0x15,
+    /// `20 shard:u16` → [`Outbound`].
+    Outbound = 0x20,
+    /// `21 shard:u16 out_seq:u64` → [`OutRecord`].
+    OutRecord = 0x21,
+    /// `22 shard:u16` → [`Inbound`].
+    Inbound = 0x22,
+    /// `30 id:16 sender` → [`Sent`].
+    Sent = 0x30,
+    /// `40 counter` → [`Counter`].
+    Counter = 0x40,
+    /// `41 id:16 counter` → [`Allocated`].
+    Allocated = 0x41,
+}
+
+impl Kind {
+    /// The bounds of all keys of this kind.
+    pub fn range(self) -> ([u8; 1], [u8; 1]) {
+        ([self as u8], [self as u8 + 1])
+    }
+}
+
+/// A typed key: what it is made of, and what its value is.
+pub trait Key: Sized {
+    /// The type of its value.
+    type Value: Value;
+    /// Its first byte.
+    const KIND: Kind;
+
+    /// Its bytes.
+    fn encode(&self) -> Vec<u8>;
+
+    /// The key with these bytes.
+    fn decode(key: &[u8]) -> Result<Self, DecodeError>;
+}
+
+/// The least key above `key`: the exclusive bound of a scan that includes it.
+pub fn after(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
+}
+
+macro_rules! keys {
+    ($($(#[doc = $doc:literal])* $key:ident { $($field:ident: $type:ty),* } => $kind:ident;)*) => {
+        $(
+            $(#[doc = $doc])*
+            #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+            #[allow(missing_docs, reason = "the key's own lines say what its fields are")]
+            pub struct $key { $(pub $field: $type),* }
+
+            impl Key for $key {
+                type Value = $kind;
+                const KIND: Kind = Kind::$kind;
+
+                fn encode(&self) -> Vec<u8> {
+                    let mut out = Vec::with_capacity(32);
+                    out.push(Self::KIND as u8);
+                    $(self.$field.write(&mut out);)*
+                    out
+                }
+
+                fn decode(key: &[u8]) -> Result<Self, DecodeError> {
+                    let mut reader = Reader { what: stringify!($key), key, at: 0 };
+                    if reader.number("kind")? != [Self::KIND as u8] {
+                        return Err(reader.malformed("kind"));
+                    }
+                    $(let $field = Field::read(&mut reader, stringify!($field))?;)*
+                    reader.end()?;
+                    Ok($key { $($field),* })
+                }
+            }
+        )*
+    };
+}
+
+keys! {
+    /// The shard's own facts; there is one.
+    ShardKey {} => Shard;
+    /// The shard's state hash; there is one.
+    ChainKey {} => Chain;
+    /// A user's or group's mailbox.
+    MailboxKey { mailbox: Recipient } => Mailbox;
+    /// One entry of a mailbox; a scan reads them in seq order.
+    EntryKey { mailbox: Recipient, seq: Seq } => Entry;
+    /// One of a user's devices.
+    DeviceKey { user: UserId, device: DeviceId } => Device;
+    /// A sender whom a user blocks.
+    BlockKey { user: UserId, sender: UserId } => Block;
+    /// A send session of a user.
+    SessionKey { user: UserId, session: SessionId } => Session;
+    /// The day on which a session was last used; a scan finds the longest idle first.
+    IdleKey { day: u32, user: UserId, session: SessionId } => Idle;
+    /// The stream of records to another shard.
+    OutboundKey { shard: ShardId } => Outbound;
+    /// A record for another shard that it has not acknowledged yet.
+    OutRecordKey { shard: ShardId, out_seq: OutSeq } => OutRecord;
+    /// The stream of records from another shard.
+    InboundKey { shard: ShardId } => Inbound;
+    /// A back end's send; a scan reads them in the order of their ids' creation times.
+    SentKey { id: ClientMsgId, sender: UserId } => Sent;
+    /// A named source of numbers.
+    CounterKey { counter: CounterId } => Counter;
+    /// An allocation with an id; a scan reads them in the order of the ids' creation times.
+    AllocatedKey { id: ClientMsgId, counter: CounterId } => Allocated;
+}
+
+/// A field of a key.
+trait Field: Sized {
+    fn write(&self, out: &mut Vec<u8>);
+    fn read(reader: &mut Reader<'_>, field: &'static str) -> Result<Self, DecodeError>;
+}
+
+macro_rules! number_fields {
+    ($($type:ty: $bytes:ty, $new:expr, $get:expr;)*) => {
+        $(impl Field for $type {
+            fn write(&self, out: &mut Vec<u8>) {
+                let get: fn(&$type) -> $bytes = $get;
+                out.extend_from_slice(&get(self).to_be_bytes());
+            }
+            fn read(reader: &mut Reader<'_>, field: &'static str) -> Result<Self, DecodeError> {
+                Ok($new(<$bytes>::from_be_bytes(reader.number(field)?)))
+            }
+        })*
+    };
+}
+
+number_fields! {
+    u32: u32, |number| number, |number| *number;
+    Seq: u32, Seq::new, |seq| seq.get();
+    ShardId: u16, ShardId::new, |shard| shard.get();
+    OutSeq: u64, OutSeq::new, |out_seq| out_seq.get();
+}
+
+impl Field for SessionId {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.get().to_be_bytes());
+    }
+    fn read(reader: &mut Reader<'_>, field: &'static str) -> Result<Self, DecodeError> {
+        let number = u64::from_be_bytes(reader.number(field)?);
+        SessionId::new(number).map_err(|_| reader.malformed(field))
+    }
+}
+
+impl Field for ClientMsgId {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.as_bytes());
+    }
+    fn read(reader: &mut Reader<'_>, field: &'static str) -> Result<Self, DecodeError> {
+        ClientMsgId::from_bytes(reader.number(field)?).map_err(|_| reader.malformed(field))
+    }
+}
+
+macro_rules! name_fields {
+    ($($type:ty),*) => {
+        $(impl Field for $type {
+            fn write(&self, out: &mut Vec<u8>) {
+                write_name(self.as_str(), out);
+            }
+            fn read(reader: &mut Reader<'_>, field: &'static str) -> Result<Self, DecodeError> {
+                reader.name(field, <$type>::new)
+            }
+        })*
+    };
+}
+
+name_fields!(UserId, DeviceId, CounterId, GroupId);
+
+impl Field for Recipient {
+    fn write(&self, out: &mut Vec<u8>) {
+        let id = self.id();
+        out.push(id.kind() as u8);
+        write_name(id.name(), out);
+    }
+    fn read(reader: &mut Reader<'_>, field: &'static str) -> Result<Self, DecodeError> {
+        const USER: u8 = IdKind::User as u8;
+        const GROUP: u8 = IdKind::Group as u8;
+        match reader.number(field)? {
+            [USER] => Field::read(reader, field).map(Recipient::User),
+            [GROUP] => Field::read(reader, field).map(Recipient::Group),
+            _ => Err(reader.malformed(field)),
+        }
+    }
+}
+
+fn write_name(name: &str, out: &mut Vec<u8>) {
+    for byte in name.bytes() {
+        out.push(byte);
+        if byte == 0 {
+            out.push(0xff);
+        }
+    }
+    out.extend_from_slice(&[0, 0]);
+}
+
+/// Reads a key's fields.
+struct Reader<'a> {
+    what: &'static str,
+    key: &'a [u8],
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn malformed(&self, field: &'static str) -> DecodeError {
+        let reason = format!("{field} at byte {}", self.at);
+        DecodeError::Malformed {
+            what: self.what,
+            bytes: self.key.len(),
+            reason,
+        }
+    }
+
+    fn number<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
+        let bytes = self
+            .key
+            .get(self.at..self.at + N)
+            .ok_or_else(|| self.malformed(field))?;
+        self.at += N;
+        Ok(bytes.try_into().expect("a slice of N bytes"))
+    }
+
+    fn name<T>(
+        &mut self,
+        field: &'static str,
+        new: impl FnOnce(String) -> Result<T, IdError>,
+    ) -> Result<T, DecodeError> {
+        let mut name = Vec::new();
+        loop {
+            match self.number::<1>(field)? {
+                [0] => match self.number::<1>(field)? {
+                    [0] => break,
+                    [0xff] => name.push(0),
+                    _ => return Err(self.malformed(field)),
+                },
+                [byte] => name.push(byte),
+            }
+        }
+        let name = String::from_utf8(name).map_err(|_| self.malformed(field))?;
+        new(name).map_err(|_| self.malformed(field))
+    }
+
+    fn end(&self) -> Result<(), DecodeError> {
+        match self.key.len() - self.at {
+            0 => Ok(()),
+            left => Err(DecodeError::Trailing {
+                what: self.what,
+                bytes: self.key.len(),
+                left,
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn hex(key: &impl Key) -> String {
+        key.encode()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+
+    fn user(name: &str) -> UserId {
+        UserId::new(name).expect("a test's own constant")
+    }
+
+    #[test]
+    fn vectors_hold_the_bytes_still() {
+        let id: ClientMsgId = "0192f5a0-1234-7abc-8def-0123456789ab"
+            .parse()
+            .expect("version 7");
+        let session = SessionId::new(258).expect("not 0");
+        let mailbox = Recipient::User(user("bob"));
+        let group = Recipient::Group(GroupId::new("bob").expect("legal"));
+        let counter = CounterId::new("c").expect("legal");
+        let device = DeviceId::new("d").expect("legal");
+        let shard = ShardId::new(7);
+        assert_eq!(hex(&ShardKey {}), "02");
+        assert_eq!(hex(&ChainKey {}), "03");
+        assert_eq!(
+            hex(&MailboxKey {
+                mailbox: mailbox.clone()
+            }),
+            "1001626f620000"
+        );
+        assert_eq!(hex(&MailboxKey { mailbox: group }), "1002626f620000");
+        assert_eq!(
+            hex(&EntryKey {
+                mailbox,
+                seq: Seq::new(258)
+            }),
+            "1101626f62000000000102"
+        );
+        assert_eq!(
+            hex(&DeviceKey {
+                user: user("a\0b"),
+                device
+            }),
+            "126100ff620000640000"
+        );
+        assert_eq!(
+            hex(&BlockKey {
+                user: user("a"),
+                sender: user("b")
+            }),
+            "13610000620000"
+        );
+        let key = SessionKey {
+            user: user("a"),
+            session,
+        };
+        assert_eq!(hex(&key), "146100000000000000000102");
+        let key = IdleKey {
+            day: 20_000,
+            user: user("a"),
+            session,
+        };
+        assert_eq!(hex(&key), "1500004e206100000000000000000102");
+        assert_eq!(hex(&OutboundKey { shard }), "200007");
+        let key = OutRecordKey {
+            shard,
+            out_seq: OutSeq::new(258),
+        };
+        assert_eq!(hex(&key), "2100070000000000000102");
+        assert_eq!(hex(&InboundKey { shard }), "220007");
+        let key = SentKey {
+            id,
+            sender: user("a"),
+        };
+        assert_eq!(hex(&key), "300192f5a012347abc8def0123456789ab610000");
+        assert_eq!(
+            hex(&CounterKey {
+                counter: counter.clone()
+            }),
+            "40630000"
+        );
+        let key = AllocatedKey { id, counter };
+        assert_eq!(hex(&key), "410192f5a012347abc8def0123456789ab630000");
+    }
+
+    #[test]
+    fn a_broken_key_is_refused_by_name() {
+        let key = EntryKey {
+            mailbox: Recipient::User(user("bob")),
+            seq: Seq::new(1),
+        }
+        .encode();
+        let error = |bytes: &[u8]| EntryKey::decode(bytes).expect_err("broken").to_string();
+        assert_eq!(
+            error(&[]),
+            "EntryKey: 0 bytes do not decode: kind at byte 0"
+        );
+        assert_eq!(
+            error(&key[..8]),
+            "EntryKey: 8 bytes do not decode: seq at byte 7"
+        );
+        assert_eq!(
+            error(&[&key[..], &[0]].concat()),
+            "EntryKey: 1 of 12 bytes are left over"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn encoded_keys_sort_as_their_fields_do(
+            a in ("[a\0-\u{ff}]{1,4}", any::<u32>()), b in ("[a\0-\u{ff}]{1,4}", any::<u32>()),
+        ) {
+            let key = |(name, seq): &(String, u32)| EntryKey {
+                mailbox: Recipient::User(user(name)), seq: Seq::new(*seq),
+            };
+            prop_assert_eq!(key(&a).encode().cmp(&key(&b).encode()), key(&a).cmp(&key(&b)));
+            prop_assert_eq!(EntryKey::decode(&key(&a).encode()), Ok(key(&a)));
+        }
+
+        #[test]
+        fn no_bytes_make_a_key_panic(bytes: Vec<u8>) {
+            let _ = EntryKey::decode(&bytes);
+            let _ = SentKey::decode(&bytes);
+        }
+    }
+}

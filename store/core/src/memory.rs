@@ -1,0 +1,42 @@
+//! A shard's state in memory: the storage of tests, of the model and of simulations.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use crate::storage::{Read, StorageError, Visit, Writes};
+
+/// Keys and values, in key order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemoryState {
+    pairs: BTreeMap<Vec<u8>, Bytes>,
+}
+
+impl MemoryState {
+    /// Writes what a transaction changed.
+    pub fn write(&mut self, writes: Writes) {
+        for (key, value) in writes {
+            match value {
+                Some(value) => self.pairs.insert(key, value),
+                None => self.pairs.remove(&key),
+            };
+        }
+    }
+}
+
+impl Read for MemoryState {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        Ok(self.pairs.get(key).cloned())
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StorageError> {
+        let bounds = (Bound::Included(from), Bound::Excluded(to));
+        for (key, value) in self.pairs.range::<[u8], _>(bounds) {
+            if visit(key, value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,133 @@
+//! Reading a mailbox: its head, and pages of its entries (R13).
+//!
+//! Floor, head and entries of one answer come from one snapshot of the state.
+
+use std::ops::ControlFlow;
+
+use tidemark_types::{Epoch, Recipient, Seq, SeqRange};
+
+use crate::key::{EntryKey, Key, MailboxKey, after};
+use crate::storage::{Fatal, Read};
+use crate::value::{Entry, Mailbox, Value};
+
+/// How much a page may hold; it holds one entry at least, however large.
+#[derive(Clone, Copy, Debug)]
+pub struct PageLimits {
+    /// Entries.
+    pub entries: usize,
+    /// Bytes of the entries as they are stored.
+    pub bytes: usize,
+}
+
+/// Entries of a mailbox, as a device at `seq_cli` asked for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The mailbox's epoch.
+    pub epoch: Epoch,
+    /// Its floor.
+    pub floor: Seq,
+    /// Its head, the paper's `seq_svr`.
+    pub head: Seq,
+    /// What the device lacks and retention removed: it records the gap and goes on behind it.
+    pub gap: Option<SeqRange>,
+    /// The entries after the gap, or after `seq_cli`, without a hole.
+    pub entries: Vec<(Seq, Entry)>,
+}
+
+/// What a device that asks for a page gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PageAnswer {
+    /// The page.
+    Page(Page),
+    /// Its epoch is not the mailbox's, or its cursor is above the head (R11).
+    Reset {
+        /// The mailbox's epoch.
+        epoch: Epoch,
+        /// Its floor.
+        floor: Seq,
+        /// Its head.
+        head: Seq,
+    },
+}
+
+/// A mailbox without its entries; one that nobody used yet is empty.
+pub fn mailbox(state: &dyn Read, mailbox: &Recipient) -> Result<Mailbox, Fatal> {
+    let key = MailboxKey {
+        mailbox: mailbox.clone(),
+    }
+    .encode();
+    match state.get(&key)? {
+        Some(bytes) => Ok(Mailbox::decode(&bytes)?),
+        None => Ok(Mailbox::default()),
+    }
+}
+
+/// The entries after `seq_cli`, as many as `limits` allow.
+pub fn page(
+    state: &dyn Read,
+    id: &Recipient,
+    epoch: Epoch,
+    seq_cli: Seq,
+    limits: PageLimits,
+) -> Result<PageAnswer, Fatal> {
+    let Mailbox {
+        epoch: current,
+        floor,
+        head,
+        ..
+    } = mailbox(state, id)?;
+    if epoch != current || seq_cli > head {
+        return Ok(PageAnswer::Reset {
+            epoch: current,
+            floor,
+            head,
+        });
+    }
+    let gap = SeqRange::missing(seq_cli, floor);
+    let start = seq_cli.max(floor);
+    let entries = match SeqRange::missing(start, head) {
+        Some(range) => entries(state, id, range, limits)?,
+        None => Vec::new(),
+    };
+    Ok(PageAnswer::Page(Page {
+        epoch,
+        floor,
+        head,
+        gap,
+        entries,
+    }))
+}
+
+/// The first entries of `range`; all of the range is there, or the state is corrupt.
+fn entries(
+    state: &dyn Read,
+    mailbox: &Recipient,
+    range: SeqRange,
+    limits: PageLimits,
+) -> Result<Vec<(Seq, Entry)>, Fatal> {
+    let key = |seq| {
+        EntryKey {
+            mailbox: mailbox.clone(),
+            seq,
+        }
+        .encode()
+    };
+    let mut entries = Vec::new();
+    let mut bytes = 0;
+    let mut visit = |key: &[u8], value: &[u8]| {
+        bytes += value.len();
+        if !entries.is_empty() && (entries.len() >= limits.entries || bytes > limits.bytes) {
+            return ControlFlow::Break(());
+        }
+        entries.push(EntryKey::decode(key).and_then(|key| Ok((key.seq, Entry::decode(value)?))));
+        ControlFlow::Continue(())
+    };
+    state.scan(&key(range.first()), &after(key(range.last())), &mut visit)?;
+    let entries = entries.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let found = entries.iter().map(|(seq, _)| *seq);
+    if entries.is_empty() || !found.eq(range.iter().take(entries.len())) {
+        let text = format!("mailbox {mailbox}: entries {range} are not all there");
+        return Err(Fatal::Corrupt(text));
+    }
+    Ok(entries)
+}

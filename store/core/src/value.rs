@@ -1,0 +1,435 @@
+//! The values of a shard's state: what is stored under each key of [`crate::key`].
+//!
+//! Each is encoded by [`crate::codec`] behind a version byte of its own kind. When a kind's
+//! fields change, its version rises and its decoder learns to read the older one; golden bytes in
+//! `tests/testdata/formats.txt` make such a change visible.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tidemark_types::{
+    ClientMsgId, ClusterId, ContentHash, DeviceId, Epoch, ErrorCode, OpenId, Recipient, Seq,
+    SessionId, ShardCount, ShardId, UnixMs, UserId,
+};
+
+use crate::codec::{self, DecodeError};
+
+/// A kind of value, with the version in which it is written.
+pub trait Value: Serialize + DeserializeOwned {
+    /// Its name in errors.
+    const NAME: &'static str;
+    /// The version this build writes and reads.
+    const VERSION: u8;
+
+    /// Its bytes.
+    fn encode(&self) -> Bytes {
+        codec::encode(Self::VERSION, self).into()
+    }
+
+    /// The value with these bytes.
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode(Self::NAME, Self::VERSION, bytes)
+    }
+}
+
+macro_rules! values {
+    ($($value:ident = $version:literal;)*) => {
+        $(impl Value for $value {
+            const NAME: &'static str = stringify!($value);
+            const VERSION: u8 = $version;
+        })*
+    };
+}
+
+values! {
+    Shard = 1;
+    Chain = 1;
+    Mailbox = 1;
+    Entry = 1;
+    Device = 1;
+    Block = 1;
+    Session = 1;
+    Idle = 1;
+    Outbound = 1;
+    OutRecord = 1;
+    Inbound = 1;
+    Sent = 1;
+    Counter = 1;
+    Allocated = 1;
+}
+
+/// The shard's own facts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shard {
+    /// The cluster it belongs to.
+    pub cluster: ClusterId,
+    /// Which one it is.
+    pub shard: ShardId,
+    /// How many the cluster has; with the hash version it decides who lives here (R8).
+    pub shards: ShardCount,
+    /// The version of the hash from ids to shards.
+    pub hash_version: u8,
+    /// Windows and maxima, the same on every replica.
+    pub settings: Settings,
+    /// Log time: the highest time of any batch so far (R17).
+    pub time: UnixMs,
+    /// The highest `now` of any `Expire` so far.
+    pub expired_to: UnixMs,
+    /// Back ends' message ids made before this are no longer remembered (R1).
+    pub dedup_floor: UnixMs,
+    /// Allocations' ids made before this are no longer remembered (R9).
+    pub allocate_floor: UnixMs,
+    /// Refusals that could not be written into their sender's mailbox (R6).
+    pub refusals_unwritable: u64,
+    /// Messages dropped because their recipient blocks the sender silently (R6).
+    pub blocked_silently: u64,
+}
+
+/// Windows and maxima of a shard; replicated, so that apply never reads a node's configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// A session unused for this long expires (R1).
+    pub session_idle: Duration,
+    /// A back end's message id is remembered for this long (R1).
+    pub dedup_window: Duration,
+    /// An allocation's id is remembered for this long (R9).
+    pub allocate_window: Duration,
+    /// A mailbox keeps this many entries; one more removes the oldest (R14).
+    pub mailbox_entries_max: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        Settings {
+            session_idle: 90 * DAY,
+            dedup_window: 7 * DAY,
+            allocate_window: Duration::from_secs(10 * 60),
+            mailbox_entries_max: 1_000_000,
+        }
+    }
+}
+
+/// The state hash: chained over each batch, its replies and its writes.
+///
+/// Two replicas at the same applied index have the same one, or one of them is broken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain {
+    /// XXH3-128 over the previous hash and what the last batch did.
+    pub hash: u128,
+}
+
+/// A mailbox without its entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mailbox {
+    /// The life of its log (R11).
+    pub epoch: Epoch,
+    /// The last seq removed, 0 for none (R13).
+    pub floor: Seq,
+    /// The last seq assigned, 0 for none.
+    pub head: Seq,
+    /// Entries up to here are gone from the storage; those up to `floor` follow little by little.
+    pub swept: Seq,
+    /// Deleted: it refuses until its owner's `Hello` reopens it, and keeps its numbers (R14).
+    pub deleted: bool,
+    /// Whom the owner blocks is not told so (R6).
+    pub silent: bool,
+    /// The number of the newest send session, 0 for none; never goes back (R1).
+    pub last_session: u64,
+}
+
+impl Default for Mailbox {
+    fn default() -> Self {
+        Mailbox {
+            epoch: Epoch::FIRST,
+            floor: Seq::NONE,
+            head: Seq::NONE,
+            swept: Seq::NONE,
+            deleted: false,
+            silent: false,
+            last_session: 0,
+        }
+    }
+}
+
+/// One entry of a mailbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Log time of the append.
+    pub time: UnixMs,
+    /// Which send it comes from.
+    pub origin: Origin,
+    /// What it says.
+    pub content: Content,
+}
+
+/// Which send something comes from: unique, and the same in every copy.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Origin {
+    /// Send number `n` of a device's session.
+    Session {
+        /// Whose session.
+        sender: UserId,
+        /// Which one.
+        session: SessionId,
+        /// Which send of it, from 1.
+        n: u64,
+    },
+    /// A back end's send.
+    Backend {
+        /// In whose name.
+        sender: UserId,
+        /// Its key beside the sender.
+        id: ClientMsgId,
+    },
+}
+
+impl Origin {
+    /// Whose send it was.
+    pub fn sender(&self) -> &UserId {
+        match self {
+            Origin::Session { sender, .. } | Origin::Backend { sender, .. } => sender,
+        }
+    }
+}
+
+/// What an entry says. With its origin (and, for a refusal, the recipient) it is unique.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Content {
+    /// A message.
+    Message {
+        /// The message.
+        message: Message,
+        /// In the sender's own mailbox: where it went.
+        outgoing: Option<Outgoing>,
+    },
+    /// In the sender's own mailbox: a recipient's side refused the message of this origin (R6).
+    Refused {
+        /// Who did not get it.
+        recipient: UserId,
+        /// Why.
+        code: ErrorCode,
+    },
+}
+
+/// A message as every copy carries it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// The device that sent it, unless a back end did.
+    pub device: Option<DeviceId>,
+    /// Log time at which its sender's shard accepted it.
+    pub sent: UnixMs,
+    /// The application's name for it.
+    pub client_msg_id: ClientMsgId,
+    /// The application's kind of message.
+    pub kind: u32,
+    /// The application's bytes.
+    pub body: Bytes,
+}
+
+/// Where a message went, in the sender's own copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outgoing {
+    /// Its recipients, each once.
+    pub to: Vec<Recipient>,
+    /// Its record in the stream to each other shard: it is delivered there once the shard
+    /// acknowledged that number (R4).
+    pub records: Vec<(ShardId, OutSeq)>,
+}
+
+/// One of a user's devices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// The epoch in which `cursor` counts.
+    pub epoch: Epoch,
+    /// Everything up to here was confirmed by the device; never goes back in an epoch (R12).
+    pub cursor: Seq,
+    /// Log time at which it was last heard of, to the hour (R14).
+    pub last_seen: UnixMs,
+    /// Its live send session.
+    pub live: Option<SessionId>,
+    /// Its ended send sessions that are still kept, oldest first (R1).
+    pub ended: Vec<SessionId>,
+}
+
+/// A block has no fields: it is there or not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block;
+
+/// A send session (R1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// The device it is bound to.
+    pub device: DeviceId,
+    /// By which the device finds it again.
+    pub open_id: OpenId,
+    /// Replaced by a newer one: takes nothing more, and still answers.
+    pub ended: bool,
+    /// The lowest n whose acknowledgement the device may lack.
+    pub base: u64,
+    /// The verdicts of `base ..= last_n`, in order: what is in flight, and no more.
+    pub acks: Vec<Ack>,
+    /// The day of log time on which it last took a send.
+    pub used_day: u32,
+}
+
+impl Session {
+    /// The last number taken, `base - 1` when none is in flight.
+    pub fn last_n(&self) -> u64 {
+        self.base + self.acks.len() as u64 - 1
+    }
+}
+
+/// The stored acknowledgement of a send: every retry gets it, byte for byte (G2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// What was asked, so that other content under the same number is noticed.
+    pub content: ContentHash,
+    /// What was decided.
+    pub verdict: Verdict,
+}
+
+/// What was decided about a send; the first committed one wins (R2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// It is in the sender's mailbox, and each recipient will have one outcome.
+    Accepted {
+        /// Its seq in the sender's own mailbox.
+        seq: Seq,
+        /// Log time of the acceptance.
+        time: UnixMs,
+    },
+    /// It is nowhere, and never will be.
+    Refused(ErrorCode),
+}
+
+/// An idle mark has no fields: its key says all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Idle;
+
+/// A number in the stream of records from one shard to another, from 1.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct OutSeq(u64);
+
+impl OutSeq {
+    /// The place before the first record.
+    pub const NONE: OutSeq = OutSeq(0);
+
+    /// The one with this number.
+    pub const fn new(number: u64) -> Self {
+        OutSeq(number)
+    }
+
+    /// Its number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The one after it.
+    pub fn next(self) -> OutSeq {
+        OutSeq(
+            self.0
+                .checked_add(1)
+                .expect("a shard never sends 2^64 records"),
+        )
+    }
+}
+
+/// The stream of records to another shard. Head and trim mark are stored, never derived from the
+/// keys that happen to be there (R4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outbound {
+    /// The last number assigned.
+    pub head: OutSeq,
+    /// Everything up to here was acknowledged and removed.
+    pub trim: OutSeq,
+    /// Bytes of all records up to `head`, ever.
+    pub head_bytes: u64,
+    /// Bytes of all records up to `trim`, ever.
+    pub trim_bytes: u64,
+}
+
+impl Outbound {
+    /// Bytes waiting for the destination; what a leader compares with its budget (R7).
+    pub fn queued_bytes(&self) -> u64 {
+        self.head_bytes - self.trim_bytes
+    }
+}
+
+/// A record for another shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutRecord {
+    /// Bytes of all records of the stream up to and with this one, ever.
+    pub bytes_upto: u64,
+    /// What it carries.
+    pub payload: Payload,
+}
+
+/// What one shard tells another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Payload {
+    /// A message for users of the destination; the body once, however many they are.
+    Message {
+        /// Which send it is.
+        origin: Origin,
+        /// The message.
+        message: Message,
+        /// Its recipients there, each once.
+        to: Vec<UserId>,
+    },
+    /// Refusals for a sender of the destination (R6).
+    Refused {
+        /// Which send was refused.
+        origin: Origin,
+        /// By whom, and why.
+        refusals: Vec<(UserId, ErrorCode)>,
+    },
+}
+
+impl Payload {
+    /// What the record costs in the outbox, in bytes: what budgets count (R7).
+    pub fn cost(&self) -> u64 {
+        const RECORD: usize = 128;
+        const NAME: usize = tidemark_types::limits::NAME_BYTES_MAX;
+        let bytes = match self {
+            Payload::Message { message, to, .. } => message.body.len() + to.len() * NAME,
+            Payload::Refused { refusals, .. } => refusals.len() * NAME,
+        };
+        (bytes + RECORD) as u64
+    }
+}
+
+/// The stream of records from another shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inbound {
+    /// Every record up to here was applied, each once.
+    pub in_seq: OutSeq,
+}
+
+/// The stored acknowledgement of a back end's send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// What was asked and what was decided.
+    pub ack: Ack,
+}
+
+/// A named source of numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    /// The last number given out, 0 for none.
+    pub last: u64,
+}
+
+/// The stored answer to an allocation with an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allocated {
+    /// The first number given out.
+    pub first: u64,
+    /// How many.
+    pub count: u32,
+}

@@ -1,0 +1,147 @@
+//! A few shards in memory, and the relay between them, driven step by step.
+
+use std::ops::ControlFlow;
+
+use tidemark_store_core::command::{Batch, Command};
+use tidemark_store_core::key::{ChainKey, InboundKey, Key, Kind, OutRecordKey, OutboundKey};
+use tidemark_store_core::memory::MemoryState;
+use tidemark_store_core::value::{
+    Chain, Inbound, OutRecord, OutSeq, Outbound, Payload, Settings, Value,
+};
+use tidemark_store_core::{Applied, Read, Reply, Transaction};
+use tidemark_types::{ClusterId, Id, ShardCount, ShardId, UnixMs, UserId};
+
+/// The shards of one cluster.
+pub struct Cluster {
+    pub count: ShardCount,
+    pub shards: Vec<MemoryState>,
+    pub time: u64,
+}
+
+impl Cluster {
+    pub fn new(shards: u16, settings: Settings) -> Cluster {
+        let count = ShardCount::new(shards).unwrap();
+        let states = vec![MemoryState::default(); usize::from(shards)];
+        let mut cluster = Cluster {
+            count,
+            shards: states,
+            time: 1_000,
+        };
+        for shard in count.shards() {
+            let init = Command::Init {
+                cluster: ClusterId::from_bytes([7; 16]).unwrap(),
+                shard,
+                shards: count,
+                hash_version: tidemark_types::routing::HASH_VERSION,
+                settings: settings.clone(),
+            };
+            assert_eq!(cluster.apply(shard, vec![init])[0].reply, Reply::Done);
+        }
+        cluster
+    }
+
+    pub fn shard_of(&self, user: &UserId) -> ShardId {
+        self.count.shard_of(&Id::User(user.clone()))
+    }
+
+    pub fn state(&self, shard: ShardId) -> &MemoryState {
+        &self.shards[usize::from(shard.get())]
+    }
+
+    /// Applies one batch, as one log entry.
+    pub fn apply(&mut self, shard: ShardId, commands: Vec<Command>) -> Vec<Applied> {
+        let batch = Batch {
+            time: UnixMs::new(self.time),
+            commands,
+        };
+        let state = &mut self.shards[usize::from(shard.get())];
+        let mut transaction = Transaction::new(state);
+        let applied = transaction.apply(&batch.encode()).expect("not fatal");
+        let writes = transaction.finish();
+        state.write(writes);
+        applied
+    }
+
+    /// Applies one command where its id lives.
+    pub fn route(&mut self, command: Command) -> Applied {
+        let id = command.routed_by().expect("a command with an id");
+        let shard = self.count.shard_of(&id);
+        self.apply(shard, vec![command]).remove(0)
+    }
+
+    pub fn outbound(&self, from: ShardId, to: ShardId) -> Outbound {
+        self.get(from, &OutboundKey { shard: to })
+            .unwrap_or_default()
+    }
+
+    pub fn inbound(&self, at: ShardId, from: ShardId) -> Inbound {
+        self.get(at, &InboundKey { shard: from })
+            .unwrap_or_default()
+    }
+
+    pub fn chain(&self, shard: ShardId) -> Chain {
+        self.get(shard, &ChainKey {}).expect("a batch was applied")
+    }
+
+    pub fn get<K: Key>(&self, shard: ShardId, key: &K) -> Option<K::Value> {
+        let bytes = self.state(shard).get(&key.encode()).unwrap()?;
+        Some(K::Value::decode(&bytes).unwrap())
+    }
+
+    /// The records waiting in one shard for another.
+    pub fn records(&self, from: ShardId, to: ShardId) -> Vec<(OutSeq, Payload)> {
+        let mut records = Vec::new();
+        let (first, last) = Kind::OutRecord.range();
+        let mut visit = |key: &[u8], value: &[u8]| {
+            let key = OutRecordKey::decode(key).unwrap();
+            if key.shard == to {
+                records.push((key.out_seq, OutRecord::decode(value).unwrap().payload));
+            }
+            ControlFlow::Continue(())
+        };
+        self.state(from).scan(&first, &last, &mut visit).unwrap();
+        records
+    }
+
+    /// Ships what waits, and trims what the destination acknowledges; was there anything?
+    pub fn relay(&mut self, from: ShardId, to: ShardId) -> bool {
+        let records = self.records(from, to);
+        if records.is_empty() {
+            return false;
+        }
+        let applied = self
+            .apply(
+                to,
+                vec![Command::RelayIn {
+                    source: from,
+                    records,
+                }],
+            )
+            .remove(0);
+        let Reply::Relayed(relayed) = applied.reply else {
+            panic!("{applied:?}")
+        };
+        self.apply(
+            from,
+            vec![Command::TrimOutbox {
+                shard: to,
+                upto: relayed.in_seq,
+            }],
+        );
+        true
+    }
+
+    /// Ships everything there is, refusals of refusals' messages included.
+    pub fn relay_all(&mut self) {
+        let shards: Vec<_> = self.count.shards().collect();
+        let mut moved = true;
+        while moved {
+            moved = false;
+            for from in &shards {
+                for to in shards.iter().filter(|to| *to != from) {
+                    moved |= self.relay(*from, *to);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! The bytes of every value and command, held still in `tests/testdata/formats.txt`.
+//!
+//! A difference there means that nodes of two versions, or a node and its own disk, no longer
+//! understand each other: raise the version, teach the decoder the old one, and say so in the
+//! commit and the changelog. Update with `UPDATE_GOLDENFILES=1`.
+
+use std::fmt::{Debug, Write as _};
+use std::io::Write as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidemark_store_core::Command;
+use tidemark_store_core::command::{BackendSend, Batch, Draft, Judged, Send, Start};
+use tidemark_store_core::value::*;
+use tidemark_types::*;
+
+#[test]
+fn encoded_bytes_are_what_they_were() {
+    let mut lines = String::new();
+    values(&mut lines);
+    for command in commands() {
+        let batch = Batch {
+            time: UnixMs::new(1_000),
+            commands: vec![command],
+        };
+        assert_eq!(Batch::decode(&batch.encode()).as_ref(), Ok(&batch));
+        let name = format!("{:?}", batch.commands[0]);
+        let name = name.split([' ', '(']).next().unwrap();
+        line(&mut lines, name, &batch.encode());
+    }
+    let mut golden = goldenfile::Mint::new("tests/testdata");
+    let mut file = golden.new_goldenfile("formats.txt").unwrap();
+    file.write_all(lines.as_bytes()).unwrap();
+}
+
+fn line(lines: &mut String, name: &str, bytes: &[u8]) {
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    writeln!(lines, "{name} {hex}").unwrap();
+}
+
+fn value<V: Value + PartialEq + Debug>(lines: &mut String, value: &V) {
+    assert_eq!(V::decode(&value.encode()).as_ref(), Ok(value));
+    line(lines, V::NAME, &value.encode());
+}
+
+fn user(name: &str) -> UserId {
+    UserId::new(name).unwrap()
+}
+
+fn device() -> DeviceId {
+    DeviceId::new("phone").unwrap()
+}
+
+fn id() -> ClientMsgId {
+    ClientMsgId::new(UnixMs::new(1_000), [7; 10])
+}
+
+fn session() -> SessionId {
+    SessionId::new(5).unwrap()
+}
+
+fn settings() -> Settings {
+    Settings {
+        mailbox_entries_max: 300,
+        ..Settings::default()
+    }
+}
+
+fn message() -> Message {
+    Message {
+        device: Some(device()),
+        sent: UnixMs::new(900),
+        client_msg_id: id(),
+        kind: 2,
+        body: Bytes::from_static(b"hi"),
+    }
+}
+
+fn origins() -> [Origin; 2] {
+    [
+        Origin::Session {
+            sender: user("alice"),
+            session: session(),
+            n: 300,
+        },
+        Origin::Backend {
+            sender: user("alice"),
+            id: id(),
+        },
+    ]
+}
+
+fn payloads() -> [Payload; 2] {
+    let [one, two] = origins();
+    let refusals = vec![(user("bob"), ErrorCode::Blocked)];
+    [
+        Payload::Message {
+            origin: one,
+            message: message(),
+            to: vec![user("bob")],
+        },
+        Payload::Refused {
+            origin: two,
+            refusals,
+        },
+    ]
+}
+
+fn values(lines: &mut String) {
+    let time = UnixMs::new(1_000);
+    let content = ContentHash::new(0x0123_4567_89ab_cdef);
+    let accepted = Ack {
+        content,
+        verdict: Verdict::Accepted {
+            seq: Seq::new(300),
+            time,
+        },
+    };
+    let refused = Ack {
+        content,
+        verdict: Verdict::Refused(ErrorCode::BodyTooLarge),
+    };
+    value(
+        lines,
+        &Shard {
+            cluster: ClusterId::from_bytes([9; 16]).unwrap(),
+            shard: ShardId::new(3),
+            shards: ShardCount::new(8).unwrap(),
+            hash_version: 1,
+            settings: settings(),
+            time,
+            expired_to: time,
+            dedup_floor: time,
+            allocate_floor: time,
+            refusals_unwritable: 1,
+            blocked_silently: 2,
+        },
+    );
+    value(
+        lines,
+        &Chain {
+            hash: 0x0123_4567_89ab_cdef,
+        },
+    );
+    value(
+        lines,
+        &Mailbox {
+            floor: Seq::new(2),
+            head: Seq::new(300),
+            last_session: 7,
+            ..Mailbox::default()
+        },
+    );
+    let [one, two] = origins();
+    let outgoing = Outgoing {
+        to: vec![
+            Recipient::User(user("bob")),
+            Recipient::Group(GroupId::new("team").unwrap()),
+        ],
+        records: vec![(ShardId::new(3), OutSeq::new(300))],
+    };
+    let own = Content::Message {
+        message: message(),
+        outgoing: Some(outgoing),
+    };
+    let theirs = Content::Message {
+        message: message(),
+        outgoing: None,
+    };
+    let refusal = Content::Refused {
+        recipient: user("bob"),
+        code: ErrorCode::NoMailbox,
+    };
+    value(
+        lines,
+        &Entry {
+            time,
+            origin: one.clone(),
+            content: own,
+        },
+    );
+    value(
+        lines,
+        &Entry {
+            time,
+            origin: two,
+            content: theirs,
+        },
+    );
+    value(
+        lines,
+        &Entry {
+            time,
+            origin: one,
+            content: refusal,
+        },
+    );
+    value(
+        lines,
+        &Device {
+            epoch: Epoch::FIRST,
+            cursor: Seq::new(300),
+            last_seen: time,
+            live: Some(session()),
+            ended: vec![SessionId::new(4).unwrap()],
+        },
+    );
+    value(lines, &Block);
+    value(
+        lines,
+        &Session {
+            device: device(),
+            open_id: OpenId::from_bytes([8; 16]).unwrap(),
+            ended: false,
+            base: 300,
+            acks: vec![accepted, refused],
+            used_day: 20_000,
+        },
+    );
+    value(lines, &Idle);
+    let (head, trim) = (OutSeq::new(300), OutSeq::new(200));
+    value(
+        lines,
+        &Outbound {
+            head,
+            trim,
+            head_bytes: 70_000,
+            trim_bytes: 60_000,
+        },
+    );
+    for payload in payloads() {
+        value(
+            lines,
+            &OutRecord {
+                bytes_upto: 70_000,
+                payload,
+            },
+        );
+    }
+    value(lines, &Inbound { in_seq: head });
+    value(lines, &Sent { ack: accepted });
+    value(lines, &Counter { last: 300 });
+    value(
+        lines,
+        &Allocated {
+            first: 300,
+            count: 2,
+        },
+    );
+}
+
+fn commands() -> Vec<Command> {
+    let (user, device, shard) = (user("alice"), device(), ShardId::new(3));
+    let draft = Draft {
+        to: vec![Recipient::User(self::user("bob"))],
+        kind: 2,
+        client_msg_id: id(),
+        body: Bytes::from_static(b"hi"),
+    };
+    let content = ContentHash::of(&draft.to, draft.kind, &draft.body);
+    let send = |judged| Send {
+        user: self::user("alice"),
+        device: self::device(),
+        session: session(),
+        n: 300,
+        base: 299,
+        content,
+        judged,
+    };
+    let counter = CounterId::new("orders").unwrap();
+    let records = payloads().into_iter().zip(300..);
+    let records = records
+        .map(|(payload, out_seq)| (OutSeq::new(out_seq), payload))
+        .collect();
+    vec![
+        Command::Init {
+            cluster: ClusterId::from_bytes([9; 16]).unwrap(),
+            shard,
+            shards: ShardCount::new(8).unwrap(),
+            hash_version: 1,
+            settings: settings(),
+        },
+        Command::Configure {
+            settings: Settings {
+                session_idle: Duration::from_millis(1_500),
+                ..settings()
+            },
+        },
+        Command::RegisterDevice {
+            user: user.clone(),
+            device: device.clone(),
+            start: Start::Last(300),
+        },
+        Command::ForgetDevice {
+            user: user.clone(),
+            device: device.clone(),
+        },
+        Command::Open {
+            user: user.clone(),
+            device: device.clone(),
+            open_id: OpenId::from_bytes([8; 16]).unwrap(),
+            ends: Some(session()),
+        },
+        Command::Send(send(Judged::Allow(draft.clone()))),
+        Command::Send(send(Judged::Refuse(ErrorCode::BadRecipient))),
+        Command::BackendSend(BackendSend {
+            sender: user.clone(),
+            content,
+            draft,
+        }),
+        Command::Confirm {
+            user: user.clone(),
+            device,
+            epoch: Epoch::FIRST,
+            seq: Seq::new(300),
+        },
+        Command::RelayIn {
+            source: shard,
+            records,
+        },
+        Command::TrimOutbox {
+            shard,
+            upto: OutSeq::new(300),
+        },
+        Command::TrimMailbox {
+            user: user.clone(),
+            upto: Seq::new(300),
+        },
+        Command::DeleteMailbox { user: user.clone() },
+        Command::Adopt {
+            user: user.clone(),
+            seq: Seq::new(300),
+        },
+        Command::Block {
+            user: user.clone(),
+            sender: self::user("bob"),
+            blocked: true,
+        },
+        Command::Silence { user, silent: true },
+        Command::Allocate {
+            counter,
+            count: 300,
+            id: Some(id()),
+        },
+        Command::Expire {
+            now: UnixMs::new(300),
+        },
+    ]
+}
+
+#[test]
+fn a_command_of_an_unknown_kind_is_not_a_batch() {
+    let batch = Batch {
+        time: UnixMs::new(0),
+        commands: vec![Command::Expire {
+            now: UnixMs::new(0),
+        }],
+    };
+    let mut bytes = batch.encode().to_vec();
+    let kind = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    assert!(Batch::decode(&bytes).is_ok());
+    bytes[kind] += 1;
+    assert!(Batch::decode(&bytes).is_err());
+}

@@ -1,0 +1,486 @@
+//! Golden scripts: readable text in, readable text out. `tests/scripts/` holds one per rule.
+//!
+//! `UPDATE_GOLDENFILES=1 cargo test --release -p tidemark-store-core` writes the outputs anew;
+//! read the difference before you commit it.
+//!
+//! A command goes to the shard where its id lives. `begin … commit` applies the commands between
+//! them as one batch. Users are `NAME`, devices `NAME/DEVICE`; message ids are `TIME.NUMBER`.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use goldenscript::{ArgumentConsumer, Context, Runner};
+use tidemark_store_core::command::{BackendSend, Command, Draft, Judged, Send, Start};
+use tidemark_store_core::read::{PageAnswer, PageLimits, mailbox, page};
+use tidemark_store_core::reply::{Applied, Effect, Reply};
+use tidemark_store_core::value::{
+    Content, Entry, Message, Origin, OutSeq, Payload, Settings, Value,
+};
+use tidemark_types::{
+    ClientMsgId, ContentHash, DeviceId, Epoch, ErrorCode, GroupId, Id, OpenId, Recipient, Seq,
+    SessionId, ShardId, UnixMs, UserId,
+};
+
+use crate::cluster::Cluster;
+
+type Failure = Box<dyn Error>;
+
+#[test]
+fn scripts_give_what_they_gave() {
+    let mut paths: Vec<_> = std::fs::read_dir("tests/scripts")
+        .expect("the scripts are there")
+        .map(|entry| entry.expect("readable").path())
+        .collect();
+    paths.sort();
+    assert!(paths.len() > 10, "one script per rule");
+    for path in paths {
+        println!("{}", path.display());
+        let mut script = Script {
+            cluster: Cluster::new(2, Settings::default()),
+            batch: None,
+        };
+        goldenscript::run(&mut script, &path).expect("it runs");
+    }
+}
+
+/// What a script's commands work on.
+struct Script {
+    cluster: Cluster,
+    /// Commands between `begin` and `commit`.
+    batch: Option<Vec<Command>>,
+}
+
+impl Runner for Script {
+    type Command = goldenscript::Command;
+
+    fn run(&mut self, command: &Self::Command, _: &Context) -> Result<String, Failure> {
+        let mut args = Args(command.consume_args());
+        let output = match command.name.as_str() {
+            "cluster" => {
+                self.cluster = Cluster::new(args.parse("shards", 2)?, settings(&mut args)?);
+                String::new()
+            }
+            "time" => {
+                self.cluster.time = args.next()?;
+                String::new()
+            }
+            "where" => self.whereabouts(&args.next::<UserId>()?),
+            "begin" => {
+                self.batch = Some(Vec::new());
+                String::new()
+            }
+            "commit" => self.commit()?,
+            "fill" => self.fill(&mut args)?,
+            "relay" => self.relay(&mut args)?,
+            "forge" => self.forge(&mut args)?,
+            "outbox" => self.outbox(&mut args)?,
+            "mailbox" => self.mailbox(&args.next()?)?,
+            "page" => self.page(&mut args)?,
+            "shard" => format!("{:?}", {
+                let shard = ShardId::new(args.next()?);
+                self.cluster
+                    .get(shard, &tidemark_store_core::key::ShardKey {})
+            }),
+            "device" => {
+                let (user, device) = args.device()?;
+                let shard = self.cluster.shard_of(&user);
+                let key = tidemark_store_core::key::DeviceKey { user, device };
+                format!("{:?}", self.cluster.get(shard, &key))
+            }
+            _ => self.command(&command.name, &mut args)?,
+        };
+        args.0.reject_next()?;
+        Ok(output)
+    }
+}
+
+impl Script {
+    /// Applies a command, or adds it to the open batch.
+    fn command(&mut self, name: &str, args: &mut Args<'_>) -> Result<String, Failure> {
+        let to_shard = args
+            .0
+            .take_key("at")
+            .map(str::parse)
+            .transpose()?
+            .map(ShardId::new);
+        let command = parse(name, args)?;
+        if let Some(batch) = &mut self.batch {
+            batch.push(command);
+            return Ok(String::new());
+        }
+        Ok(show(&match to_shard {
+            Some(shard) => self.cluster.apply(shard, vec![command]).remove(0),
+            None => self.cluster.route(command),
+        }))
+    }
+
+    fn commit(&mut self) -> Result<String, Failure> {
+        let batch = self.batch.take().ok_or("no batch is open")?;
+        let id = batch
+            .iter()
+            .find_map(Command::routed_by)
+            .ok_or("no command has an id")?;
+        let shard = self.cluster.count.shard_of(&id);
+        Ok(self.cluster.apply(shard, batch).iter().map(show).collect())
+    }
+
+    /// `fill USER/DEVICE N`: sends n = 1 ..= N of session 1 to the user itself.
+    fn fill(&mut self, args: &mut Args<'_>) -> Result<String, Failure> {
+        let (user, device) = args.device()?;
+        for n in 1..=args.next()? {
+            let to = vec![Recipient::User(user.clone())];
+            let draft = Draft {
+                to,
+                kind: 1,
+                client_msg_id: message_id("0.0")?,
+                body: Bytes::from_static(b"x"),
+            };
+            let applied = self.cluster.route(Command::Send(Send {
+                user: user.clone(),
+                device: device.clone(),
+                session: SessionId::new(1)?,
+                n,
+                base: 1,
+                content: ContentHash::of(&draft.to, draft.kind, &draft.body),
+                judged: Judged::Allow(draft),
+            }));
+            if !matches!(applied.reply, Reply::Sent(_)) {
+                return Ok(show(&applied));
+            }
+        }
+        Ok(String::new())
+    }
+
+    fn whereabouts(&self, user: &UserId) -> String {
+        format!("{user} lives on shard {}", self.cluster.shard_of(user))
+    }
+
+    /// `relay FROM TO [first=N] [last=N] [trim=no]`: ships records, as a relay that may be late,
+    /// early or repeat itself.
+    fn relay(&mut self, args: &mut Args<'_>) -> Result<String, Failure> {
+        let (from, to) = (ShardId::new(args.next()?), ShardId::new(args.next()?));
+        let (first, last) = (args.parse("first", 0)?, args.parse("last", u64::MAX)?);
+        let mut records = self.cluster.records(from, to);
+        records.retain(|(out_seq, _)| (first..=last).contains(&out_seq.get()));
+        let command = Command::RelayIn {
+            source: from,
+            records,
+        };
+        let mut output = show(&self.cluster.apply(to, vec![command]).remove(0));
+        if args.parse("trim", "yes".to_owned())? == "yes" {
+            let upto = self.cluster.inbound(to, from).in_seq;
+            let command = Command::TrimOutbox { shard: to, upto };
+            output += &show(&self.cluster.apply(from, vec![command]).remove(0));
+        }
+        Ok(output)
+    }
+
+    /// `forge FROM AT SENDER RECIPIENT`: a record that no honest relay would ship.
+    fn forge(&mut self, args: &mut Args<'_>) -> Result<String, Failure> {
+        let (from, at) = (ShardId::new(args.next()?), ShardId::new(args.next()?));
+        let sender: UserId = args.next()?;
+        let id = message_id("0.0")?;
+        let message = Message {
+            device: None,
+            sent: UnixMs::new(0),
+            client_msg_id: id,
+            kind: 1,
+            body: Bytes::from_static(b"forged"),
+        };
+        let origin = Origin::Backend { sender, id };
+        let payload = Payload::Message {
+            origin,
+            message,
+            to: vec![args.next()?],
+        };
+        let records = vec![(self.cluster.inbound(at, from).in_seq.next(), payload)];
+        let command = Command::RelayIn {
+            source: from,
+            records,
+        };
+        Ok(show(&self.cluster.apply(at, vec![command]).remove(0)))
+    }
+
+    fn outbox(&mut self, args: &mut Args<'_>) -> Result<String, Failure> {
+        let (from, to) = (ShardId::new(args.next()?), ShardId::new(args.next()?));
+        let mut output = format!("{:?}\n", self.cluster.outbound(from, to));
+        for (out_seq, payload) in self.cluster.records(from, to) {
+            writeln!(output, "{}: {payload:?}", out_seq.get())?;
+        }
+        Ok(output)
+    }
+
+    fn mailbox(&mut self, user: &UserId) -> Result<String, Failure> {
+        let state = self.cluster.state(self.cluster.shard_of(user));
+        let id = Recipient::User(user.clone());
+        let value = mailbox(state, &id)?;
+        let mut output = format!(
+            "epoch={} floor={} head={} swept={}{}\n",
+            value.epoch,
+            value.floor,
+            value.head,
+            value.swept,
+            if value.deleted { " deleted" } else { "" },
+        );
+        let limits = PageLimits {
+            entries: usize::MAX,
+            bytes: usize::MAX,
+        };
+        let answer = page(state, &id, value.epoch, value.floor, limits)?;
+        let PageAnswer::Page(page) = answer else {
+            return Err("a reset".into());
+        };
+        for (seq, entry) in page.entries {
+            writeln!(output, "{seq}: {}", show_entry(&entry))?;
+        }
+        Ok(output)
+    }
+
+    /// `page USER from=SEQ [epoch=N] [entries=N] [bytes=N]`
+    fn page(&mut self, args: &mut Args<'_>) -> Result<String, Failure> {
+        let user: UserId = args.next()?;
+        let limits = PageLimits {
+            entries: args.parse("entries", usize::MAX)?,
+            bytes: args.parse("bytes", usize::MAX)?,
+        };
+        let (epoch, from) = (args.parse("epoch", 1)?, args.parse("from", 0)?);
+        let state = self.cluster.state(self.cluster.shard_of(&user));
+        let id = Recipient::User(user);
+        match page(state, &id, Epoch::new(epoch), Seq::new(from), limits)? {
+            PageAnswer::Page(page) => {
+                let gap = page.gap.map_or("none".to_owned(), |gap| gap.to_string());
+                let seqs: Vec<u32> = page.entries.iter().map(|(seq, _)| seq.get()).collect();
+                Ok(format!(
+                    "floor={} head={} gap={gap} seqs={seqs:?}",
+                    page.floor, page.head
+                ))
+            }
+            reset @ PageAnswer::Reset { .. } => Ok(format!("{reset:?}")),
+        }
+    }
+}
+
+fn settings(args: &mut Args<'_>) -> Result<Settings, Failure> {
+    let default = Settings::default();
+    let maximum = args.parse("mailbox_entries_max", default.mailbox_entries_max)?;
+    Ok(Settings {
+        mailbox_entries_max: maximum,
+        ..default
+    })
+}
+
+fn parse(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
+    Ok(match name {
+        "register" => {
+            let (user, device) = args.device()?;
+            let start = match args.parse("start", "floor".to_owned())?.as_str() {
+                "head" => Start::Head,
+                "floor" => Start::Floor,
+                last => Start::Last(last.parse()?),
+            };
+            Command::RegisterDevice {
+                user,
+                device,
+                start,
+            }
+        }
+        "forget" => {
+            let (user, device) = args.device()?;
+            Command::ForgetDevice { user, device }
+        }
+        "open" => {
+            let (user, device) = args.device()?;
+            let open_id = OpenId::from_bytes([args.parse("id", 1)?; 16])?;
+            let ends = SessionId::new(args.parse("ends", 0)?).ok();
+            Command::Open {
+                user,
+                device,
+                open_id,
+                ends,
+            }
+        }
+        "send" => Command::Send(send(args)?),
+        "backend" => {
+            let sender = args.next()?;
+            let draft = draft(args)?;
+            let content = ContentHash::of(&draft.to, draft.kind, &draft.body);
+            Command::BackendSend(BackendSend {
+                sender,
+                content,
+                draft,
+            })
+        }
+        "confirm" => {
+            let (user, device) = args.device()?;
+            let epoch = Epoch::new(args.parse("epoch", 1)?);
+            let seq = Seq::new(args.next()?);
+            Command::Confirm {
+                user,
+                device,
+                epoch,
+                seq,
+            }
+        }
+        "trim_outbox" => Command::TrimOutbox {
+            shard: ShardId::new(args.next()?),
+            upto: OutSeq::new(args.next()?),
+        },
+        "trim" => Command::TrimMailbox {
+            user: args.next()?,
+            upto: Seq::new(args.next()?),
+        },
+        "delete" => Command::DeleteMailbox { user: args.next()? },
+        "adopt" => Command::Adopt {
+            user: args.next()?,
+            seq: Seq::new(args.next()?),
+        },
+        "block" => Command::Block {
+            user: args.next()?,
+            sender: args.next()?,
+            blocked: true,
+        },
+        "unblock" => Command::Block {
+            user: args.next()?,
+            sender: args.next()?,
+            blocked: false,
+        },
+        "silence" => Command::Silence {
+            user: args.next()?,
+            silent: args.next()?,
+        },
+        "allocate" => {
+            let id = args.0.take_key("id").map(message_id).transpose()?;
+            Command::Allocate {
+                counter: args.next()?,
+                count: args.parse("count", 1)?,
+                id,
+            }
+        }
+        "expire" => Command::Expire {
+            now: UnixMs::new(args.next()?),
+        },
+        other => return Err(format!("unknown command {other}").into()),
+    })
+}
+
+fn send(args: &mut Args<'_>) -> Result<Send, Failure> {
+    let (user, device) = args.device()?;
+    let (session, n) = (args.parse("session", 1)?, args.parse("n", 1)?);
+    let base = args.parse("base", 1)?;
+    let refused = args.0.take_key("refused").map(|name| {
+        let found = ErrorCode::ALL.iter().find(|code| code.name() == name);
+        found.copied().ok_or_else(|| format!("no code {name}"))
+    });
+    let draft = draft(args)?;
+    let content = ContentHash::of(&draft.to, draft.kind, &draft.body);
+    let judged = match refused.transpose()? {
+        Some(code) => Judged::Refuse(code),
+        None => Judged::Allow(draft),
+    };
+    Ok(Send {
+        user,
+        device,
+        session: SessionId::new(session)?,
+        n,
+        base,
+        content,
+        judged,
+    })
+}
+
+fn draft(args: &mut Args<'_>) -> Result<Draft, Failure> {
+    let recipient = |name: &str| match name.split_once(':') {
+        Some(("group", group)) => GroupId::new(group).map(Recipient::Group),
+        _ => UserId::new(name).map(Recipient::User),
+    };
+    let to = args.parse("to", String::new())?;
+    let to = to.split(',').filter(|name| !name.is_empty()).map(recipient);
+    let fill = args.parse("fill", 0)?;
+    let body = args.parse("body", "x".repeat(fill))?;
+    Ok(Draft {
+        to: to.collect::<Result<_, _>>()?,
+        kind: args.parse("kind", 1)?,
+        client_msg_id: message_id(&args.parse("id", "0.0".to_owned())?)?,
+        body: Bytes::from(body),
+    })
+}
+
+/// `TIME.NUMBER` as a message id.
+fn message_id(text: &str) -> Result<ClientMsgId, Failure> {
+    let (time, number) = text.split_once('.').ok_or("an id is TIME.NUMBER")?;
+    Ok(ClientMsgId::new(
+        UnixMs::new(time.parse()?),
+        [number.parse()?; 10],
+    ))
+}
+
+/// Arguments of a script's command.
+struct Args<'a>(ArgumentConsumer<'a>);
+
+impl Args<'_> {
+    fn next<T: FromStr<Err: Error + 'static>>(&mut self) -> Result<T, Failure> {
+        Ok(self.0.next_pos().ok_or("an argument is missing")?.parse()?)
+    }
+
+    fn parse<T: FromStr<Err: Error + 'static>>(
+        &mut self,
+        key: &str,
+        default: T,
+    ) -> Result<T, Failure> {
+        Ok(self
+            .0
+            .take_key(key)
+            .map(str::parse)
+            .transpose()?
+            .unwrap_or(default))
+    }
+
+    fn device(&mut self) -> Result<(UserId, DeviceId), Failure> {
+        let name: String = self.next()?;
+        let (user, device) = name.split_once('/').ok_or("a device is USER/DEVICE")?;
+        Ok((UserId::new(user)?, DeviceId::new(device)?))
+    }
+}
+
+fn show(applied: &Applied) -> String {
+    let mut output = format!("{:?}\n", applied.reply);
+    for effect in &applied.effects {
+        output += &match effect {
+            Effect::Appended {
+                mailbox,
+                seq,
+                entry,
+            } => {
+                let entry = Entry::decode(entry).expect("an entry");
+                format!("  {mailbox} {seq}: {}\n", show_entry(&entry))
+            }
+            Effect::Outgoing { shard } => format!("  a record for shard {shard}\n"),
+            Effect::Alarm(alarm) => format!("  ALARM {alarm:?}\n"),
+        };
+    }
+    output
+}
+
+fn show_entry(entry: &Entry) -> String {
+    let origin = match &entry.origin {
+        Origin::Session { sender, session, n } => format!("{sender}#{session}.{n}"),
+        Origin::Backend { sender, id } => format!("{sender}@{}", id.created()),
+    };
+    let content = match &entry.content {
+        Content::Message { message, outgoing } => {
+            let body = String::from_utf8_lossy(&message.body);
+            let outgoing = outgoing.as_ref().map_or(String::new(), |outgoing| {
+                let to = outgoing.to.iter().map(|to| Id::name(&to.id()).to_owned());
+                let records = outgoing.records.iter();
+                let records = records.map(|(shard, out_seq)| format!(" {shard}.{}", out_seq.get()));
+                let to = to.collect::<Vec<_>>().join(",");
+                format!(" to {to}{}", records.collect::<String>())
+            });
+            format!("{body:?}{outgoing}")
+        }
+        Content::Refused { recipient, code } => format!("{code} by {recipient}"),
+    };
+    format!("{origin} {content}")
+}

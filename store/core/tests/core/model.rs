@@ -1,0 +1,397 @@
+//! The state machine against a naive model, in every order of lost answers, retries and relays.
+//!
+//! The model knows nothing of sessions' windows, streams or stored acks: it only writes down what
+//! a correct system would end with. A run sends, retries, replaces sessions, blocks, and ships
+//! records late, twice and out of order; then everything is delivered, and what is there must be
+//! what the model says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tidemark_store_core::command::{Command, Draft, Judged, Send, Start};
+use tidemark_store_core::read::{PageAnswer, PageLimits, page};
+use tidemark_store_core::value::{Content, Entry, Origin, Settings, Verdict};
+use tidemark_store_core::{Reject, Reply};
+use tidemark_types::{
+    ClientMsgId, ContentHash, DeviceId, Epoch, ErrorCode, OpenId, Recipient, Seq, SessionId,
+    ShardId, UnixMs, UserId,
+};
+
+use crate::cluster::Cluster;
+
+const USERS: usize = 6;
+const SHARDS: u16 = 3;
+
+/// What a run does next. Numbers are reduced to what exists.
+#[derive(Clone, Debug)]
+enum Action {
+    /// The user's device sends its next message.
+    Send {
+        user: usize,
+        to: Vec<usize>,
+        answered: bool,
+    },
+    /// It sends one again that it has no answer for, or had one.
+    Retry { user: usize, which: usize },
+    /// It replaces its session; what the old one did not take is sent in the new one.
+    Reopen { user: usize },
+    /// Some records are shipped: any slice of what waits, trimmed or not.
+    Relay {
+        from: u16,
+        to: u16,
+        skip: usize,
+        take: usize,
+        trim: bool,
+    },
+    /// A user blocks or unblocks another.
+    Block {
+        user: usize,
+        sender: usize,
+        blocked: bool,
+    },
+}
+
+fn actions() -> impl Strategy<Value = Vec<Action>> {
+    let user = 0..USERS;
+    let to = proptest::collection::vec(0..USERS, 1..4);
+    let action = prop_oneof![
+        6 => (user.clone(), to, any::<bool>())
+            .prop_map(|(user, to, answered)| Action::Send { user, to, answered }),
+        3 => (user.clone(), 0usize..100).prop_map(|(user, which)| Action::Retry { user, which }),
+        1 => user.clone().prop_map(|user| Action::Reopen { user }),
+        4 => (0..SHARDS, 0..SHARDS, 0usize..3, 1usize..5, any::<bool>()).prop_map(
+            |(from, to, skip, take, trim)| Action::Relay { from, to, skip, take, trim }
+        ),
+        1 => (user.clone(), user, any::<bool>())
+            .prop_map(|(user, sender, blocked)| Action::Block { user, sender, blocked }),
+    ];
+    proptest::collection::vec(action, 1..120)
+}
+
+/// A user's only device, as its SDK would keep it.
+struct Device {
+    session: SessionId,
+    next_n: u64,
+    base: u64,
+    /// Every send of the live session, by n.
+    sends: BTreeMap<u64, Draft>,
+    /// The answers had, by session and n.
+    answers: BTreeMap<(SessionId, u64), Verdict>,
+}
+
+struct Run {
+    cluster: Cluster,
+    devices: Vec<Device>,
+    opens: u8,
+    /// Accepted sends in the order of acceptance, with their recipients.
+    accepted: Vec<(Origin, BTreeSet<UserId>)>,
+}
+
+fn user(number: usize) -> UserId {
+    UserId::new(format!("user-{number}")).unwrap()
+}
+
+fn device() -> DeviceId {
+    DeviceId::new("phone").unwrap()
+}
+
+impl Run {
+    fn new() -> Run {
+        let cluster = Cluster::new(SHARDS, Settings::default());
+        let mut run = Run {
+            cluster,
+            devices: Vec::new(),
+            opens: 0,
+            accepted: Vec::new(),
+        };
+        for number in 0..USERS {
+            let (user, device) = (user(number), device());
+            run.cluster.route(Command::RegisterDevice {
+                user,
+                device,
+                start: Start::Floor,
+            });
+            let session = run.open(number, None);
+            run.devices.push(Device {
+                session,
+                next_n: 1,
+                base: 1,
+                sends: BTreeMap::new(),
+                answers: BTreeMap::new(),
+            });
+        }
+        run
+    }
+
+    fn open(&mut self, number: usize, ends: Option<SessionId>) -> SessionId {
+        self.opens += 1;
+        let open_id = OpenId::from_bytes([self.opens; 16]).unwrap();
+        let open = Command::Open {
+            user: user(number),
+            device: device(),
+            open_id,
+            ends,
+        };
+        let reply = self.cluster.route(open.clone()).reply;
+        // A lost answer: the same open again finds the same session.
+        assert_eq!(self.cluster.route(open).reply, reply);
+        match reply {
+            Reply::Opened { session } => session,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn act(&mut self, action: &Action) {
+        match action {
+            Action::Send { user, to, answered } => {
+                let n = self.devices[*user].next_n;
+                let to = to
+                    .iter()
+                    .map(|to| Recipient::User(self::user(*to)))
+                    .collect();
+                let draft = Draft {
+                    to,
+                    kind: 1,
+                    client_msg_id: ClientMsgId::new(UnixMs::new(n), [*user as u8; 10]),
+                    body: Bytes::from(format!("{user} {n}")),
+                };
+                self.devices[*user].sends.insert(n, draft);
+                self.devices[*user].next_n += 1;
+                self.send(*user, n, *answered);
+            }
+            Action::Retry { user, which } => {
+                let device = &self.devices[*user];
+                let waiting = device.next_n - device.base;
+                if waiting > 0 {
+                    self.send(*user, device.base + *which as u64 % waiting, true);
+                }
+            }
+            Action::Reopen { user } => self.reopen(*user),
+            Action::Relay {
+                from,
+                to,
+                skip,
+                take,
+                trim,
+            } => {
+                self.relay(ShardId::new(*from), ShardId::new(*to), *skip, *take, *trim);
+            }
+            Action::Block {
+                user,
+                sender,
+                blocked,
+            } => {
+                let (user, sender) = (self::user(*user), self::user(*sender));
+                self.cluster.route(Command::Block {
+                    user,
+                    sender,
+                    blocked: *blocked,
+                });
+            }
+        }
+    }
+
+    /// One attempt at a send; `answered` says whether its answer arrives.
+    fn send(&mut self, number: usize, n: u64, answered: bool) {
+        let device = &self.devices[number];
+        let draft = device.sends[&n].clone();
+        let (session, base) = (device.session, device.base);
+        let reply = self
+            .cluster
+            .route(Command::Send(Send {
+                user: user(number),
+                device: self::device(),
+                session,
+                n,
+                base,
+                content: ContentHash::of(&draft.to, draft.kind, &draft.body),
+                judged: Judged::Allow(draft.clone()),
+            }))
+            .reply;
+        let Reply::Sent(verdict) = reply else {
+            panic!("{reply:?}")
+        };
+        let origin = Origin::Session {
+            sender: user(number),
+            session,
+            n,
+        };
+        let to = draft.to.iter().map(|to| match to {
+            Recipient::User(user) => user.clone(),
+            Recipient::Group(_) => unreachable!("none is made here"),
+        });
+        if !self.accepted.iter().any(|(known, _)| *known == origin) {
+            self.accepted.push((origin, to.collect()));
+        }
+        let device = &mut self.devices[number];
+        let first = device.answers.entry((session, n)).or_insert(verdict);
+        assert_eq!(*first, verdict, "every retry gets the identical ack");
+        if answered && n == device.base {
+            device.base += 1;
+        }
+    }
+
+    fn reopen(&mut self, number: usize) {
+        let old = self.devices[number].session;
+        let session = self.open(number, Some(old));
+        assert!(session > old, "a session's number is never used again");
+        let device = &mut self.devices[number];
+        device.session = session;
+        let waiting: Vec<_> = device.sends.range(device.base..).map(|(n, _)| *n).collect();
+        // What the old session took is answered there; it refuses what it did not take.
+        for n in waiting {
+            let draft = self.devices[number].sends[&n].clone();
+            let known = self.devices[number].answers.get(&(old, n)).copied();
+            let reply = self
+                .cluster
+                .route(Command::Send(Send {
+                    user: user(number),
+                    device: self::device(),
+                    session: old,
+                    n,
+                    base: self.devices[number].base,
+                    content: ContentHash::of(&draft.to, draft.kind, &draft.body),
+                    judged: Judged::Allow(draft),
+                }))
+                .reply;
+            match known {
+                Some(verdict) => assert_eq!(reply, Reply::Sent(verdict)),
+                None => assert!(matches!(
+                    reply,
+                    Reply::Rejected(Reject::SessionEnded { .. })
+                )),
+            }
+        }
+        let device = &mut self.devices[number];
+        device.sends.clear();
+        device.next_n = 1;
+        device.base = 1;
+    }
+
+    fn relay(&mut self, from: ShardId, to: ShardId, skip: usize, take: usize, trim: bool) {
+        if from == to {
+            return;
+        }
+        let before = self.cluster.inbound(to, from).in_seq;
+        let records = self.cluster.records(from, to);
+        let records: Vec<_> = records.into_iter().skip(skip).take(take).collect();
+        let relay = Command::RelayIn {
+            source: from,
+            records,
+        };
+        let reply = self.cluster.apply(to, vec![relay]).remove(0).reply;
+        let Reply::Relayed(relayed) = reply else {
+            panic!("{reply:?}")
+        };
+        assert!(relayed.in_seq >= before);
+        assert_eq!(relayed.in_seq, self.cluster.inbound(to, from).in_seq);
+        if trim {
+            let upto = relayed.in_seq;
+            self.cluster
+                .apply(from, vec![Command::TrimOutbox { shard: to, upto }]);
+        }
+    }
+
+    fn entries(&self, user: &UserId) -> Vec<Entry> {
+        let state = self.cluster.state(self.cluster.shard_of(user));
+        let limits = PageLimits {
+            entries: usize::MAX,
+            bytes: usize::MAX,
+        };
+        let id = Recipient::User(user.clone());
+        match page(state, &id, Epoch::FIRST, Seq::NONE, limits).unwrap() {
+            PageAnswer::Page(page) => {
+                assert_eq!(
+                    page.head.get() as usize,
+                    page.entries.len(),
+                    "seqs are 1..=head"
+                );
+                page.entries.into_iter().map(|(_, entry)| entry).collect()
+            }
+            reset @ PageAnswer::Reset { .. } => panic!("{reset:?}"),
+        }
+    }
+
+    /// Everything was delivered: exactly one outcome for each recipient of each accepted send.
+    fn check(&self) {
+        let mailboxes: BTreeMap<UserId, Vec<Entry>> = (0..USERS)
+            .map(user)
+            .map(|user| (user.clone(), self.entries(&user)))
+            .collect();
+        let mut expected = 0;
+        for (origin, to) in &self.accepted {
+            let sender = origin.sender();
+            for recipient in to.iter().chain([sender]).collect::<BTreeSet<_>>() {
+                let appended = count(&mailboxes[recipient], |entry| {
+                    entry.origin == *origin && matches!(entry.content, Content::Message { .. })
+                });
+                let refused = count(&mailboxes[sender], |entry| {
+                    let code = ErrorCode::Blocked;
+                    let content = Content::Refused {
+                        recipient: recipient.clone(),
+                        code,
+                    };
+                    entry.origin == *origin && entry.content == content
+                });
+                assert_eq!(appended + refused, 1, "{origin:?} to {recipient}");
+                expected += 1;
+            }
+        }
+        let found: usize = mailboxes.values().map(Vec::len).sum();
+        assert_eq!(found, expected, "nothing else is there");
+        for (recipient, entries) in &mailboxes {
+            for sender in mailboxes.keys() {
+                check_order(recipient, sender, entries);
+            }
+        }
+    }
+}
+
+/// What one session sends to one user arrives in the order sent (G4).
+fn check_order(recipient: &UserId, from: &UserId, entries: &[Entry]) {
+    let numbers = entries
+        .iter()
+        .filter_map(|entry| match (&entry.origin, &entry.content) {
+            (Origin::Session { sender, session, n }, Content::Message { .. }) if sender == from => {
+                Some((*session, *n))
+            }
+            _ => None,
+        });
+    let numbers: Vec<_> = numbers.collect();
+    assert!(numbers.is_sorted(), "{recipient} has {numbers:?} of {from}");
+}
+
+fn count(entries: &[Entry], wanted: impl Fn(&Entry) -> bool) -> usize {
+    entries.iter().filter(|entry| wanted(entry)).count()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn every_accepted_send_has_one_outcome_per_recipient(actions in actions()) {
+        let mut run = Run::new();
+        for action in &actions {
+            run.act(action);
+        }
+        run.cluster.relay_all();
+        run.check();
+    }
+
+    #[test]
+    fn the_same_batches_give_the_same_state(actions in actions()) {
+        let run = || {
+            let mut run = Run::new();
+            for action in &actions {
+                run.act(action);
+            }
+            run.cluster
+        };
+        let (one, two) = (run(), run());
+        for shard in one.count.shards() {
+            prop_assert_eq!(one.chain(shard), two.chain(shard));
+            prop_assert_eq!(one.state(shard), two.state(shard));
+        }
+    }
+}
