@@ -12,14 +12,14 @@ use tidemark_store_core::{Applied, Read, Reply, Transaction};
 use tidemark_types::{ClusterId, Id, ShardCount, ShardId, UnixMs, UserId};
 
 /// The shards of one cluster.
-pub struct Cluster {
-    pub count: ShardCount,
-    pub shards: Vec<MemoryState>,
-    pub time: u64,
+pub(crate) struct Cluster {
+    pub(crate) count: ShardCount,
+    pub(crate) shards: Vec<MemoryState>,
+    pub(crate) time: u64,
 }
 
 impl Cluster {
-    pub fn new(shards: u16, settings: Settings) -> Cluster {
+    pub(crate) fn new(shards: u16, settings: Settings) -> Cluster {
         let count = ShardCount::new(shards).unwrap();
         let states = vec![MemoryState::default(); usize::from(shards)];
         let mut cluster = Cluster {
@@ -40,16 +40,16 @@ impl Cluster {
         cluster
     }
 
-    pub fn shard_of(&self, user: &UserId) -> ShardId {
+    pub(crate) fn shard_of(&self, user: &UserId) -> ShardId {
         self.count.shard_of(&Id::User(user.clone()))
     }
 
-    pub fn state(&self, shard: ShardId) -> &MemoryState {
+    pub(crate) fn state(&self, shard: ShardId) -> &MemoryState {
         &self.shards[usize::from(shard.get())]
     }
 
     /// Applies one batch, as one log entry.
-    pub fn apply(&mut self, shard: ShardId, commands: Vec<Command>) -> Vec<Applied> {
+    pub(crate) fn apply(&mut self, shard: ShardId, commands: Vec<Command>) -> Vec<Applied> {
         let batch = Batch {
             time: UnixMs::new(self.time),
             commands,
@@ -63,33 +63,33 @@ impl Cluster {
     }
 
     /// Applies one command where its id lives.
-    pub fn route(&mut self, command: Command) -> Applied {
+    pub(crate) fn route(&mut self, command: Command) -> Applied {
         let id = command.routed_by().expect("a command with an id");
         let shard = self.count.shard_of(&id);
         self.apply(shard, vec![command]).remove(0)
     }
 
-    pub fn outbound(&self, from: ShardId, to: ShardId) -> Outbound {
+    pub(crate) fn outbound(&self, from: ShardId, to: ShardId) -> Outbound {
         self.get(from, &OutboundKey { shard: to })
             .unwrap_or_default()
     }
 
-    pub fn inbound(&self, at: ShardId, from: ShardId) -> Inbound {
+    pub(crate) fn inbound(&self, at: ShardId, from: ShardId) -> Inbound {
         self.get(at, &InboundKey { shard: from })
             .unwrap_or_default()
     }
 
-    pub fn chain(&self, shard: ShardId) -> Chain {
+    pub(crate) fn chain(&self, shard: ShardId) -> Chain {
         self.get(shard, &ChainKey {}).expect("a batch was applied")
     }
 
-    pub fn get<K: Key>(&self, shard: ShardId, key: &K) -> Option<K::Value> {
+    pub(crate) fn get<K: Key>(&self, shard: ShardId, key: &K) -> Option<K::Value> {
         let bytes = self.state(shard).get(&key.encode()).unwrap()?;
         Some(K::Value::decode(&bytes).unwrap())
     }
 
     /// The records waiting in one shard for another.
-    pub fn records(&self, from: ShardId, to: ShardId) -> Vec<(OutSeq, Payload)> {
+    pub(crate) fn records(&self, from: ShardId, to: ShardId) -> Vec<(OutSeq, Payload)> {
         let mut records = Vec::new();
         let (first, last) = Kind::OutRecord.range();
         let mut visit = |key: &[u8], value: &[u8]| {
@@ -104,7 +104,7 @@ impl Cluster {
     }
 
     /// Ships what waits, and trims what the destination acknowledges; was there anything?
-    pub fn relay(&mut self, from: ShardId, to: ShardId) -> bool {
+    pub(crate) fn relay(&mut self, from: ShardId, to: ShardId) -> bool {
         let records = self.records(from, to);
         if records.is_empty() {
             return false;
@@ -132,7 +132,7 @@ impl Cluster {
     }
 
     /// Ships everything there is, refusals of refusals' messages included.
-    pub fn relay_all(&mut self) {
+    pub(crate) fn relay_all(&mut self) {
         let shards: Vec<_> = self.count.shards().collect();
         let mut moved = true;
         while moved {
