@@ -74,11 +74,7 @@ mod tests {
             ContentHash::of(&[], 1, b"x"),
         ];
         for (at, one) in contents.iter().enumerate() {
-            assert_eq!(
-                contents.iter().filter(|other| *other == one).count(),
-                1,
-                "content {at}"
-            );
+            assert_eq!(contents.iter().filter(|other| *other == one).count(), 1, "content {at}");
         }
     }
 

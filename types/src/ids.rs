@@ -290,11 +290,7 @@ impl ClientMsgId {
 
     /// A new id made at `now` from 10 random bytes (RFC 9562, section 5.7).
     pub fn new(now: UnixMs, random: [u8; 10]) -> Self {
-        Self(
-            uuid::Builder::from_unix_timestamp_millis(now.get(), &random)
-                .into_uuid()
-                .into_bytes(),
-        )
+        Self(uuid::Builder::from_unix_timestamp_millis(now.get(), &random).into_uuid().into_bytes())
     }
 
     /// When it was made, by the clock of whoever made it.
@@ -327,9 +323,7 @@ pub struct SessionId(NonZeroU64);
 impl SessionId {
     /// The session with this number; 0 means none and is refused.
     pub fn new(number: u64) -> Result<Self, IdError> {
-        NonZeroU64::new(number)
-            .map(SessionId)
-            .ok_or(IdError::Zero { what: "session" })
+        NonZeroU64::new(number).map(SessionId).ok_or(IdError::Zero { what: "session" })
     }
 
     /// Its number.
@@ -402,22 +396,14 @@ mod tests {
         assert_eq!(UserId::new(""), Err(IdError::Empty { what: "user" }));
         assert!(UserId::new("a").is_ok());
         assert!(UserId::new("é".repeat(32)).is_ok());
-        assert_eq!(
-            UserId::new("é".repeat(33)),
-            Err(IdError::TooLong {
-                what: "user",
-                bytes: 66
-            })
-        );
+        assert_eq!(UserId::new("é".repeat(33)), Err(IdError::TooLong { what: "user", bytes: 66 }));
     }
 
     #[test]
     fn an_id_round_trips_through_its_parts() {
         for id in ["user:a", "group:a", "counter:a"] {
             let (kind, name) = id.split_once(':').expect("a test's own constant");
-            let kind = ["", "user", "group", "counter"]
-                .iter()
-                .position(|k| *k == kind);
+            let kind = ["", "user", "group", "counter"].iter().position(|k| *k == kind);
             let kind = u32::try_from(kind.expect("a known kind")).expect("small");
             let parsed = Id::from_parts(kind, name).expect("legal");
             assert_eq!(parsed.to_string(), id);

@@ -82,10 +82,7 @@ mod tests {
 
     fn shard(shards: u16, kind: u32, name: &str) -> u16 {
         let id = Id::from_parts(kind, name).expect("a test's own constant");
-        ShardCount::new(shards)
-            .expect("a test's own constant")
-            .shard_of(&id)
-            .get()
+        ShardCount::new(shards).expect("a test's own constant").shard_of(&id).get()
     }
 
     #[test]
@@ -118,10 +115,7 @@ mod tests {
                 users[usize::from(count.shard_of(&Id::User(user)).get())] += 1;
             }
             let least = users.iter().min().expect("at least one shard");
-            assert!(
-                *least > per_shard / 2,
-                "{shards} shards: one has {least} of {per_shard}"
-            );
+            assert!(*least > per_shard / 2, "{shards} shards: one has {least} of {per_shard}");
         }
     }
 

@@ -46,10 +46,7 @@ impl Seq {
     /// The `n` seqs after this one, or `None` when fewer than `n` are left.
     pub fn reserve(self, n: NonZeroU32) -> Option<SeqRange> {
         let last = self.0.checked_add(n.get())?;
-        Some(SeqRange {
-            first: Seq(self.0 + 1),
-            last: Seq(last),
-        })
+        Some(SeqRange { first: Seq(self.0 + 1), last: Seq(last) })
     }
 
     /// The seq `n` places before this one, or [`Seq::NONE`].
@@ -100,10 +97,7 @@ impl SeqRange {
     /// Its first `n` seqs, or all of it when it is shorter.
     pub fn truncated(self, n: NonZeroU32) -> SeqRange {
         let end = self.first.0.saturating_add(n.get() - 1);
-        SeqRange {
-            first: self.first,
-            last: Seq(end.min(self.last.0)),
-        }
+        SeqRange { first: self.first, last: Seq(end.min(self.last.0)) }
     }
 
     /// Its seqs, lowest first.

@@ -63,16 +63,10 @@ pub fn decode<T: DeserializeOwned>(
     };
     match postcard::take_from_bytes(fields) {
         Ok((value, [])) => Ok(value),
-        Ok((_, left)) => Err(DecodeError::Trailing {
-            what,
-            bytes: bytes.len(),
-            left: left.len(),
-        }),
-        Err(reason) => Err(DecodeError::Malformed {
-            what,
-            bytes: bytes.len(),
-            reason: reason.to_string(),
-        }),
+        Ok((_, left)) => Err(DecodeError::Trailing { what, bytes: bytes.len(), left: left.len() }),
+        Err(reason) => {
+            Err(DecodeError::Malformed { what, bytes: bytes.len(), reason: reason.to_string() })
+        }
     }
 }
 
@@ -83,28 +77,14 @@ mod tests {
     #[test]
     fn what_is_encoded_decodes_and_nothing_else_does() {
         let bytes = encode(3, &(7u32, "x"));
-        assert_eq!(
-            decode::<(u32, String)>("pair", 3, &bytes),
-            Ok((7, "x".to_owned()))
-        );
+        assert_eq!(decode::<(u32, String)>("pair", 3, &bytes), Ok((7, "x".to_owned())));
 
         let error = |bytes: &[u8]| {
-            decode::<(u32, String)>("pair", 3, bytes)
-                .expect_err("broken")
-                .to_string()
+            decode::<(u32, String)>("pair", 3, bytes).expect_err("broken").to_string()
         };
-        assert_eq!(
-            error(&[]),
-            "pair: version None is unknown, this build reads version 3"
-        );
-        assert_eq!(
-            error(&[4]),
-            "pair: version Some(4) is unknown, this build reads version 3"
-        );
-        assert_eq!(
-            error(&[&bytes[..], &[0]].concat()),
-            "pair: 1 of 5 bytes are left over"
-        );
+        assert_eq!(error(&[]), "pair: version None is unknown, this build reads version 3");
+        assert_eq!(error(&[4]), "pair: version Some(4) is unknown, this build reads version 3");
+        assert_eq!(error(&[&bytes[..], &[0]].concat()), "pair: 1 of 5 bytes are left over");
         assert!(error(&bytes[..3]).starts_with("pair: 3 bytes do not decode"));
     }
 }

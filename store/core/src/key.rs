@@ -242,18 +242,11 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn malformed(&self, field: &'static str) -> DecodeError {
         let reason = format!("{field} at byte {}", self.at);
-        DecodeError::Malformed {
-            what: self.what,
-            bytes: self.key.len(),
-            reason,
-        }
+        DecodeError::Malformed { what: self.what, bytes: self.key.len(), reason }
     }
 
     fn number<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], DecodeError> {
-        let bytes = self
-            .key
-            .get(self.at..self.at + N)
-            .ok_or_else(|| self.malformed(field))?;
+        let bytes = self.key.get(self.at..self.at + N).ok_or_else(|| self.malformed(field))?;
         self.at += N;
         Ok(bytes.try_into().expect("a slice of N bytes"))
     }
@@ -281,11 +274,7 @@ impl Reader<'_> {
     fn end(&self) -> Result<(), DecodeError> {
         match self.key.len() - self.at {
             0 => Ok(()),
-            left => Err(DecodeError::Trailing {
-                what: self.what,
-                bytes: self.key.len(),
-                left,
-            }),
+            left => Err(DecodeError::Trailing { what: self.what, bytes: self.key.len(), left }),
         }
     }
 }
@@ -297,10 +286,7 @@ mod tests {
     use super::*;
 
     fn hex(key: &impl Key) -> String {
-        key.encode()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        key.encode().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     fn user(name: &str) -> UserId {
@@ -309,9 +295,7 @@ mod tests {
 
     #[test]
     fn vectors_hold_the_bytes_still() {
-        let id: ClientMsgId = "0192f5a0-1234-7abc-8def-0123456789ab"
-            .parse()
-            .expect("version 7");
+        let id: ClientMsgId = "0192f5a0-1234-7abc-8def-0123456789ab".parse().expect("version 7");
         let session = SessionId::new(258).expect("not 0");
         let mailbox = Recipient::User(user("bob"));
         let group = Recipient::Group(GroupId::new("bob").expect("legal"));
@@ -320,87 +304,33 @@ mod tests {
         let shard = ShardId::new(7);
         assert_eq!(hex(&ShardKey {}), "02");
         assert_eq!(hex(&ChainKey {}), "03");
-        assert_eq!(
-            hex(&MailboxKey {
-                mailbox: mailbox.clone()
-            }),
-            "1001626f620000"
-        );
+        assert_eq!(hex(&MailboxKey { mailbox: mailbox.clone() }), "1001626f620000");
         assert_eq!(hex(&MailboxKey { mailbox: group }), "1002626f620000");
-        assert_eq!(
-            hex(&EntryKey {
-                mailbox,
-                seq: Seq::new(258)
-            }),
-            "1101626f62000000000102"
-        );
-        assert_eq!(
-            hex(&DeviceKey {
-                user: user("a\0b"),
-                device
-            }),
-            "126100ff620000640000"
-        );
-        assert_eq!(
-            hex(&BlockKey {
-                user: user("a"),
-                sender: user("b")
-            }),
-            "13610000620000"
-        );
-        let key = SessionKey {
-            user: user("a"),
-            session,
-        };
+        assert_eq!(hex(&EntryKey { mailbox, seq: Seq::new(258) }), "1101626f62000000000102");
+        assert_eq!(hex(&DeviceKey { user: user("a\0b"), device }), "126100ff620000640000");
+        assert_eq!(hex(&BlockKey { user: user("a"), sender: user("b") }), "13610000620000");
+        let key = SessionKey { user: user("a"), session };
         assert_eq!(hex(&key), "146100000000000000000102");
-        let key = IdleKey {
-            day: 20_000,
-            user: user("a"),
-            session,
-        };
+        let key = IdleKey { day: 20_000, user: user("a"), session };
         assert_eq!(hex(&key), "1500004e206100000000000000000102");
         assert_eq!(hex(&OutboundKey { shard }), "200007");
-        let key = OutRecordKey {
-            shard,
-            out_seq: OutSeq::new(258),
-        };
+        let key = OutRecordKey { shard, out_seq: OutSeq::new(258) };
         assert_eq!(hex(&key), "2100070000000000000102");
         assert_eq!(hex(&InboundKey { shard }), "220007");
-        let key = SentKey {
-            id,
-            sender: user("a"),
-        };
+        let key = SentKey { id, sender: user("a") };
         assert_eq!(hex(&key), "300192f5a012347abc8def0123456789ab610000");
-        assert_eq!(
-            hex(&CounterKey {
-                counter: counter.clone()
-            }),
-            "40630000"
-        );
+        assert_eq!(hex(&CounterKey { counter: counter.clone() }), "40630000");
         let key = AllocatedKey { id, counter };
         assert_eq!(hex(&key), "410192f5a012347abc8def0123456789ab630000");
     }
 
     #[test]
     fn a_broken_key_is_refused_by_name() {
-        let key = EntryKey {
-            mailbox: Recipient::User(user("bob")),
-            seq: Seq::new(1),
-        }
-        .encode();
+        let key = EntryKey { mailbox: Recipient::User(user("bob")), seq: Seq::new(1) }.encode();
         let error = |bytes: &[u8]| EntryKey::decode(bytes).expect_err("broken").to_string();
-        assert_eq!(
-            error(&[]),
-            "EntryKey: 0 bytes do not decode: kind at byte 0"
-        );
-        assert_eq!(
-            error(&key[..8]),
-            "EntryKey: 8 bytes do not decode: seq at byte 7"
-        );
-        assert_eq!(
-            error(&[&key[..], &[0]].concat()),
-            "EntryKey: 1 of 12 bytes are left over"
-        );
+        assert_eq!(error(&[]), "EntryKey: 0 bytes do not decode: kind at byte 0");
+        assert_eq!(error(&key[..8]), "EntryKey: 8 bytes do not decode: seq at byte 7");
+        assert_eq!(error(&[&key[..], &[0]].concat()), "EntryKey: 1 of 12 bytes are left over");
     }
 
     proptest! {

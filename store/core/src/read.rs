@@ -52,10 +52,7 @@ pub enum PageAnswer {
 
 /// A mailbox without its entries; one that nobody used yet is empty.
 pub fn mailbox(state: &dyn Read, mailbox: &Recipient) -> Result<Mailbox, Fatal> {
-    let key = MailboxKey {
-        mailbox: mailbox.clone(),
-    }
-    .encode();
+    let key = MailboxKey { mailbox: mailbox.clone() }.encode();
     match state.get(&key)? {
         Some(bytes) => Ok(Mailbox::decode(&bytes)?),
         None => Ok(Mailbox::default()),
@@ -70,18 +67,9 @@ pub fn page(
     seq_cli: Seq,
     limits: PageLimits,
 ) -> Result<PageAnswer, Fatal> {
-    let Mailbox {
-        epoch: current,
-        floor,
-        head,
-        ..
-    } = mailbox(state, id)?;
+    let Mailbox { epoch: current, floor, head, .. } = mailbox(state, id)?;
     if epoch != current || seq_cli > head {
-        return Ok(PageAnswer::Reset {
-            epoch: current,
-            floor,
-            head,
-        });
+        return Ok(PageAnswer::Reset { epoch: current, floor, head });
     }
     let gap = SeqRange::missing(seq_cli, floor);
     let start = seq_cli.max(floor);
@@ -89,13 +77,7 @@ pub fn page(
         Some(range) => entries(state, id, range, limits)?,
         None => Vec::new(),
     };
-    Ok(PageAnswer::Page(Page {
-        epoch,
-        floor,
-        head,
-        gap,
-        entries,
-    }))
+    Ok(PageAnswer::Page(Page { epoch, floor, head, gap, entries }))
 }
 
 /// The first entries of `range`; all of the range is there, or the state is corrupt.
@@ -105,13 +87,7 @@ fn entries(
     range: SeqRange,
     limits: PageLimits,
 ) -> Result<Vec<(Seq, Entry)>, Fatal> {
-    let key = |seq| {
-        EntryKey {
-            mailbox: mailbox.clone(),
-            seq,
-        }
-        .encode()
-    };
+    let key = |seq| EntryKey { mailbox: mailbox.clone(), seq }.encode();
     let mut entries = Vec::new();
     let mut bytes = 0;
     let mut visit = |key: &[u8], value: &[u8]| {

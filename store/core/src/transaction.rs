@@ -19,7 +19,7 @@ use crate::codec;
 use crate::command::{Batch, Command};
 use crate::key::{ChainKey, Key, ShardKey};
 use crate::reply::{Applied, Effect, Reject, Reply};
-use crate::storage::{Fatal, Read, StorageError, Visit, Writes};
+use crate::storage::{Fatal, Layered, Read, Writes};
 use crate::value::{Chain, Shard, Value};
 
 /// Batches applied one after the other, in log order.
@@ -31,10 +31,7 @@ pub struct Transaction<'a> {
 impl<'a> Transaction<'a> {
     /// Nothing applied yet; `base` must not change until [`Self::finish`]'s writes are written.
     pub fn new(base: &'a dyn Read) -> Self {
-        Transaction {
-            base,
-            writes: Writes::new(),
-        }
+        Transaction { base, writes: Writes::new() }
     }
 
     /// Applies one log entry's payload, an encoded [`Batch`]; one outcome per command.
@@ -43,10 +40,8 @@ impl<'a> Transaction<'a> {
         let start = self.step(batch.time);
         let chain = start.get(&ChainKey {})?.unwrap_or_default();
         let stored = start.get(&ShardKey {})?;
-        let mut shard = stored.clone().map(|shard| Shard {
-            time: shard.time.max(batch.time),
-            ..shard
-        });
+        let mut shard =
+            stored.clone().map(|shard| Shard { time: shard.time.max(batch.time), ..shard });
 
         let mut hash = StateHash::new(chain, payload);
         let mut outcomes = Vec::with_capacity(batch.commands.len());
@@ -83,41 +78,20 @@ impl<'a> Transaction<'a> {
         match apply::command(&mut step, command, &mut changed) {
             Ok(reply) => {
                 *shard = changed;
-                Ok((
-                    Applied {
-                        reply,
-                        effects: step.effects,
-                    },
-                    step.writes,
-                ))
+                Ok((Applied { reply, effects: step.effects }, step.writes))
             }
             Err(Stop::Reject(reject)) => {
-                step.effects
-                    .retain(|effect| matches!(effect, Effect::Alarm(_)));
+                step.effects.retain(|effect| matches!(effect, Effect::Alarm(_)));
                 let reply = Reply::Rejected(reject);
-                Ok((
-                    Applied {
-                        reply,
-                        effects: step.effects,
-                    },
-                    Writes::new(),
-                ))
+                Ok((Applied { reply, effects: step.effects }, Writes::new()))
             }
             Err(Stop::Fatal(fatal)) => Err(fatal),
         }
     }
 
     fn step(&self, time: UnixMs) -> Step<'_> {
-        let layers = Layers {
-            base: self.base,
-            batches: &self.writes,
-        };
-        Step {
-            layers,
-            writes: Writes::new(),
-            effects: Vec::new(),
-            time,
-        }
+        let layers = Layered { base: self.base, writes: &self.writes };
+        Step { layers, writes: Writes::new(), effects: Vec::new(), time }
     }
 }
 
@@ -143,7 +117,7 @@ impl<E: Into<Fatal>> From<E> for Stop {
 
 /// One command's view of the state: it reads its own writes.
 pub(crate) struct Step<'a> {
-    layers: Layers<'a>,
+    layers: Layered<'a>,
     writes: Writes,
     /// What the leader does if the command is not rejected.
     pub(crate) effects: Vec<Effect>,
@@ -200,57 +174,6 @@ impl Step<'_> {
     }
 }
 
-/// The base state with the transaction's writes over it.
-struct Layers<'a> {
-    base: &'a dyn Read,
-    batches: &'a Writes,
-}
-
-impl Read for Layers<'_> {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        match self.batches.get(key) {
-            Some(written) => Ok(written.clone()),
-            None => self.base.get(key),
-        }
-    }
-
-    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StorageError> {
-        let mut written = self.batches.range(from.to_vec()..to.to_vec()).peekable();
-        let mut ended = false;
-        self.base.scan(from, to, &mut |key, value| {
-            // First the transaction's own pairs up to this key; one of them may hide it.
-            let mut hidden = false;
-            while let Some((over, change)) = written.next_if(|(over, _)| over.as_slice() <= key) {
-                hidden = over == key;
-                ended |= change
-                    .as_ref()
-                    .is_some_and(|value| visit(over, value).is_break());
-                if ended {
-                    return ControlFlow::Break(());
-                }
-            }
-            if !hidden {
-                ended = visit(key, value).is_break();
-            }
-            if ended {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        })?;
-        for (key, change) in written {
-            ended = ended
-                || change
-                    .as_ref()
-                    .is_some_and(|value| visit(key, value).is_break());
-            if ended {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Chains the state hash over one batch.
 struct StateHash(Xxh3);
 
@@ -269,9 +192,7 @@ impl StateHash {
 
     fn finish(mut self, writes: &Writes) -> Chain {
         self.writes(writes);
-        Chain {
-            hash: self.0.digest128(),
-        }
+        Chain { hash: self.0.digest128() }
     }
 
     fn writes(&mut self, writes: &Writes) {
@@ -286,46 +207,5 @@ impl StateHash {
     fn framed(&mut self, bytes: &[u8]) {
         self.0.update(&(bytes.len() as u64).to_le_bytes());
         self.0.update(bytes);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::memory::MemoryState;
-
-    proptest! {
-        /// A scan over base and writes sees what one map would hold.
-        #[test]
-        fn layers_read_as_one_map(
-            base in proptest::collection::btree_map(0u8..40, any::<u8>(), 0..20),
-            over in proptest::collection::btree_map(0u8..40, any::<Option<u8>>(), 0..20),
-            from in 0u8..40, to in 0u8..40, limit in 1usize..30,
-        ) {
-            let write = |(key, value): (&u8, &Option<u8>)| {
-                (vec![*key], value.map(|value| Bytes::from(vec![value])))
-            };
-            let mut state = MemoryState::default();
-            let pairs = base.iter().map(|(key, value)| (*key, Some(*value)));
-            let pairs: BTreeMap<u8, Option<u8>> = pairs.collect();
-            state.write(pairs.iter().map(write).collect());
-            let batches: Writes = over.iter().map(write).collect();
-            let layers = Layers { base: &state, batches: &batches };
-
-            let mut found = Vec::new();
-            layers.scan(&[from], &[to.max(from)], &mut |key, value| {
-                found.push((key[0], value[0]));
-                if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            }).expect("memory does not fail");
-
-            let mut all = pairs;
-            all.extend(over);
-            let wanted = all.range(from..to.max(from)).filter_map(|(key, value)| Some((*key, (*value)?)));
-            prop_assert_eq!(found, wanted.take(limit).collect::<Vec<_>>());
-        }
     }
 }

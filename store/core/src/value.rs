@@ -332,11 +332,7 @@ impl OutSeq {
 
     /// The one after it.
     pub fn next(self) -> OutSeq {
-        OutSeq(
-            self.0
-                .checked_add(1)
-                .expect("a shard never sends 2^64 records"),
-        )
+        OutSeq(self.0.checked_add(1).expect("a shard never sends 2^64 records"))
     }
 }
 

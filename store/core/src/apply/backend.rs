@@ -15,10 +15,7 @@ pub(super) fn send(
     send: &BackendSend,
 ) -> Result<Reply, Stop> {
     let id = send.draft.client_msg_id;
-    let key = SentKey {
-        id,
-        sender: send.sender.clone(),
-    };
+    let key = SentKey { id, sender: send.sender.clone() };
     if let Some(Sent { ack }) = step.get(&key)? {
         return match ack.content == send.content {
             true => Ok(Reply::Sent(ack.verdict)),
@@ -29,19 +26,8 @@ pub(super) fn send(
         return Err(Reject::DedupExpired.into());
     }
     deliver::check_draft(&send.draft)?;
-    let origin = Origin::Backend {
-        sender: send.sender.clone(),
-        id,
-    };
+    let origin = Origin::Backend { sender: send.sender.clone(), id };
     let verdict = deliver::accept(step, shard, origin, None, &send.draft)?;
-    step.put(
-        &key,
-        &Sent {
-            ack: Ack {
-                content: send.content,
-                verdict,
-            },
-        },
-    );
+    step.put(&key, &Sent { ack: Ack { content: send.content, verdict } });
     Ok(Reply::Sent(verdict))
 }

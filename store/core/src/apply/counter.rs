@@ -19,16 +19,9 @@ pub(super) fn allocate(
     if count == 0 || count > ALLOCATE_MAX {
         return Err(Reject::Invalid(format!("count {count}: 1 to {ALLOCATE_MAX}")).into());
     }
-    let request = id.map(|id| AllocatedKey {
-        id,
-        counter: counter.clone(),
-    });
+    let request = id.map(|id| AllocatedKey { id, counter: counter.clone() });
     if let Some(request) = &request {
-        if let Some(Allocated {
-            first,
-            count: stored,
-        }) = step.get(request)?
-        {
+        if let Some(Allocated { first, count: stored }) = step.get(request)? {
             return match stored == count {
                 true => Ok(Reply::Allocated { first, count }),
                 false => Err(Reject::Conflict.into()),
@@ -38,13 +31,9 @@ pub(super) fn allocate(
             return Err(Reject::DedupExpired.into());
         }
     }
-    let key = CounterKey {
-        counter: counter.clone(),
-    };
+    let key = CounterKey { counter: counter.clone() };
     let last = step.get(&key)?.unwrap_or_default().last;
-    let new_last = last
-        .checked_add(u64::from(count))
-        .ok_or(Reject::SeqExhausted)?;
+    let new_last = last.checked_add(u64::from(count)).ok_or(Reject::SeqExhausted)?;
     let first = last + 1;
     step.put(&key, &Counter { last: new_last });
     if let Some(request) = &request {

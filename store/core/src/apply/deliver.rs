@@ -20,22 +20,12 @@ use crate::value::{
 /// Refuses a draft that a gateway should never have let through.
 pub(super) fn check_draft(draft: &Draft) -> Result<(), Reject> {
     let invalid = |text: String| Err(Reject::Invalid(text));
-    let groups = draft
-        .to
-        .iter()
-        .filter(|to| matches!(to, Recipient::Group(_)))
-        .count();
+    let groups = draft.to.iter().filter(|to| matches!(to, Recipient::Group(_))).count();
     if draft.body.len() > BODY_BYTES_MAX {
-        return invalid(format!(
-            "body: {} bytes, at most {BODY_BYTES_MAX}",
-            draft.body.len()
-        ));
+        return invalid(format!("body: {} bytes, at most {BODY_BYTES_MAX}", draft.body.len()));
     }
     if draft.to.is_empty() || draft.to.len() > RECIPIENTS_MAX {
-        return invalid(format!(
-            "to: {} recipients, 1 to {RECIPIENTS_MAX}",
-            draft.to.len()
-        ));
+        return invalid(format!("to: {} recipients, 1 to {RECIPIENTS_MAX}", draft.to.len()));
     }
     if groups > 0 && draft.to.len() > 1 {
         return invalid("to: a group stands alone".to_owned());
@@ -75,9 +65,8 @@ pub(super) fn accept(
     // Self counts once, and the sender's own copy is it.
     users.remove(origin.sender());
 
-    let (here, elsewhere): (Vec<_>, Vec<_>) = users
-        .into_iter()
-        .partition(|user| lives_here(shard, &Id::User(user.clone())));
+    let (here, elsewhere): (Vec<_>, Vec<_>) =
+        users.into_iter().partition(|user| lives_here(shard, &Id::User(user.clone())));
     let records = send_elsewhere(step, shard, &origin, &message, elsewhere)?;
     let entry = Entry {
         time: shard.time,
@@ -92,10 +81,7 @@ pub(super) fn accept(
 
     let outcomes = to_users(step, shard, &origin, &message, &here)?;
     refuse(step, shard, &origin, &refusals(&outcomes))?;
-    Ok(Verdict::Accepted {
-        seq,
-        time: shard.time,
-    })
+    Ok(Verdict::Accepted { seq, time: shard.time })
 }
 
 /// Appends a message to mailboxes of this shard; one outcome for each user.
@@ -109,10 +95,7 @@ pub(super) fn to_users(
     let entry = Entry {
         time: shard.time,
         origin: origin.clone(),
-        content: Content::Message {
-            message: message.clone(),
-            outgoing: None,
-        },
+        content: Content::Message { message: message.clone(), outgoing: None },
     };
     let mut outcomes = Vec::with_capacity(users.len());
     for user in users {
@@ -162,10 +145,7 @@ pub(super) fn refuse(
         let entry = Entry {
             time: shard.time,
             origin: origin.clone(),
-            content: Content::Refused {
-                recipient: recipient.clone(),
-                code: *code,
-            },
+            content: Content::Refused { recipient: recipient.clone(), code: *code },
         };
         if own.append(step, shard, &entry).is_err() {
             shard.refusals_unwritable += 1;
@@ -185,18 +165,11 @@ fn send_elsewhere(
 ) -> Result<Vec<(ShardId, OutSeq)>, Fatal> {
     let mut by_shard = BTreeMap::<ShardId, Vec<UserId>>::new();
     for user in users {
-        by_shard
-            .entry(shard.shards.shard_of(&Id::User(user.clone())))
-            .or_default()
-            .push(user);
+        by_shard.entry(shard.shards.shard_of(&Id::User(user.clone()))).or_default().push(user);
     }
     let mut records = Vec::with_capacity(by_shard.len());
     for (to_shard, to) in by_shard {
-        let payload = Payload::Message {
-            origin: origin.clone(),
-            message: message.clone(),
-            to,
-        };
+        let payload = Payload::Message { origin: origin.clone(), message: message.clone(), to };
         records.push((to_shard, push_record(step, to_shard, payload)?));
     }
     Ok(records)
@@ -212,17 +185,8 @@ pub(super) fn push_record(
     let mut stream = step.get(&key)?.unwrap_or_default();
     stream.head = stream.head.next();
     stream.head_bytes += payload.cost();
-    let record = OutRecord {
-        bytes_upto: stream.head_bytes,
-        payload,
-    };
-    step.put(
-        &OutRecordKey {
-            shard,
-            out_seq: stream.head,
-        },
-        &record,
-    );
+    let record = OutRecord { bytes_upto: stream.head_bytes, payload };
+    step.put(&OutRecordKey { shard, out_seq: stream.head }, &record);
     step.put(&key, &stream);
     step.effects.push(Effect::Outgoing { shard });
     Ok(stream.head)

@@ -23,18 +23,13 @@ pub(super) fn register(
 ) -> Result<Reply, Stop> {
     let mut mailbox = Open::of(step, user)?;
     mailbox.value.deleted = false;
-    let Mailbox {
-        epoch, floor, head, ..
-    } = mailbox.value;
+    let Mailbox { epoch, floor, head, .. } = mailbox.value;
     let start = match start {
         Start::Head => head,
         Start::Floor => floor,
         Start::Last(n) => head.back(n).max(floor),
     };
-    let key = DeviceKey {
-        user: user.clone(),
-        device: name.clone(),
-    };
+    let key = DeviceKey { user: user.clone(), device: name.clone() };
     let mut device = step.get(&key)?.unwrap_or_else(|| Device {
         epoch,
         cursor: start,
@@ -53,22 +48,12 @@ pub(super) fn register(
     let Device { cursor, live, .. } = device;
     mailbox.save(step);
     step.put(&key, &device);
-    Ok(Reply::Registered(Registered {
-        epoch,
-        floor,
-        head,
-        start,
-        cursor,
-        live,
-    }))
+    Ok(Reply::Registered(Registered { epoch, floor, head, start, cursor, live }))
 }
 
 /// `ForgetDevice`; a device that is not there is forgotten already.
 pub(super) fn forget(step: &mut Step<'_>, user: &UserId, name: &DeviceId) -> Result<Reply, Stop> {
-    let key = DeviceKey {
-        user: user.clone(),
-        device: name.clone(),
-    };
+    let key = DeviceKey { user: user.clone(), device: name.clone() };
     if let Some(device) = step.get(&key)? {
         for id in device.ended.into_iter().chain(device.live) {
             session::forget(step, user, id)?;
@@ -86,26 +71,15 @@ pub(super) fn confirm(
     epoch: Epoch,
     seq: Seq,
 ) -> Result<Reply, Stop> {
-    let key = DeviceKey {
-        user: user.clone(),
-        device: name.clone(),
-    };
+    let key = DeviceKey { user: user.clone(), device: name.clone() };
     let mut device = step.get(&key)?.ok_or(Reject::NoDevice)?;
     let mailbox = Open::of(step, user)?.value;
-    let reset = Reject::Reset {
-        epoch: mailbox.epoch,
-        floor: mailbox.floor,
-        head: mailbox.head,
-    };
+    let reset = Reject::Reset { epoch: mailbox.epoch, floor: mailbox.floor, head: mailbox.head };
     if epoch != mailbox.epoch {
         return Err(reset.into());
     }
     if seq > mailbox.head {
-        let alarm = Alarm::CursorAboveHead {
-            user: user.clone(),
-            seq,
-            head: mailbox.head,
-        };
+        let alarm = Alarm::CursorAboveHead { user: user.clone(), seq, head: mailbox.head };
         step.effects.push(Effect::Alarm(alarm));
         return Err(reset.into());
     }

@@ -28,9 +28,7 @@ pub(super) struct Open {
 impl Open {
     /// A user's mailbox, a new one where there is none (R6).
     pub(super) fn of(step: &Step<'_>, user: &UserId) -> Result<Self, Fatal> {
-        let key = MailboxKey {
-            mailbox: Recipient::User(user.clone()),
-        };
+        let key = MailboxKey { mailbox: Recipient::User(user.clone()) };
         let value = step.get(&key)?.unwrap_or_default();
         Ok(Open { key, value })
     }
@@ -58,18 +56,8 @@ impl Open {
     ) -> Result<Seq, ErrorCode> {
         let seq = self.vacancy()?;
         let mailbox = self.key.mailbox.clone();
-        let entry = step.put(
-            &EntryKey {
-                mailbox: mailbox.clone(),
-                seq,
-            },
-            entry,
-        );
-        step.effects.push(Effect::Appended {
-            mailbox,
-            seq,
-            entry,
-        });
+        let entry = step.put(&EntryKey { mailbox: mailbox.clone(), seq }, entry);
+        step.effects.push(Effect::Appended { mailbox, seq, entry });
         self.value.head = seq;
         let oldest = seq.back(shard.settings.mailbox_entries_max);
         self.raise_floor(step, oldest, SWEEP_PER_APPEND);
@@ -82,10 +70,7 @@ impl Open {
         if let Some(due) = SeqRange::missing(self.value.swept, self.value.floor) {
             let now = due.truncated(sweep);
             for seq in now.iter() {
-                step.delete(&EntryKey {
-                    mailbox: self.key.mailbox.clone(),
-                    seq,
-                });
+                step.delete(&EntryKey { mailbox: self.key.mailbox.clone(), seq });
             }
             self.value.swept = now.last();
         }
@@ -93,19 +78,13 @@ impl Open {
 
     fn trimmed(&self) -> Reply {
         let Mailbox { floor, swept, .. } = self.value;
-        Reply::MailboxTrimmed {
-            floor,
-            more: swept < floor,
-        }
+        Reply::MailboxTrimmed { floor, more: swept < floor }
     }
 }
 
 /// Does `user` block `sender`?
 pub(super) fn blocks(step: &Step<'_>, user: &UserId, sender: &UserId) -> Result<bool, Fatal> {
-    let key = BlockKey {
-        user: user.clone(),
-        sender: sender.clone(),
-    };
+    let key = BlockKey { user: user.clone(), sender: sender.clone() };
     Ok(step.get(&key)?.is_some())
 }
 
@@ -136,12 +115,7 @@ pub(super) fn delete(step: &mut Step<'_>, user: &UserId) -> Result<Reply, Stop> 
 /// `Adopt`: the mailbox goes on after a seq that another system assigned.
 pub(super) fn adopt(step: &mut Step<'_>, user: &UserId, seq: Seq) -> Result<Reply, Stop> {
     let mut mailbox = Open::of(step, user)?;
-    let Mailbox {
-        floor,
-        head,
-        deleted,
-        ..
-    } = mailbox.value;
+    let Mailbox { floor, head, deleted, .. } = mailbox.value;
     let adopted_before = head == seq && floor == seq;
     if deleted || (head != Seq::NONE && !adopted_before) {
         return Err(Reject::NotEmpty.into());
@@ -163,10 +137,7 @@ pub(super) fn block(
     if user == sender {
         return Err(Reject::Invalid("nobody can block themselves".to_owned()).into());
     }
-    let key = BlockKey {
-        user: user.clone(),
-        sender: sender.clone(),
-    };
+    let key = BlockKey { user: user.clone(), sender: sender.clone() };
     match blocked {
         true => {
             step.put(&key, &Block);

@@ -36,14 +36,7 @@ pub(crate) fn command(
     command: &Command,
     shard: &mut Option<Shard>,
 ) -> Result<Reply, Stop> {
-    if let Command::Init {
-        cluster,
-        shard: number,
-        shards,
-        hash_version,
-        settings,
-    } = command
-    {
+    if let Command::Init { cluster, shard: number, shards, hash_version, settings } = command {
         let identity = (*cluster, *number, *shards, *hash_version);
         return shard::init(step, shard, identity, settings);
     }
@@ -57,24 +50,16 @@ pub(crate) fn command(
         Command::Init { .. } => unreachable!("answered above"),
         Command::Configure { settings } => shard::configure(shard, settings),
         Command::Expire { now } => shard::expire(step, shard, *now),
-        Command::RegisterDevice {
-            user,
-            device,
-            start,
-        } => device::register(step, shard, user, device, *start),
+        Command::RegisterDevice { user, device, start } => {
+            device::register(step, shard, user, device, *start)
+        }
         Command::ForgetDevice { user, device } => device::forget(step, user, device),
-        Command::Confirm {
-            user,
-            device,
-            epoch,
-            seq,
-        } => device::confirm(step, user, device, *epoch, *seq),
-        Command::Open {
-            user,
-            device,
-            open_id,
-            ends,
-        } => session::open(step, shard, user, device, *open_id, *ends),
+        Command::Confirm { user, device, epoch, seq } => {
+            device::confirm(step, user, device, *epoch, *seq)
+        }
+        Command::Open { user, device, open_id, ends } => {
+            session::open(step, shard, user, device, *open_id, *ends)
+        }
         Command::Send(send) => session::send(step, shard, send),
         Command::BackendSend(send) => backend::send(step, shard, send),
         Command::RelayIn { source, records } => relay::relay_in(step, shard, *source, records),
@@ -82,11 +67,7 @@ pub(crate) fn command(
         Command::TrimMailbox { user, upto } => mailbox::trim(step, user, *upto),
         Command::DeleteMailbox { user } => mailbox::delete(step, user),
         Command::Adopt { user, seq } => mailbox::adopt(step, user, *seq),
-        Command::Block {
-            user,
-            sender,
-            blocked,
-        } => mailbox::block(step, user, sender, *blocked),
+        Command::Block { user, sender, blocked } => mailbox::block(step, user, sender, *blocked),
         Command::Silence { user, silent } => mailbox::silence(step, user, *silent),
         Command::Allocate { counter, count, id } => {
             counter::allocate(step, shard, counter, *count, *id)
@@ -99,8 +80,7 @@ fn check_lives_here(step: &mut Step<'_>, shard: &Shard, id: Id) -> Result<(), St
     if lives_here(shard, &id) {
         return Ok(());
     }
-    step.effects
-        .push(Effect::Alarm(Alarm::WrongShard(id.clone())));
+    step.effects.push(Effect::Alarm(Alarm::WrongShard(id.clone())));
     Err(Reject::WrongShard(id).into())
 }
 

@@ -39,8 +39,7 @@ pub(super) fn relay_in(
             break;
         }
         if let Some(stranger) = stranger(shard, source, payload) {
-            step.effects
-                .push(Effect::Alarm(Alarm::WrongShard(stranger)));
+            step.effects.push(Effect::Alarm(Alarm::WrongShard(stranger)));
             stopped = Some(RelayStop::WrongShard);
             break;
         }
@@ -50,11 +49,7 @@ pub(super) fn relay_in(
     if stream.in_seq != before {
         step.put(&key, &stream);
     }
-    Ok(Reply::Relayed(Relayed {
-        in_seq: stream.in_seq,
-        stopped,
-        outcomes,
-    }))
+    Ok(Reply::Relayed(Relayed { in_seq: stream.in_seq, stopped, outcomes }))
 }
 
 /// An id of the record that does not live where the record comes from or goes to (R8).
@@ -70,10 +65,8 @@ fn stranger(shard: &Shard, source: ShardId, payload: &Payload) -> Option<Id> {
         Payload::Refused { origin, refusals } => {
             let sender = id(origin.sender());
             let from_source = |user: &Id| shard.shards.shard_of(user) == source;
-            let strangers = refusals
-                .iter()
-                .map(|(user, _)| id(user))
-                .find(|user| !from_source(user));
+            let strangers =
+                refusals.iter().map(|(user, _)| id(user)).find(|user| !from_source(user));
             strangers.or((!lives_here(shard, &sender)).then_some(sender))
         }
     }
@@ -87,18 +80,11 @@ fn take(
     payload: &Payload,
 ) -> Result<Vec<(UserId, Outcome)>, Fatal> {
     match payload {
-        Payload::Message {
-            origin,
-            message,
-            to,
-        } => {
+        Payload::Message { origin, message, to } => {
             let outcomes = deliver::to_users(step, shard, origin, message, to)?;
             let refusals = deliver::refusals(&outcomes);
             if !refusals.is_empty() {
-                let back = Payload::Refused {
-                    origin: origin.clone(),
-                    refusals,
-                };
+                let back = Payload::Refused { origin: origin.clone(), refusals };
                 deliver::push_record(step, source, back)?;
             }
             Ok(outcomes)
@@ -120,34 +106,19 @@ pub(super) fn trim_outbox(
     let mut stream = step.get(&key)?.unwrap_or_default();
     if upto > stream.head {
         let head = stream.head;
-        step.effects
-            .push(Effect::Alarm(Alarm::RelayAboveHead { shard, upto, head }));
-        let text = format!(
-            "upto {} is above the stream's head {}",
-            upto.get(),
-            head.get()
-        );
+        step.effects.push(Effect::Alarm(Alarm::RelayAboveHead { shard, upto, head }));
+        let text = format!("upto {} is above the stream's head {}", upto.get(), head.get());
         return Err(Reject::Invalid(text).into());
     }
     let last = OutSeq::new(upto.get().min(stream.trim.get() + TRIM_RECORDS_MAX));
     if last > stream.trim {
-        let record = step
-            .get(&OutRecordKey {
-                shard,
-                out_seq: last,
-            })?
-            .ok_or_else(|| {
-                let last = last.get();
-                Fatal::Corrupt(format!(
-                    "record {last} for shard {shard} is not trimmed and not there"
-                ))
-            })?;
+        let record = step.get(&OutRecordKey { shard, out_seq: last })?.ok_or_else(|| {
+            let last = last.get();
+            Fatal::Corrupt(format!("record {last} for shard {shard} is not trimmed and not there"))
+        })?;
         while stream.trim < last {
             stream.trim = stream.trim.next();
-            step.delete(&OutRecordKey {
-                shard,
-                out_seq: stream.trim,
-            });
+            step.delete(&OutRecordKey { shard, out_seq: stream.trim });
         }
         stream.trim_bytes = record.bytes_upto;
         step.put(&key, &stream);

@@ -35,16 +35,10 @@ pub(super) fn open(
     open_id: OpenId,
     ends: Option<SessionId>,
 ) -> Result<Reply, Stop> {
-    let device_key = DeviceKey {
-        user: user.clone(),
-        device: device.clone(),
-    };
+    let device_key = DeviceKey { user: user.clone(), device: device.clone() };
     let mut owner = step.get(&device_key)?.ok_or(Reject::NoDevice)?;
     if let Some(live) = owner.live {
-        let key = SessionKey {
-            user: user.clone(),
-            session: live,
-        };
+        let key = SessionKey { user: user.clone(), session: live };
         let mut session = step.get(&key)?.ok_or_else(|| missing(&key))?;
         if session.open_id == open_id {
             return Ok(Reply::Opened { session: live });
@@ -78,53 +72,28 @@ pub(super) fn open(
         acks: Vec::new(),
         used_day,
     };
-    step.put(
-        &SessionKey {
-            user: user.clone(),
-            session,
-        },
-        &value,
-    );
-    step.put(
-        &IdleKey {
-            day: used_day,
-            user: user.clone(),
-            session,
-        },
-        &Idle,
-    );
+    step.put(&SessionKey { user: user.clone(), session }, &value);
+    step.put(&IdleKey { day: used_day, user: user.clone(), session }, &Idle);
     Ok(Reply::Opened { session })
 }
 
 /// Removes a session and its idle mark; what it took is unknown from now on.
 pub(super) fn forget(step: &mut Step<'_>, user: &UserId, session: SessionId) -> Result<(), Fatal> {
-    let key = SessionKey {
-        user: user.clone(),
-        session,
-    };
+    let key = SessionKey { user: user.clone(), session };
     let value = step.get(&key)?.ok_or_else(|| missing(&key))?;
     step.delete(&key);
-    step.delete(&IdleKey {
-        day: value.used_day,
-        user: user.clone(),
-        session,
-    });
+    step.delete(&IdleKey { day: value.used_day, user: user.clone(), session });
     Ok(())
 }
 
 fn missing(key: &SessionKey) -> Fatal {
     let SessionKey { user, session } = key;
-    Fatal::Corrupt(format!(
-        "session {session} of user {user} is named and not there"
-    ))
+    Fatal::Corrupt(format!("session {session} of user {user} is named and not there"))
 }
 
 /// `Send`.
 pub(super) fn send(step: &mut Step<'_>, shard: &mut Shard, send: &Send) -> Result<Reply, Stop> {
-    let key = SessionKey {
-        user: send.user.clone(),
-        session: send.session,
-    };
+    let key = SessionKey { user: send.user.clone(), session: send.session };
     let session = find(step, &key, send)?;
     if let Some(verdict) = answered(&session, send)? {
         return Ok(Reply::Sent(verdict));
@@ -157,10 +126,7 @@ fn answered(session: &Session, send: &Send) -> Result<Option<Verdict>, Reject> {
         return Err(Reject::Invalid("n and base count from 1".to_owned()));
     }
     if base > last_n + 1 {
-        return Err(Reject::Invalid(format!(
-            "base {base} is above the next n {}",
-            last_n + 1
-        )));
+        return Err(Reject::Invalid(format!("base {base} is above the next n {}", last_n + 1)));
     }
     if send.n < base {
         return Err(Reject::Settled);
@@ -177,9 +143,7 @@ fn answered(session: &Session, send: &Send) -> Result<Option<Verdict>, Reject> {
         return Err(Reject::SessionEnded { last_n });
     }
     if send.n > last_n + 1 {
-        return Err(Reject::OutOfOrder {
-            expected: last_n + 1,
-        });
+        return Err(Reject::OutOfOrder { expected: last_n + 1 });
     }
     if send.n - base >= SEND_WINDOW {
         return Err(Reject::WindowFull);
@@ -196,11 +160,8 @@ fn judge(step: &mut Step<'_>, shard: &mut Shard, send: &Send) -> Result<Verdict,
         }
         Judged::Allow(draft) => {
             deliver::check_draft(draft)?;
-            let origin = Origin::Session {
-                sender: send.user.clone(),
-                session: send.session,
-                n: send.n,
-            };
+            let origin =
+                Origin::Session { sender: send.user.clone(), session: send.session, n: send.n };
             deliver::accept(step, shard, origin, Some(&send.device), draft)
         }
     }
@@ -208,10 +169,7 @@ fn judge(step: &mut Step<'_>, shard: &mut Shard, send: &Send) -> Result<Verdict,
 
 /// May a gateway refuse a send for good with this code?
 fn is_gateways(code: ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::BodyTooLarge | ErrorCode::TooManyRecipients | ErrorCode::BadRecipient
-    )
+    matches!(code, ErrorCode::BodyTooLarge | ErrorCode::TooManyRecipients | ErrorCode::BadRecipient)
 }
 
 /// Stores the verdict, and drops what the device has had.
@@ -223,10 +181,7 @@ fn record(
     send: &Send,
     verdict: Verdict,
 ) {
-    session.acks.push(Ack {
-        content: send.content,
-        verdict,
-    });
+    session.acks.push(Ack { content: send.content, verdict });
     if send.base > session.base {
         let had = usize::try_from(send.base - session.base).expect("within the window");
         session.acks.drain(..had);
@@ -235,19 +190,8 @@ fn record(
     let today = day(shard.time);
     if today != session.used_day {
         let SessionKey { user, session: id } = key.clone();
-        step.delete(&IdleKey {
-            day: session.used_day,
-            user: user.clone(),
-            session: id,
-        });
-        step.put(
-            &IdleKey {
-                day: today,
-                user,
-                session: id,
-            },
-            &Idle,
-        );
+        step.delete(&IdleKey { day: session.used_day, user: user.clone(), session: id });
+        step.put(&IdleKey { day: today, user, session: id }, &Idle);
         session.used_day = today;
     }
     step.put(&key, &session);

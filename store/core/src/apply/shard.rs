@@ -65,9 +65,7 @@ pub(super) fn configure(shard: &mut Shard, settings: &Settings) -> Result<Reply,
 
 fn check(settings: &Settings) -> Result<(), Reject> {
     match settings.mailbox_entries_max {
-        0 => Err(Reject::Invalid(
-            "settings.mailbox_entries_max: at least 1".to_owned(),
-        )),
+        0 => Err(Reject::Invalid("settings.mailbox_entries_max: at least 1".to_owned())),
         _ => Ok(()),
     }
 }
@@ -75,12 +73,7 @@ fn check(settings: &Settings) -> Result<(), Reject> {
 /// `Expire`. Floors only rise, whatever becomes of the windows.
 pub(super) fn expire(step: &mut Step<'_>, shard: &mut Shard, now: UnixMs) -> Result<Reply, Stop> {
     let now = now.max(shard.expired_to);
-    let Settings {
-        session_idle,
-        dedup_window,
-        allocate_window,
-        ..
-    } = shard.settings;
+    let Settings { session_idle, dedup_window, allocate_window, .. } = shard.settings;
     shard.expired_to = now;
     shard.dedup_floor = shard.dedup_floor.max(now.minus(dedup_window));
     shard.allocate_floor = shard.allocate_floor.max(now.minus(allocate_window));
@@ -99,15 +92,9 @@ fn expire_sessions(step: &mut Step<'_>, before: UnixMs) -> Result<usize, Fatal> 
     to.extend(session::day(before).to_be_bytes());
     let due: Vec<IdleKey> = step.keys(&from, &to, EXPIRE_MAX)?;
     for IdleKey { user, session, .. } in &due {
-        let key = SessionKey {
-            user: user.clone(),
-            session: *session,
-        };
+        let key = SessionKey { user: user.clone(), session: *session };
         if let Some(value) = step.get(&key)? {
-            let owner = DeviceKey {
-                user: user.clone(),
-                device: value.device,
-            };
+            let owner = DeviceKey { user: user.clone(), device: value.device };
             if let Some(mut device) = step.get(&owner)? {
                 device.live = device.live.filter(|live| live != session);
                 device.ended.retain(|ended| ended != session);

@@ -22,11 +22,7 @@ impl Cluster {
     pub(crate) fn new(shards: u16, settings: Settings) -> Cluster {
         let count = ShardCount::new(shards).unwrap();
         let states = vec![MemoryState::default(); usize::from(shards)];
-        let mut cluster = Cluster {
-            count,
-            shards: states,
-            time: 1_000,
-        };
+        let mut cluster = Cluster { count, shards: states, time: 1_000 };
         for shard in count.shards() {
             let init = Command::Init {
                 cluster: ClusterId::from_bytes([7; 16]).unwrap(),
@@ -50,10 +46,7 @@ impl Cluster {
 
     /// Applies one batch, as one log entry.
     pub(crate) fn apply(&mut self, shard: ShardId, commands: Vec<Command>) -> Vec<Applied> {
-        let batch = Batch {
-            time: UnixMs::new(self.time),
-            commands,
-        };
+        let batch = Batch { time: UnixMs::new(self.time), commands };
         let state = &mut self.shards[usize::from(shard.get())];
         let mut transaction = Transaction::new(state);
         let applied = transaction.apply(&batch.encode()).expect("not fatal");
@@ -70,13 +63,11 @@ impl Cluster {
     }
 
     pub(crate) fn outbound(&self, from: ShardId, to: ShardId) -> Outbound {
-        self.get(from, &OutboundKey { shard: to })
-            .unwrap_or_default()
+        self.get(from, &OutboundKey { shard: to }).unwrap_or_default()
     }
 
     pub(crate) fn inbound(&self, at: ShardId, from: ShardId) -> Inbound {
-        self.get(at, &InboundKey { shard: from })
-            .unwrap_or_default()
+        self.get(at, &InboundKey { shard: from }).unwrap_or_default()
     }
 
     pub(crate) fn chain(&self, shard: ShardId) -> Chain {
@@ -109,25 +100,9 @@ impl Cluster {
         if records.is_empty() {
             return false;
         }
-        let applied = self
-            .apply(
-                to,
-                vec![Command::RelayIn {
-                    source: from,
-                    records,
-                }],
-            )
-            .remove(0);
-        let Reply::Relayed(relayed) = applied.reply else {
-            panic!("{applied:?}")
-        };
-        self.apply(
-            from,
-            vec![Command::TrimOutbox {
-                shard: to,
-                upto: relayed.in_seq,
-            }],
-        );
+        let applied = self.apply(to, vec![Command::RelayIn { source: from, records }]).remove(0);
+        let Reply::Relayed(relayed) = applied.reply else { panic!("{applied:?}") };
+        self.apply(from, vec![Command::TrimOutbox { shard: to, upto: relayed.in_seq }]);
         true
     }
 

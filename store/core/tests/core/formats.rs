@@ -19,10 +19,7 @@ fn encoded_bytes_are_what_they_were() {
     let mut lines = String::new();
     values(&mut lines);
     for command in commands() {
-        let batch = Batch {
-            time: UnixMs::new(1_000),
-            commands: vec![command],
-        };
+        let batch = Batch { time: UnixMs::new(1_000), commands: vec![command] };
         assert_eq!(Batch::decode(&batch.encode()).as_ref(), Ok(&batch));
         let name = format!("{:?}", batch.commands[0]);
         let name = name.split([' ', '(']).next().unwrap();
@@ -60,10 +57,7 @@ fn session() -> SessionId {
 }
 
 fn settings() -> Settings {
-    Settings {
-        mailbox_entries_max: 300,
-        ..Settings::default()
-    }
+    Settings { mailbox_entries_max: 300, ..Settings::default() }
 }
 
 fn message() -> Message {
@@ -78,15 +72,8 @@ fn message() -> Message {
 
 fn origins() -> [Origin; 2] {
     [
-        Origin::Session {
-            sender: user("alice"),
-            session: session(),
-            n: 300,
-        },
-        Origin::Backend {
-            sender: user("alice"),
-            id: id(),
-        },
+        Origin::Session { sender: user("alice"), session: session(), n: 300 },
+        Origin::Backend { sender: user("alice"), id: id() },
     ]
 }
 
@@ -94,32 +81,16 @@ fn payloads() -> [Payload; 2] {
     let [one, two] = origins();
     let refusals = vec![(user("bob"), ErrorCode::Blocked)];
     [
-        Payload::Message {
-            origin: one,
-            message: message(),
-            to: vec![user("bob")],
-        },
-        Payload::Refused {
-            origin: two,
-            refusals,
-        },
+        Payload::Message { origin: one, message: message(), to: vec![user("bob")] },
+        Payload::Refused { origin: two, refusals },
     ]
 }
 
 fn values(lines: &mut String) {
     let time = UnixMs::new(1_000);
     let content = ContentHash::new(0x0123_4567_89ab_cdef);
-    let accepted = Ack {
-        content,
-        verdict: Verdict::Accepted {
-            seq: Seq::new(300),
-            time,
-        },
-    };
-    let refused = Ack {
-        content,
-        verdict: Verdict::Refused(ErrorCode::BodyTooLarge),
-    };
+    let accepted = Ack { content, verdict: Verdict::Accepted { seq: Seq::new(300), time } };
+    let refused = Ack { content, verdict: Verdict::Refused(ErrorCode::BodyTooLarge) };
     value(
         lines,
         &Shard {
@@ -136,65 +107,22 @@ fn values(lines: &mut String) {
             blocked_silently: 2,
         },
     );
+    value(lines, &Chain { hash: 0x0123_4567_89ab_cdef });
     value(
         lines,
-        &Chain {
-            hash: 0x0123_4567_89ab_cdef,
-        },
-    );
-    value(
-        lines,
-        &Mailbox {
-            floor: Seq::new(2),
-            head: Seq::new(300),
-            last_session: 7,
-            ..Mailbox::default()
-        },
+        &Mailbox { floor: Seq::new(2), head: Seq::new(300), last_session: 7, ..Mailbox::default() },
     );
     let [one, two] = origins();
     let outgoing = Outgoing {
-        to: vec![
-            Recipient::User(user("bob")),
-            Recipient::Group(GroupId::new("team").unwrap()),
-        ],
+        to: vec![Recipient::User(user("bob")), Recipient::Group(GroupId::new("team").unwrap())],
         records: vec![(ShardId::new(3), OutSeq::new(300))],
     };
-    let own = Content::Message {
-        message: message(),
-        outgoing: Some(outgoing),
-    };
-    let theirs = Content::Message {
-        message: message(),
-        outgoing: None,
-    };
-    let refusal = Content::Refused {
-        recipient: user("bob"),
-        code: ErrorCode::NoMailbox,
-    };
-    value(
-        lines,
-        &Entry {
-            time,
-            origin: one.clone(),
-            content: own,
-        },
-    );
-    value(
-        lines,
-        &Entry {
-            time,
-            origin: two,
-            content: theirs,
-        },
-    );
-    value(
-        lines,
-        &Entry {
-            time,
-            origin: one,
-            content: refusal,
-        },
-    );
+    let own = Content::Message { message: message(), outgoing: Some(outgoing) };
+    let theirs = Content::Message { message: message(), outgoing: None };
+    let refusal = Content::Refused { recipient: user("bob"), code: ErrorCode::NoMailbox };
+    value(lines, &Entry { time, origin: one.clone(), content: own });
+    value(lines, &Entry { time, origin: two, content: theirs });
+    value(lines, &Entry { time, origin: one, content: refusal });
     value(
         lines,
         &Device {
@@ -219,34 +147,14 @@ fn values(lines: &mut String) {
     );
     value(lines, &Idle);
     let (head, trim) = (OutSeq::new(300), OutSeq::new(200));
-    value(
-        lines,
-        &Outbound {
-            head,
-            trim,
-            head_bytes: 70_000,
-            trim_bytes: 60_000,
-        },
-    );
+    value(lines, &Outbound { head, trim, head_bytes: 70_000, trim_bytes: 60_000 });
     for payload in payloads() {
-        value(
-            lines,
-            &OutRecord {
-                bytes_upto: 70_000,
-                payload,
-            },
-        );
+        value(lines, &OutRecord { bytes_upto: 70_000, payload });
     }
     value(lines, &Inbound { in_seq: head });
     value(lines, &Sent { ack: accepted });
     value(lines, &Counter { last: 300 });
-    value(
-        lines,
-        &Allocated {
-            first: 300,
-            count: 2,
-        },
-    );
+    value(lines, &Allocated { first: 300, count: 2 });
 }
 
 fn commands() -> Vec<Command> {
@@ -269,9 +177,7 @@ fn commands() -> Vec<Command> {
     };
     let counter = CounterId::new("orders").unwrap();
     let records = payloads().into_iter().zip(300..);
-    let records = records
-        .map(|(payload, out_seq)| (OutSeq::new(out_seq), payload))
-        .collect();
+    let records = records.map(|(payload, out_seq)| (OutSeq::new(out_seq), payload)).collect();
     vec![
         Command::Init {
             cluster: ClusterId::from_bytes([9; 16]).unwrap(),
@@ -281,20 +187,14 @@ fn commands() -> Vec<Command> {
             settings: settings(),
         },
         Command::Configure {
-            settings: Settings {
-                session_idle: Duration::from_millis(1_500),
-                ..settings()
-            },
+            settings: Settings { session_idle: Duration::from_millis(1_500), ..settings() },
         },
         Command::RegisterDevice {
             user: user.clone(),
             device: device.clone(),
             start: Start::Last(300),
         },
-        Command::ForgetDevice {
-            user: user.clone(),
-            device: device.clone(),
-        },
+        Command::ForgetDevice { user: user.clone(), device: device.clone() },
         Command::Open {
             user: user.clone(),
             device: device.clone(),
@@ -303,59 +203,24 @@ fn commands() -> Vec<Command> {
         },
         Command::Send(send(Judged::Allow(draft.clone()))),
         Command::Send(send(Judged::Refuse(ErrorCode::BadRecipient))),
-        Command::BackendSend(BackendSend {
-            sender: user.clone(),
-            content,
-            draft,
-        }),
-        Command::Confirm {
-            user: user.clone(),
-            device,
-            epoch: Epoch::FIRST,
-            seq: Seq::new(300),
-        },
-        Command::RelayIn {
-            source: shard,
-            records,
-        },
-        Command::TrimOutbox {
-            shard,
-            upto: OutSeq::new(300),
-        },
-        Command::TrimMailbox {
-            user: user.clone(),
-            upto: Seq::new(300),
-        },
+        Command::BackendSend(BackendSend { sender: user.clone(), content, draft }),
+        Command::Confirm { user: user.clone(), device, epoch: Epoch::FIRST, seq: Seq::new(300) },
+        Command::RelayIn { source: shard, records },
+        Command::TrimOutbox { shard, upto: OutSeq::new(300) },
+        Command::TrimMailbox { user: user.clone(), upto: Seq::new(300) },
         Command::DeleteMailbox { user: user.clone() },
-        Command::Adopt {
-            user: user.clone(),
-            seq: Seq::new(300),
-        },
-        Command::Block {
-            user: user.clone(),
-            sender: self::user("bob"),
-            blocked: true,
-        },
+        Command::Adopt { user: user.clone(), seq: Seq::new(300) },
+        Command::Block { user: user.clone(), sender: self::user("bob"), blocked: true },
         Command::Silence { user, silent: true },
-        Command::Allocate {
-            counter,
-            count: 300,
-            id: Some(id()),
-        },
-        Command::Expire {
-            now: UnixMs::new(300),
-        },
+        Command::Allocate { counter, count: 300, id: Some(id()) },
+        Command::Expire { now: UnixMs::new(300) },
     ]
 }
 
 #[test]
 fn a_command_of_an_unknown_kind_is_not_a_batch() {
-    let batch = Batch {
-        time: UnixMs::new(0),
-        commands: vec![Command::Expire {
-            now: UnixMs::new(0),
-        }],
-    };
+    let batch =
+        Batch { time: UnixMs::new(0), commands: vec![Command::Expire { now: UnixMs::new(0) }] };
     let mut bytes = batch.encode().to_vec();
     let kind = bytes.iter().rposition(|byte| *byte != 0).unwrap();
     assert!(Batch::decode(&bytes).is_ok());

@@ -37,10 +37,7 @@ fn scripts_give_what_they_gave() {
     assert!(paths.len() > 10, "one script per rule");
     for path in paths {
         println!("{}", path.display());
-        let mut script = Script {
-            cluster: Cluster::new(2, Settings::default()),
-            batch: None,
-        };
+        let mut script = Script { cluster: Cluster::new(2, Settings::default()), batch: None };
         goldenscript::run(&mut script, &path).expect("it runs");
     }
 }
@@ -80,8 +77,7 @@ impl Runner for Script {
             "page" => self.page(&mut args)?,
             "shard" => format!("{:?}", {
                 let shard = ShardId::new(args.next()?);
-                self.cluster
-                    .get(shard, &tidemark_store_core::key::ShardKey {})
+                self.cluster.get(shard, &tidemark_store_core::key::ShardKey {})
             }),
             "device" => {
                 let (user, device) = args.device()?;
@@ -99,12 +95,7 @@ impl Runner for Script {
 impl Script {
     /// Applies a command, or adds it to the open batch.
     fn command(&mut self, name: &str, args: &mut Args<'_>) -> Result<String, Failure> {
-        let to_shard = args
-            .0
-            .take_key("at")
-            .map(str::parse)
-            .transpose()?
-            .map(ShardId::new);
+        let to_shard = args.0.take_key("at").map(str::parse).transpose()?.map(ShardId::new);
         let command = parse(name, args)?;
         if let Some(batch) = &mut self.batch {
             batch.push(command);
@@ -118,10 +109,7 @@ impl Script {
 
     fn commit(&mut self) -> Result<String, Failure> {
         let batch = self.batch.take().ok_or("no batch is open")?;
-        let id = batch
-            .iter()
-            .find_map(Command::routed_by)
-            .ok_or("no command has an id")?;
+        let id = batch.iter().find_map(Command::routed_by).ok_or("no command has an id")?;
         let shard = self.cluster.count.shard_of(&id);
         Ok(self.cluster.apply(shard, batch).iter().map(show).collect())
     }
@@ -164,10 +152,7 @@ impl Script {
         let (first, last) = (args.parse("first", 0)?, args.parse("last", u64::MAX)?);
         let mut records = self.cluster.records(from, to);
         records.retain(|(out_seq, _)| (first..=last).contains(&out_seq.get()));
-        let command = Command::RelayIn {
-            source: from,
-            records,
-        };
+        let command = Command::RelayIn { source: from, records };
         let mut output = show(&self.cluster.apply(to, vec![command]).remove(0));
         if args.parse("trim", "yes".to_owned())? == "yes" {
             let upto = self.cluster.inbound(to, from).in_seq;
@@ -190,16 +175,9 @@ impl Script {
             body: Bytes::from_static(b"forged"),
         };
         let origin = Origin::Backend { sender, id };
-        let payload = Payload::Message {
-            origin,
-            message,
-            to: vec![args.next()?],
-        };
+        let payload = Payload::Message { origin, message, to: vec![args.next()?] };
         let records = vec![(self.cluster.inbound(at, from).in_seq.next(), payload)];
-        let command = Command::RelayIn {
-            source: from,
-            records,
-        };
+        let command = Command::RelayIn { source: from, records };
         Ok(show(&self.cluster.apply(at, vec![command]).remove(0)))
     }
 
@@ -224,10 +202,7 @@ impl Script {
             value.swept,
             if value.deleted { " deleted" } else { "" },
         );
-        let limits = PageLimits {
-            entries: usize::MAX,
-            bytes: usize::MAX,
-        };
+        let limits = PageLimits { entries: usize::MAX, bytes: usize::MAX };
         let answer = page(state, &id, value.epoch, value.floor, limits)?;
         let PageAnswer::Page(page) = answer else {
             return Err("a reset".into());
@@ -252,10 +227,7 @@ impl Script {
             PageAnswer::Page(page) => {
                 let gap = page.gap.map_or("none".to_owned(), |gap| gap.to_string());
                 let seqs: Vec<u32> = page.entries.iter().map(|(seq, _)| seq.get()).collect();
-                Ok(format!(
-                    "floor={} head={} gap={gap} seqs={seqs:?}",
-                    page.floor, page.head
-                ))
+                Ok(format!("floor={} head={} gap={gap} seqs={seqs:?}", page.floor, page.head))
             }
             reset @ PageAnswer::Reset { .. } => Ok(format!("{reset:?}")),
         }
@@ -265,10 +237,7 @@ impl Script {
 fn settings(args: &mut Args<'_>) -> Result<Settings, Failure> {
     let default = Settings::default();
     let maximum = args.parse("mailbox_entries_max", default.mailbox_entries_max)?;
-    Ok(Settings {
-        mailbox_entries_max: maximum,
-        ..default
-    })
+    Ok(Settings { mailbox_entries_max: maximum, ..default })
 }
 
 fn parse(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
@@ -280,11 +249,7 @@ fn parse(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
                 "floor" => Start::Floor,
                 last => Start::Last(last.parse()?),
             };
-            Command::RegisterDevice {
-                user,
-                device,
-                start,
-            }
+            Command::RegisterDevice { user, device, start }
         }
         "forget" => {
             let (user, device) = args.device()?;
@@ -294,73 +259,36 @@ fn parse(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
             let (user, device) = args.device()?;
             let open_id = OpenId::from_bytes([args.parse("id", 1)?; 16])?;
             let ends = SessionId::new(args.parse("ends", 0)?).ok();
-            Command::Open {
-                user,
-                device,
-                open_id,
-                ends,
-            }
+            Command::Open { user, device, open_id, ends }
         }
         "send" => Command::Send(send(args)?),
         "backend" => {
             let sender = args.next()?;
             let draft = draft(args)?;
             let content = ContentHash::of(&draft.to, draft.kind, &draft.body);
-            Command::BackendSend(BackendSend {
-                sender,
-                content,
-                draft,
-            })
+            Command::BackendSend(BackendSend { sender, content, draft })
         }
         "confirm" => {
             let (user, device) = args.device()?;
             let epoch = Epoch::new(args.parse("epoch", 1)?);
             let seq = Seq::new(args.next()?);
-            Command::Confirm {
-                user,
-                device,
-                epoch,
-                seq,
-            }
+            Command::Confirm { user, device, epoch, seq }
         }
         "trim_outbox" => Command::TrimOutbox {
             shard: ShardId::new(args.next()?),
             upto: OutSeq::new(args.next()?),
         },
-        "trim" => Command::TrimMailbox {
-            user: args.next()?,
-            upto: Seq::new(args.next()?),
-        },
+        "trim" => Command::TrimMailbox { user: args.next()?, upto: Seq::new(args.next()?) },
         "delete" => Command::DeleteMailbox { user: args.next()? },
-        "adopt" => Command::Adopt {
-            user: args.next()?,
-            seq: Seq::new(args.next()?),
-        },
-        "block" => Command::Block {
-            user: args.next()?,
-            sender: args.next()?,
-            blocked: true,
-        },
-        "unblock" => Command::Block {
-            user: args.next()?,
-            sender: args.next()?,
-            blocked: false,
-        },
-        "silence" => Command::Silence {
-            user: args.next()?,
-            silent: args.next()?,
-        },
+        "adopt" => Command::Adopt { user: args.next()?, seq: Seq::new(args.next()?) },
+        "block" => Command::Block { user: args.next()?, sender: args.next()?, blocked: true },
+        "unblock" => Command::Block { user: args.next()?, sender: args.next()?, blocked: false },
+        "silence" => Command::Silence { user: args.next()?, silent: args.next()? },
         "allocate" => {
             let id = args.0.take_key("id").map(message_id).transpose()?;
-            Command::Allocate {
-                counter: args.next()?,
-                count: args.parse("count", 1)?,
-                id,
-            }
+            Command::Allocate { counter: args.next()?, count: args.parse("count", 1)?, id }
         }
-        "expire" => Command::Expire {
-            now: UnixMs::new(args.next()?),
-        },
+        "expire" => Command::Expire { now: UnixMs::new(args.next()?) },
         other => return Err(format!("unknown command {other}").into()),
     })
 }
@@ -379,15 +307,7 @@ fn send(args: &mut Args<'_>) -> Result<Send, Failure> {
         Some(code) => Judged::Refuse(code),
         None => Judged::Allow(draft),
     };
-    Ok(Send {
-        user,
-        device,
-        session: SessionId::new(session)?,
-        n,
-        base,
-        content,
-        judged,
-    })
+    Ok(Send { user, device, session: SessionId::new(session)?, n, base, content, judged })
 }
 
 fn draft(args: &mut Args<'_>) -> Result<Draft, Failure> {
@@ -410,10 +330,7 @@ fn draft(args: &mut Args<'_>) -> Result<Draft, Failure> {
 /// `TIME.NUMBER` as a message id.
 fn message_id(text: &str) -> Result<ClientMsgId, Failure> {
     let (time, number) = text.split_once('.').ok_or("an id is TIME.NUMBER")?;
-    Ok(ClientMsgId::new(
-        UnixMs::new(time.parse()?),
-        [number.parse()?; 10],
-    ))
+    Ok(ClientMsgId::new(UnixMs::new(time.parse()?), [number.parse()?; 10]))
 }
 
 /// Arguments of a script's command.
@@ -429,12 +346,7 @@ impl Args<'_> {
         key: &str,
         default: T,
     ) -> Result<T, Failure> {
-        Ok(self
-            .0
-            .take_key(key)
-            .map(str::parse)
-            .transpose()?
-            .unwrap_or(default))
+        Ok(self.0.take_key(key).map(str::parse).transpose()?.unwrap_or(default))
     }
 
     fn device(&mut self) -> Result<(UserId, DeviceId), Failure> {
@@ -448,11 +360,7 @@ fn show(applied: &Applied) -> String {
     let mut output = format!("{:?}\n", applied.reply);
     for effect in &applied.effects {
         output += &match effect {
-            Effect::Appended {
-                mailbox,
-                seq,
-                entry,
-            } => {
+            Effect::Appended { mailbox, seq, entry } => {
                 let entry = Entry::decode(entry).expect("an entry");
                 format!("  {mailbox} {seq}: {}\n", show_entry(&entry))
             }

@@ -27,29 +27,15 @@ const SHARDS: u16 = 3;
 #[derive(Clone, Debug)]
 enum Action {
     /// The user's device sends its next message.
-    Send {
-        user: usize,
-        to: Vec<usize>,
-        answered: bool,
-    },
+    Send { user: usize, to: Vec<usize>, answered: bool },
     /// It sends one again that it has no answer for, or had one.
     Retry { user: usize, which: usize },
     /// It replaces its session; what the old one did not take is sent in the new one.
     Reopen { user: usize },
     /// Some records are shipped: any slice of what waits, trimmed or not.
-    Relay {
-        from: u16,
-        to: u16,
-        skip: usize,
-        take: usize,
-        trim: bool,
-    },
+    Relay { from: u16, to: u16, skip: usize, take: usize, trim: bool },
     /// A user blocks or unblocks another.
-    Block {
-        user: usize,
-        sender: usize,
-        blocked: bool,
-    },
+    Block { user: usize, sender: usize, blocked: bool },
 }
 
 fn actions() -> impl Strategy<Value = Vec<Action>> {
@@ -99,19 +85,10 @@ fn device() -> DeviceId {
 impl Run {
     fn new() -> Run {
         let cluster = Cluster::new(SHARDS, Settings::default());
-        let mut run = Run {
-            cluster,
-            devices: Vec::new(),
-            opens: 0,
-            accepted: Vec::new(),
-        };
+        let mut run = Run { cluster, devices: Vec::new(), opens: 0, accepted: Vec::new() };
         for number in 0..USERS {
             let (user, device) = (user(number), device());
-            run.cluster.route(Command::RegisterDevice {
-                user,
-                device,
-                start: Start::Floor,
-            });
+            run.cluster.route(Command::RegisterDevice { user, device, start: Start::Floor });
             let session = run.open(number, None);
             run.devices.push(Device {
                 session,
@@ -127,12 +104,7 @@ impl Run {
     fn open(&mut self, number: usize, ends: Option<SessionId>) -> SessionId {
         self.opens += 1;
         let open_id = OpenId::from_bytes([self.opens; 16]).unwrap();
-        let open = Command::Open {
-            user: user(number),
-            device: device(),
-            open_id,
-            ends,
-        };
+        let open = Command::Open { user: user(number), device: device(), open_id, ends };
         let reply = self.cluster.route(open.clone()).reply;
         // A lost answer: the same open again finds the same session.
         assert_eq!(self.cluster.route(open).reply, reply);
@@ -146,10 +118,7 @@ impl Run {
         match action {
             Action::Send { user, to, answered } => {
                 let n = self.devices[*user].next_n;
-                let to = to
-                    .iter()
-                    .map(|to| Recipient::User(self::user(*to)))
-                    .collect();
+                let to = to.iter().map(|to| Recipient::User(self::user(*to))).collect();
                 let draft = Draft {
                     to,
                     kind: 1,
@@ -168,26 +137,12 @@ impl Run {
                 }
             }
             Action::Reopen { user } => self.reopen(*user),
-            Action::Relay {
-                from,
-                to,
-                skip,
-                take,
-                trim,
-            } => {
+            Action::Relay { from, to, skip, take, trim } => {
                 self.relay(ShardId::new(*from), ShardId::new(*to), *skip, *take, *trim);
             }
-            Action::Block {
-                user,
-                sender,
-                blocked,
-            } => {
+            Action::Block { user, sender, blocked } => {
                 let (user, sender) = (self::user(*user), self::user(*sender));
-                self.cluster.route(Command::Block {
-                    user,
-                    sender,
-                    blocked: *blocked,
-                });
+                self.cluster.route(Command::Block { user, sender, blocked: *blocked });
             }
         }
     }
@@ -209,14 +164,8 @@ impl Run {
                 judged: Judged::Allow(draft.clone()),
             }))
             .reply;
-        let Reply::Sent(verdict) = reply else {
-            panic!("{reply:?}")
-        };
-        let origin = Origin::Session {
-            sender: user(number),
-            session,
-            n,
-        };
+        let Reply::Sent(verdict) = reply else { panic!("{reply:?}") };
+        let origin = Origin::Session { sender: user(number), session, n };
         let to = draft.to.iter().map(|to| match to {
             Recipient::User(user) => user.clone(),
             Recipient::Group(_) => unreachable!("none is made here"),
@@ -257,10 +206,7 @@ impl Run {
                 .reply;
             match known {
                 Some(verdict) => assert_eq!(reply, Reply::Sent(verdict)),
-                None => assert!(matches!(
-                    reply,
-                    Reply::Rejected(Reject::SessionEnded { .. })
-                )),
+                None => assert!(matches!(reply, Reply::Rejected(Reject::SessionEnded { .. }))),
             }
         }
         let device = &mut self.devices[number];
@@ -276,37 +222,24 @@ impl Run {
         let before = self.cluster.inbound(to, from).in_seq;
         let records = self.cluster.records(from, to);
         let records: Vec<_> = records.into_iter().skip(skip).take(take).collect();
-        let relay = Command::RelayIn {
-            source: from,
-            records,
-        };
+        let relay = Command::RelayIn { source: from, records };
         let reply = self.cluster.apply(to, vec![relay]).remove(0).reply;
-        let Reply::Relayed(relayed) = reply else {
-            panic!("{reply:?}")
-        };
+        let Reply::Relayed(relayed) = reply else { panic!("{reply:?}") };
         assert!(relayed.in_seq >= before);
         assert_eq!(relayed.in_seq, self.cluster.inbound(to, from).in_seq);
         if trim {
             let upto = relayed.in_seq;
-            self.cluster
-                .apply(from, vec![Command::TrimOutbox { shard: to, upto }]);
+            self.cluster.apply(from, vec![Command::TrimOutbox { shard: to, upto }]);
         }
     }
 
     fn entries(&self, user: &UserId) -> Vec<Entry> {
         let state = self.cluster.state(self.cluster.shard_of(user));
-        let limits = PageLimits {
-            entries: usize::MAX,
-            bytes: usize::MAX,
-        };
+        let limits = PageLimits { entries: usize::MAX, bytes: usize::MAX };
         let id = Recipient::User(user.clone());
         match page(state, &id, Epoch::FIRST, Seq::NONE, limits).unwrap() {
             PageAnswer::Page(page) => {
-                assert_eq!(
-                    page.head.get() as usize,
-                    page.entries.len(),
-                    "seqs are 1..=head"
-                );
+                assert_eq!(page.head.get() as usize, page.entries.len(), "seqs are 1..=head");
                 page.entries.into_iter().map(|(_, entry)| entry).collect()
             }
             reset @ PageAnswer::Reset { .. } => panic!("{reset:?}"),
@@ -315,10 +248,8 @@ impl Run {
 
     /// Everything was delivered: exactly one outcome for each recipient of each accepted send.
     fn check(&self) {
-        let mailboxes: BTreeMap<UserId, Vec<Entry>> = (0..USERS)
-            .map(user)
-            .map(|user| (user.clone(), self.entries(&user)))
-            .collect();
+        let mailboxes: BTreeMap<UserId, Vec<Entry>> =
+            (0..USERS).map(user).map(|user| (user.clone(), self.entries(&user))).collect();
         let mut expected = 0;
         for (origin, to) in &self.accepted {
             let sender = origin.sender();
@@ -328,10 +259,7 @@ impl Run {
                 });
                 let refused = count(&mailboxes[sender], |entry| {
                     let code = ErrorCode::Blocked;
-                    let content = Content::Refused {
-                        recipient: recipient.clone(),
-                        code,
-                    };
+                    let content = Content::Refused { recipient: recipient.clone(), code };
                     entry.origin == *origin && entry.content == content
                 });
                 assert_eq!(appended + refused, 1, "{origin:?} to {recipient}");
@@ -350,14 +278,12 @@ impl Run {
 
 /// What one session sends to one user arrives in the order sent (G4).
 fn check_order(recipient: &UserId, from: &UserId, entries: &[Entry]) {
-    let numbers = entries
-        .iter()
-        .filter_map(|entry| match (&entry.origin, &entry.content) {
-            (Origin::Session { sender, session, n }, Content::Message { .. }) if sender == from => {
-                Some((*session, *n))
-            }
-            _ => None,
-        });
+    let numbers = entries.iter().filter_map(|entry| match (&entry.origin, &entry.content) {
+        (Origin::Session { sender, session, n }, Content::Message { .. }) if sender == from => {
+            Some((*session, *n))
+        }
+        _ => None,
+    });
     let numbers: Vec<_> = numbers.collect();
     assert!(numbers.is_sorted(), "{recipient} has {numbers:?} of {from}");
 }

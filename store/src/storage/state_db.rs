@@ -1,0 +1,412 @@
+//! The state of all groups on disk: one RocksDB, without a write-ahead log.
+//!
+//! The Raft log is the write-ahead log. A batch of applied entries is one atomic write together
+//! with the applied position; after a crash the state is an older, consistent prefix, and the log
+//! replays the rest. Hence the log may only be purged up to what [`StateDb::flush`] has written
+//! out (`docs/adr/0002`).
+//!
+//! ```text
+//!   00                              → format version
+//!   01 group:u32                    → the group's generation (absent: 0)
+//!   02 group:u32 generation:u32 key → value; key `01` is the applied position
+//! ```
+//!
+//! A snapshot is installed as a new generation beside the live one ([`Staging`]), flushed, and
+//! made the live one by a single write; a crash before that write leaves the old state, a crash
+//! after it the new one. Opening removes generations that are not live.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rocksdb::{
+    BlockBasedOptions, DB, DBCompressionType, Options, ReadOptions, WriteBatch, WriteOptions,
+};
+use thiserror::Error;
+use tidemark_store_core::key::Kind;
+use tidemark_store_core::storage::{Visit, Writes};
+use tidemark_store_core::{Read, StorageError};
+
+use super::GroupId;
+
+/// The version of the keys above that this build reads and writes.
+const FORMAT_VERSION: u32 = 1;
+
+/// Small: inserting into a memtable is most of what apply costs, and grows with its size.
+const WRITE_BUFFER_BYTES: usize = 16 << 20;
+
+/// Writes stall when all are full: room for bursts while one is written out.
+const WRITE_BUFFERS_MAX: i32 = 4;
+
+/// Bits per key of the Bloom filters: most lookups of sessions' ids and blocks find nothing.
+const BLOOM_BITS: f64 = 10.0;
+
+/// Info log files to keep.
+const INFO_LOGS_MAX: usize = 10;
+
+const FORMAT_KEY: &[u8] = &[0];
+const GENERATION: u8 = 1;
+const DATA: u8 = 2;
+
+/// Why the state cannot be opened, read or written.
+#[derive(Debug, Error)]
+pub enum StateDbError {
+    /// RocksDB refuses or fails.
+    #[error("the state database {path}: {source}")]
+    Rocks {
+        /// Where it is, or should be.
+        path: PathBuf,
+        /// What RocksDB says.
+        source: rocksdb::Error,
+    },
+    /// It has no format version, or one that this build does not know.
+    #[error("the state database {path} has format {found:?}, this build knows {FORMAT_VERSION}")]
+    Format {
+        /// Where it is.
+        path: PathBuf,
+        /// The bytes of its version.
+        found: Option<Vec<u8>>,
+    },
+    /// A key or a generation that this build did not write.
+    #[error("the state database {path}: {what} has {bytes} bytes")]
+    Malformed {
+        /// Where it is.
+        path: PathBuf,
+        /// What is broken.
+        what: &'static str,
+        /// How long it is.
+        bytes: usize,
+    },
+}
+
+/// The state of all groups; a cheap handle.
+#[derive(Clone)]
+pub struct StateDb {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    db: DB,
+    path: PathBuf,
+    no_wal: WriteOptions,
+}
+
+impl StateDb {
+    /// Creates an empty state at `path`; refuses if one is there.
+    pub fn create(path: &Path) -> Result<Self, StateDbError> {
+        let mut options = options();
+        options.create_if_missing(true);
+        options.set_error_if_exists(true);
+        let state = Self::new(DB::open(&options, path).map_err(rocks(path))?, path);
+        let mut batch = WriteBatch::default();
+        batch.put(FORMAT_KEY, FORMAT_VERSION.to_be_bytes());
+        state.write(batch)?;
+        state.flush()?;
+        Ok(state)
+    }
+
+    /// Opens the state at `path`, and removes what an interrupted install left behind.
+    pub fn open(path: &Path) -> Result<Self, StateDbError> {
+        let state = Self::new(DB::open(&options(), path).map_err(rocks(path))?, path);
+        state.check_format()?;
+        state.remove_dead_generations()?;
+        Ok(state)
+    }
+
+    /// Opens the state of a node that is down, to look at it: nothing is written.
+    pub fn open_read_only(path: &Path) -> Result<Self, StateDbError> {
+        let db = DB::open_for_read_only(&options(), path, false).map_err(rocks(path))?;
+        let state = Self::new(db, path);
+        state.check_format()?;
+        Ok(state)
+    }
+
+    /// Writes all state out to disk; the log up to what is applied now may be purged afterwards.
+    pub fn flush(&self) -> Result<(), StateDbError> {
+        self.inner.db.flush().map_err(rocks(&self.inner.path))
+    }
+
+    /// The live state of `group`, for the one task that applies its log.
+    pub fn group(&self, group: GroupId) -> Result<GroupState, StateDbError> {
+        let generation = self.generation(group)?;
+        Ok(GroupState { db: self.clone(), group, generation })
+    }
+
+    /// Lets `look` read `group` as it is at this moment, with its applied position.
+    pub fn read<T>(
+        &self,
+        group: GroupId,
+        look: impl FnOnce(Option<Bytes>, &dyn Read) -> T,
+    ) -> Result<T, StateDbError> {
+        let snapshot = self.inner.db.snapshot();
+        let generation = self.generation_in(group, |key| snapshot.get(key))?;
+        let prefix = prefix(group, generation);
+        let view = View {
+            prefix,
+            get: |key: &[u8]| snapshot.get(key),
+            iterate: |options: ReadOptions| snapshot.raw_iterator_opt(options),
+        };
+        let applied = snapshot.get(applied_key(prefix)).map_err(rocks(&self.inner.path))?;
+        Ok(look(applied.map(Bytes::from), &view))
+    }
+
+    /// A new generation for `group`, to be filled beside the live one.
+    pub fn stage(&self, group: GroupId) -> Result<Staging, StateDbError> {
+        let generation = self.generation(group)? + 1;
+        // An earlier install may have been given up half-way.
+        self.remove_generation(group, generation)?;
+        Ok(Staging { db: self.clone(), group, generation })
+    }
+
+    fn new(db: DB, path: &Path) -> Self {
+        let mut no_wal = WriteOptions::default();
+        no_wal.disable_wal(true);
+        no_wal.set_memtable_insert_hint_per_batch(true);
+        StateDb { inner: Arc::new(Inner { db, path: path.to_owned(), no_wal }) }
+    }
+
+    fn write(&self, batch: WriteBatch) -> Result<(), StateDbError> {
+        self.inner.db.write_opt(batch, &self.inner.no_wal).map_err(rocks(&self.inner.path))
+    }
+
+    fn check_format(&self) -> Result<(), StateDbError> {
+        let path = &self.inner.path;
+        let found = self.inner.db.get(FORMAT_KEY).map_err(rocks(path))?;
+        match found.as_deref() == Some(&FORMAT_VERSION.to_be_bytes()) {
+            true => Ok(()),
+            false => Err(StateDbError::Format { path: path.clone(), found }),
+        }
+    }
+
+    fn generation(&self, group: GroupId) -> Result<u32, StateDbError> {
+        self.generation_in(group, |key| self.inner.db.get(key))
+    }
+
+    fn generation_in(
+        &self,
+        group: GroupId,
+        get: impl FnOnce([u8; 5]) -> Result<Option<Vec<u8>>, rocksdb::Error>,
+    ) -> Result<u32, StateDbError> {
+        let path = &self.inner.path;
+        let Some(value) = get(generation_key(group)).map_err(rocks(path))? else {
+            return Ok(0);
+        };
+        let number = value.as_slice().try_into().map_err(|_| StateDbError::Malformed {
+            path: path.clone(),
+            what: "a generation",
+            bytes: value.len(),
+        })?;
+        Ok(u32::from_be_bytes(number))
+    }
+
+    fn remove_generation(&self, group: GroupId, generation: u32) -> Result<(), StateDbError> {
+        let mut batch = WriteBatch::default();
+        remove(&mut batch, group, generation);
+        self.write(batch)
+    }
+
+    /// Visits the first key of every generation, by jumping from one to the next.
+    fn remove_dead_generations(&self) -> Result<(), StateDbError> {
+        let path = &self.inner.path;
+        let mut rows = self.inner.db.raw_iterator();
+        rows.seek([DATA]);
+        while let Some(key) = rows.key() {
+            let (group, generation) = parse_prefix(key).ok_or_else(|| StateDbError::Malformed {
+                path: path.clone(),
+                what: "a key",
+                bytes: key.len(),
+            })?;
+            if generation != self.generation(group)? {
+                self.remove_generation(group, generation)?;
+            }
+            rows.seek(end(prefix(group, generation)));
+        }
+        rows.status().map_err(rocks(path))
+    }
+}
+
+/// The live state of one group, owned by the task that applies its log.
+pub struct GroupState {
+    db: StateDb,
+    group: GroupId,
+    generation: u32,
+}
+
+impl GroupState {
+    /// The applied position, as it was written with the state.
+    pub fn applied(&self) -> Result<Option<Bytes>, StateDbError> {
+        let inner = &self.db.inner;
+        let value = inner.db.get(applied_key(self.prefix())).map_err(rocks(&inner.path))?;
+        Ok(value.map(Bytes::from))
+    }
+
+    /// The state; only its owner changes it meanwhile.
+    pub fn reader(&self) -> impl Read + '_ {
+        let db = &self.db.inner.db;
+        View {
+            prefix: self.prefix(),
+            get: |key: &[u8]| db.get(key),
+            iterate: |options: ReadOptions| db.raw_iterator_opt(options),
+        }
+    }
+
+    /// Writes what applied entries changed, and the applied position, in one step.
+    pub fn write(&mut self, writes: Writes, applied: &[u8]) -> Result<(), StateDbError> {
+        let prefix = self.prefix();
+        let mut batch = WriteBatch::default();
+        for (key, value) in writes {
+            let key = data_key(prefix, &key);
+            match value {
+                Some(value) => batch.put(key, value),
+                None => batch.delete(key),
+            }
+        }
+        batch.put(applied_key(prefix), applied);
+        self.db.write(batch)
+    }
+
+    /// Makes a staged generation the live one, at position `applied`. Durable when it returns.
+    pub fn install(&mut self, staged: Staging, applied: &[u8]) -> Result<(), StateDbError> {
+        assert_eq!(self.group, staged.group, "a generation belongs to one group");
+        self.db.flush()?;
+        fail::fail_point!("store-install-staged");
+        let mut batch = WriteBatch::default();
+        batch.put(applied_key(prefix(self.group, staged.generation)), applied);
+        batch.put(generation_key(self.group), staged.generation.to_be_bytes());
+        self.db.write(batch)?;
+        fail::fail_point!("store-install-flipped");
+        self.db.flush()?;
+        let old = std::mem::replace(&mut self.generation, staged.generation);
+        self.db.remove_generation(self.group, old)
+    }
+
+    fn prefix(&self) -> Prefix {
+        prefix(self.group, self.generation)
+    }
+}
+
+/// A generation that is being filled; nobody reads it before it is installed.
+pub struct Staging {
+    db: StateDb,
+    group: GroupId,
+    generation: u32,
+}
+
+impl Staging {
+    /// Adds pairs.
+    pub fn put<'a>(
+        &self,
+        pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Result<(), StateDbError> {
+        let prefix = prefix(self.group, self.generation);
+        let mut batch = WriteBatch::default();
+        for (key, value) in pairs {
+            batch.put(data_key(prefix, key), value);
+        }
+        self.db.write(batch)
+    }
+}
+
+type Prefix = [u8; 9];
+
+fn prefix(group: GroupId, generation: u32) -> Prefix {
+    let mut prefix = [DATA; 9];
+    prefix[1..5].copy_from_slice(&group.get().to_be_bytes());
+    prefix[5..].copy_from_slice(&generation.to_be_bytes());
+    prefix
+}
+
+fn parse_prefix(key: &[u8]) -> Option<(GroupId, u32)> {
+    let fields = key.strip_prefix(&[DATA])?;
+    let (group, rest) = fields.split_first_chunk()?;
+    let (generation, _) = rest.split_first_chunk()?;
+    Some((GroupId::new(u32::from_be_bytes(*group)), u32::from_be_bytes(*generation)))
+}
+
+/// The least key above all keys with this prefix.
+fn end(prefix: Prefix) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            break;
+        }
+    }
+    end
+}
+
+fn generation_key(group: GroupId) -> [u8; 5] {
+    let mut key = [GENERATION; 5];
+    key[1..].copy_from_slice(&group.get().to_be_bytes());
+    key
+}
+
+fn data_key(prefix: Prefix, key: &[u8]) -> Vec<u8> {
+    [&prefix, key].concat()
+}
+
+fn applied_key(prefix: Prefix) -> Vec<u8> {
+    data_key(prefix, &[Kind::Applied as u8])
+}
+
+fn remove(batch: &mut WriteBatch, group: GroupId, generation: u32) {
+    let prefix = prefix(group, generation);
+    batch.delete_range(prefix.as_slice(), end(prefix).as_slice());
+}
+
+/// A group's part of the database, read through a snapshot or as it is now.
+struct View<G, I> {
+    prefix: Prefix,
+    get: G,
+    iterate: I,
+}
+
+impl<'a, G, I, D> Read for View<G, I>
+where
+    G: Fn(&[u8]) -> Result<Option<Vec<u8>>, rocksdb::Error>,
+    I: Fn(ReadOptions) -> rocksdb::DBRawIteratorWithThreadMode<'a, D>,
+    D: rocksdb::DBAccess + 'a,
+{
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        let value = (self.get)(&data_key(self.prefix, key)).map_err(storage_error)?;
+        Ok(value.map(Bytes::from))
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StorageError> {
+        if from >= to {
+            return Ok(());
+        }
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(data_key(self.prefix, to));
+        let mut rows = (self.iterate)(options);
+        rows.seek(data_key(self.prefix, from));
+        while let Some((key, value)) = rows.item() {
+            if visit(&key[self.prefix.len()..], value).is_break() {
+                return Ok(());
+            }
+            rows.next();
+        }
+        rows.status().map_err(storage_error)
+    }
+}
+
+fn storage_error(error: rocksdb::Error) -> StorageError {
+    StorageError(error.into())
+}
+
+fn rocks(path: &Path) -> impl FnOnce(rocksdb::Error) -> StateDbError + '_ {
+    move |source| StateDbError::Rocks { path: path.to_owned(), source }
+}
+
+fn options() -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_bloom_filter(BLOOM_BITS, false);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_max_write_buffer_number(WRITE_BUFFERS_MAX);
+    options.set_paranoid_checks(true);
+    options.set_keep_log_file_num(INFO_LOGS_MAX);
+    options
+}
