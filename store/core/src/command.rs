@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tidemark_types::limits::NAME_BYTES_MAX;
 use tidemark_types::{
     ClientMsgId, ClusterId, ContentHash, CounterId, DeviceId, Epoch, ErrorCode, Id, OpenId,
     Recipient, Seq, SessionId, ShardCount, ShardId, UnixMs, UserId,
@@ -250,5 +251,43 @@ impl Command {
             | Command::TrimOutbox { .. }
             | Command::Expire { .. } => None,
         }
+    }
+
+    /// Is it the cluster's own, which never waits behind clients (R7)?
+    pub fn is_internal(&self) -> bool {
+        match self {
+            Command::Init { .. }
+            | Command::Configure { .. }
+            | Command::Confirm { .. }
+            | Command::RelayIn { .. }
+            | Command::TrimOutbox { .. }
+            | Command::TrimMailbox { .. }
+            | Command::Expire { .. } => true,
+            Command::RegisterDevice { .. }
+            | Command::ForgetDevice { .. }
+            | Command::Open { .. }
+            | Command::Send(_)
+            | Command::BackendSend(_)
+            | Command::DeleteMailbox { .. }
+            | Command::Adopt { .. }
+            | Command::Block { .. }
+            | Command::Silence { .. }
+            | Command::Allocate { .. } => false,
+        }
+    }
+
+    /// What it costs on its way through queues and log, in bytes: an upper estimate, for bounds.
+    pub fn cost(&self) -> usize {
+        const FIXED: usize = 256;
+        let draft = match self {
+            Command::Send(Send { judged: Judged::Allow(draft), .. })
+            | Command::BackendSend(BackendSend { draft, .. }) => Some(draft),
+            Command::RelayIn { records, .. } => {
+                let payloads = records.iter().map(|(_, payload)| payload.cost());
+                return FIXED + usize::try_from(payloads.sum::<u64>()).unwrap_or(usize::MAX);
+            }
+            _ => None,
+        };
+        FIXED + draft.map_or(0, |draft| draft.body.len() + draft.to.len() * NAME_BYTES_MAX)
     }
 }

@@ -1,0 +1,200 @@
+//! A store node's configuration: the only place of its defaults.
+//!
+//! A file in TOML with unknown keys refused; what it leaves out has the default below.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// Where the node keeps its identity, log and state.
+    pub data_dir: PathBuf,
+    /// Raft's timers and log.
+    pub raft: RaftConfig,
+    /// What waits to be proposed, per shard.
+    pub proposals: ProposalConfig,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        StoreConfig {
+            data_dir: PathBuf::from("data"),
+            raft: RaftConfig::default(),
+            proposals: ProposalConfig::default(),
+        }
+    }
+}
+
+/// Raft's timers and log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RaftConfig {
+    /// A leader without other traffic says this often that it is there, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// A follower that hears nothing waits at least this long before it asks for votes.
+    pub election_timeout_min_ms: u64,
+    /// And at most this long; also the lease, so a crash costs up to twice this.
+    pub election_timeout_max_ms: u64,
+    /// Entries after which the state is flushed and the log behind it may be purged.
+    pub snapshot_entries: u64,
+    /// Entries kept behind that point, so that a follower that was away needs no snapshot: more
+    /// than are written while one is sent and installed.
+    pub keep_entries: u64,
+}
+
+impl Default for RaftConfig {
+    fn default() -> Self {
+        RaftConfig {
+            heartbeat_ms: 200,
+            election_timeout_min_ms: 600,
+            election_timeout_max_ms: 900,
+            snapshot_entries: 50_000,
+            keep_entries: 100_000,
+        }
+    }
+}
+
+/// What waits to be proposed, per shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProposalConfig {
+    /// Bytes of clients' commands that may wait or be under way; above it they are refused.
+    pub client_bytes_max: usize,
+    /// The same for the cluster's own commands (relay, trims, cursors, expiry), which wait
+    /// instead: a share that clients can never use up (R7).
+    pub internal_bytes_max: usize,
+    /// Commands in one log entry.
+    pub batch_commands_max: usize,
+    /// Bytes in one log entry, unless a single command has more.
+    pub batch_bytes_max: usize,
+    /// Log entries under way at once.
+    pub batches_in_flight_max: usize,
+}
+
+impl Default for ProposalConfig {
+    fn default() -> Self {
+        ProposalConfig {
+            client_bytes_max: 16 << 20,
+            internal_bytes_max: 16 << 20,
+            batch_commands_max: 256,
+            batch_bytes_max: 1 << 20,
+            batches_in_flight_max: 4,
+        }
+    }
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration {path}: {source}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not TOML, or has a key or value that does not belong there.
+    #[error("the configuration {path}: {source}")]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// Values that contradict each other.
+    #[error("{key}: {reason}")]
+    Invalid {
+        /// Which key.
+        key: &'static str,
+        /// What it must be.
+        reason: String,
+    },
+}
+
+impl StoreConfig {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let config: StoreConfig = toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks what the types cannot.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let RaftConfig { heartbeat_ms, election_timeout_min_ms: min, .. } = self.raft;
+        let max = self.raft.election_timeout_max_ms;
+        let checks = [
+            ("raft.heartbeat_ms", heartbeat_ms >= 2, "at least 2".to_owned()),
+            (
+                "raft.election_timeout_min_ms",
+                min >= 2 * heartbeat_ms,
+                format!("at least two heartbeats ({})", 2 * heartbeat_ms),
+            ),
+            ("raft.election_timeout_max_ms", max > min, format!("above the minimum ({min})")),
+            ("raft.snapshot_entries", self.raft.snapshot_entries > 0, "at least 1".to_owned()),
+        ];
+        for (key, holds, reason) in checks {
+            if !holds {
+                return Err(ConfigError::Invalid { key, reason });
+            }
+        }
+        self.proposals.validate()
+    }
+}
+
+impl ProposalConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        /// A semaphore's permits, one per byte.
+        const BYTES_MAX: usize = u32::MAX as usize;
+        let counts = [
+            ("proposals.client_bytes_max", self.client_bytes_max),
+            ("proposals.internal_bytes_max", self.internal_bytes_max),
+            ("proposals.batch_commands_max", self.batch_commands_max),
+            ("proposals.batch_bytes_max", self.batch_bytes_max),
+            ("proposals.batches_in_flight_max", self.batches_in_flight_max),
+        ];
+        for (key, value) in counts {
+            if value == 0 || value > BYTES_MAX {
+                return Err(ConfigError::Invalid { key, reason: format!("1 to {BYTES_MAX}") });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_survive_a_file() {
+        let config = StoreConfig::default();
+        config.validate().expect("valid");
+        let text = toml::to_string(&config).expect("it is TOML");
+        assert_eq!(toml::from_str::<StoreConfig>(&text).expect("it parses"), config);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let refused = toml::from_str::<StoreConfig>("[raft]\nheartbeat = 5").expect_err("unknown");
+        assert!(refused.to_string().contains("unknown field `heartbeat`"), "{refused}");
+    }
+
+    #[test]
+    fn timers_that_contradict_each_other_are_refused_by_name() {
+        let mut config = StoreConfig::default();
+        config.raft.election_timeout_max_ms = 600;
+        let refused = config.validate().expect_err("max is not above min").to_string();
+        assert_eq!(refused, "raft.election_timeout_max_ms: above the minimum (600)");
+    }
+}

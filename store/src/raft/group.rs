@@ -1,0 +1,230 @@
+//! One Raft group of this node, in our own words: the rest of the store never sees openraft.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::errors::{ClientWriteError, InitializeError, RaftError};
+use openraft::impls::OneshotResponder;
+use openraft::network::{NetSnapshot, RaftNetworkFactory};
+use openraft::raft::ClientWriteResult;
+use openraft::{Config, ReadPolicy, SnapshotPolicy};
+use thiserror::Error;
+use tidemark_store_core::Reply;
+use tokio::sync::oneshot;
+
+use super::log::GroupLog;
+use super::machine::Machine;
+use super::snapshot::SnapshotStream;
+use super::types::{Payload, Replica, ReplicaId, TypeConfig};
+use crate::config::RaftConfig;
+use crate::storage::GroupId;
+
+/// openraft keeps an entry count per group for what waits in its own queue; the bytes are bounded
+/// before it, by the proposer.
+type Inner = openraft::Raft<TypeConfig, Machine>;
+
+/// One Raft group of this node.
+#[derive(Clone)]
+pub struct Group {
+    id: GroupId,
+    raft: Inner,
+}
+
+/// Why a group does not run.
+#[derive(Debug, Error)]
+pub enum GroupError {
+    /// openraft found the group's log, vote or state unusable.
+    #[error("raft group {group} cannot start: {reason}")]
+    Start {
+        /// Which group.
+        group: GroupId,
+        /// What openraft says.
+        reason: String,
+    },
+    /// The group has members already, or its log is not empty.
+    #[error("raft group {group} cannot be created: {reason}")]
+    Create {
+        /// Which group.
+        group: GroupId,
+        /// What openraft says.
+        reason: String,
+    },
+    /// Something the caller waited for did not come in time.
+    #[error("raft group {group}: {reason}")]
+    Wait {
+        /// Which group.
+        group: GroupId,
+        /// What was waited for.
+        reason: String,
+    },
+}
+
+/// Why a payload was not handed to Raft: it certainly had no effect.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NotSubmitted {
+    /// This replica does not lead.
+    #[error("not the leader")]
+    NotLeader {
+        /// Who does, as far as this replica knows.
+        leader: Option<Replica>,
+    },
+    /// The group has stopped.
+    #[error("the group has stopped: {0}")]
+    Stopped(String),
+}
+
+/// The payload was handed to Raft, and what became of it is unknown (R3).
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the outcome is unknown: {0}")]
+pub struct Lost(pub String);
+
+/// A payload on its way.
+pub struct Submitted(oneshot::Receiver<ClientWriteResult<TypeConfig>>);
+
+impl Submitted {
+    /// Waits until it is applied; its replies, one per command.
+    pub async fn replies(self) -> Result<Vec<Reply>, Lost> {
+        match self.0.await {
+            Ok(Ok(response)) => Ok(response.data.0),
+            Ok(Err(ClientWriteError::ForwardToLeader(_))) => {
+                Err(Lost("the leader changed".to_owned()))
+            }
+            Ok(Err(other)) => Err(Lost(other.to_string())),
+            Err(_) => Err(Lost("the group stopped".to_owned())),
+        }
+    }
+}
+
+impl Group {
+    /// Starts the group from its log and state.
+    pub async fn start<N>(
+        id: GroupId,
+        replica: ReplicaId,
+        config: &RaftConfig,
+        network: N,
+        log: GroupLog,
+        machine: Machine,
+    ) -> Result<Self, GroupError>
+    where
+        N: RaftNetworkFactory<TypeConfig>,
+        N::Network: NetSnapshot<TypeConfig, SnapshotData = SnapshotStream>,
+    {
+        let failed = |reason: String| GroupError::Start { group: id, reason };
+        let config = openraft_config(id, config).validate().map_err(|e| failed(e.to_string()))?;
+        let raft = openraft::Raft::new(replica, Arc::new(config), network, log, machine).await;
+        Ok(Group { id, raft: raft.map_err(|e| failed(e.to_string()))? })
+    }
+
+    /// Makes `members` a new group; on one of them, once.
+    pub async fn create(&self, members: BTreeMap<ReplicaId, Replica>) -> Result<(), GroupError> {
+        match self.raft.initialize(members).await {
+            Ok(()) => Ok(()),
+            // Created before, by an earlier attempt whose answer was lost.
+            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(other) => Err(GroupError::Create { group: self.id, reason: other.to_string() }),
+        }
+    }
+
+    /// Waits until some replica leads.
+    pub async fn led(&self, within: Duration) -> Result<ReplicaId, GroupError> {
+        let wait = self.raft.wait(Some(within));
+        let metrics = wait.metrics(|metrics| metrics.current_leader.is_some(), "a leader").await;
+        let failed = |reason: String| GroupError::Wait { group: self.id, reason };
+        let metrics = metrics.map_err(|error| failed(error.to_string()))?;
+        metrics.current_leader.ok_or_else(|| failed("no leader".to_owned()))
+    }
+
+    /// Hands an encoded batch to Raft; batches are taken in the order in which this returns.
+    pub async fn submit(&self, payload: Bytes) -> Result<Submitted, NotSubmitted> {
+        if let Err(forward) = self.raft.as_leader() {
+            return Err(NotSubmitted::NotLeader { leader: forward.leader_node });
+        }
+        let (responder, receiver) = OneshotResponder::new_pair();
+        match self.raft.client_write_ff(Payload(payload), Some(responder)).await {
+            Ok(()) => Ok(Submitted(receiver)),
+            Err(fatal) => Err(NotSubmitted::Stopped(fatal.to_string())),
+        }
+    }
+
+    /// Waits until everything that was committed when this was called is applied here, after a
+    /// round to a majority: what is read then is not stale (R16).
+    pub async fn read_index(&self) -> Result<(), NotSubmitted> {
+        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(error)) => {
+                let leader = error.forward_to_leader().and_then(|to| to.leader_node.clone());
+                Err(NotSubmitted::NotLeader { leader })
+            }
+            Err(RaftError::Fatal(fatal)) => Err(NotSubmitted::Stopped(fatal.to_string())),
+        }
+    }
+
+    /// Flushes the state, and lets the log be purged up to what is kept behind it.
+    pub async fn compact(&self) -> Result<(), NotSubmitted> {
+        let stopped = |error: openraft::errors::Fatal<TypeConfig>| {
+            NotSubmitted::Stopped(error.to_string())
+        };
+        self.raft.trigger().snapshot().await.map_err(stopped)
+    }
+
+    /// How the group stands.
+    pub fn status(&self) -> GroupStatus {
+        let metrics = openraft::async_runtime::watch::WatchReceiver::borrow_watched(
+            &self.raft.metrics(),
+        )
+        .clone();
+        GroupStatus {
+            running: metrics.running_state.map_err(|fatal| fatal.to_string()),
+            term: metrics.current_term,
+            leader: metrics.current_leader,
+            last_log: metrics.last_log_index,
+            applied: metrics.last_applied.map(|id| id.index),
+            snapshot: metrics.snapshot.map(|id| id.index),
+            purged: metrics.purged.map(|id| id.index),
+        }
+    }
+
+    /// Stops the group; its log and state are closed by their owners.
+    pub async fn shut_down(&self) -> io::Result<()> {
+        self.raft.shutdown().await.map_err(io::Error::other)
+    }
+}
+
+/// How a group stands on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// Why it stopped, if it did.
+    pub running: Result<(), String>,
+    /// The current term.
+    pub term: u64,
+    /// The replica that leads it, as far as this one knows.
+    pub leader: Option<ReplicaId>,
+    /// The last entry of the log.
+    pub last_log: Option<u64>,
+    /// The last applied entry.
+    pub applied: Option<u64>,
+    /// Up to where a snapshot covers the log.
+    pub snapshot: Option<u64>,
+    /// The last entry that was purged.
+    pub purged: Option<u64>,
+}
+
+fn openraft_config(id: GroupId, config: &RaftConfig) -> Config {
+    Config {
+        cluster_name: id.to_string(),
+        heartbeat_interval: config.heartbeat_ms,
+        heartbeat_min_interval: Some(config.heartbeat_ms / 2),
+        election_timeout_min: config.election_timeout_min_ms,
+        election_timeout_max: config.election_timeout_max_ms,
+        enable_pre_vote: Some(true),
+        // The state may be older than what this replica led: it must not lead without an election.
+        enable_leader_restore: Some(false),
+        allow_log_reversion: Some(false),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_entries),
+        max_in_snapshot_log_to_keep: config.keep_entries,
+        ..Config::default()
+    }
+}

@@ -1,0 +1,175 @@
+//! Coalesces commands into batches, and hands them to Raft in order.
+//!
+//! ```text
+//!   propose ─┐  room: bytes, per class                submit, in order
+//!   propose ─┼──► queue ──► one batch at a time ──► Raft ──► answers, in order
+//!   propose ─┘                └ up to `batches_in_flight_max` under way
+//! ```
+//!
+//! No linger: while batches are under way the next one fills up, so batches grow with the load.
+//! A command's room is given back when it is answered, so what waits and what is under way are
+//! bounded together.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
+use tidemark_env::Clock;
+use tidemark_store_core::{Batch, Command, Reply};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::{Error, RETRY_AFTER};
+use crate::config::ProposalConfig;
+use crate::raft::group::{Group, Lost, Submitted};
+
+/// Commands that wait for a batch; their bytes are bounded by the room, this bounds their number.
+const QUEUE_COMMANDS: usize = 16_384;
+
+/// Where commands go in; a cheap handle.
+#[derive(Clone)]
+pub(super) struct Proposer {
+    queue: mpsc::Sender<Proposal>,
+    client_room: Arc<Semaphore>,
+    internal_room: Arc<Semaphore>,
+    client_bytes_max: usize,
+    internal_bytes_max: usize,
+}
+
+struct Proposal {
+    command: Command,
+    waiting: Waiting,
+}
+
+/// Who waits for a command's reply, and the room it takes meanwhile.
+struct Waiting {
+    answer: oneshot::Sender<Result<Reply, Error>>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Proposer {
+    /// Starts the task; it ends when the last handle is dropped and everything is answered.
+    pub(super) fn start(group: Group, config: &ProposalConfig, clock: Arc<dyn Clock>) -> Self {
+        let (queue, commands) = mpsc::channel(QUEUE_COMMANDS);
+        let task = Task { group, config: config.clone(), clock, commands, next: VecDeque::new() };
+        tokio::spawn(task.run());
+        Proposer {
+            queue,
+            client_room: Arc::new(Semaphore::new(config.client_bytes_max)),
+            internal_room: Arc::new(Semaphore::new(config.internal_bytes_max)),
+            client_bytes_max: config.client_bytes_max,
+            internal_bytes_max: config.internal_bytes_max,
+        }
+    }
+
+    /// Queues a command, and waits for its reply. A client's command is refused when there is no
+    /// room; the cluster's own waits, in a share of its own (R7).
+    pub(super) async fn propose(&self, command: Command) -> Result<Reply, Error> {
+        let overloaded = || Error::Overloaded { retry_after: RETRY_AFTER };
+        let stopped = || Error::Stopped("it takes no more commands".to_owned());
+        let room = if command.is_internal() {
+            let cost = permits(&command, self.internal_bytes_max);
+            let room = self.internal_room.clone().acquire_many_owned(cost).await;
+            room.map_err(|_| stopped())?
+        } else {
+            let cost = permits(&command, self.client_bytes_max);
+            self.client_room.clone().try_acquire_many_owned(cost).map_err(|_| overloaded())?
+        };
+        let (answer, reply) = oneshot::channel();
+        let waiting = Waiting { answer, _room: room };
+        self.queue.send(Proposal { command, waiting }).await.map_err(|_| stopped())?;
+        // Without an answer the task is gone, perhaps in the middle of submitting.
+        reply.await.unwrap_or_else(|_| Err(Lost("the proposer stopped".to_owned()).into()))
+    }
+}
+
+/// A command larger than all the room takes all of it, instead of waiting for ever.
+fn permits(command: &Command, bytes_max: usize) -> u32 {
+    let cost = command.cost().min(bytes_max);
+    u32::try_from(cost).expect("the configuration keeps room within u32")
+}
+
+struct Task {
+    group: Group,
+    config: ProposalConfig,
+    clock: Arc<dyn Clock>,
+    commands: mpsc::Receiver<Proposal>,
+    /// Taken from the queue, not yet in a batch.
+    next: VecDeque<Proposal>,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut in_flight = FuturesOrdered::<BoxFuture<'static, ()>>::new();
+        let mut closed = false;
+        while !closed || !self.next.is_empty() || !in_flight.is_empty() {
+            let may_submit = in_flight.len() < self.config.batches_in_flight_max;
+            if may_submit && !self.next.is_empty() {
+                in_flight.extend(self.submit().await);
+                continue;
+            }
+            tokio::select! {
+                taken = take(&mut self.commands, &mut self.next, &self.config),
+                    if may_submit && !closed => closed = taken == 0,
+                Some(()) = in_flight.next() => {}
+            }
+        }
+    }
+
+    /// Submits the next batch; the future that will answer it, unless it was refused at once.
+    async fn submit(&mut self) -> Option<BoxFuture<'static, ()>> {
+        let mut commands = Vec::new();
+        let mut waiting = Vec::new();
+        let mut bytes = 0;
+        while let Some(proposal) = self.next.pop_front() {
+            bytes += proposal.command.cost();
+            commands.push(proposal.command);
+            waiting.push(proposal.waiting);
+            let full = commands.len() == self.config.batch_commands_max;
+            let next = self.next.front().map_or(0, |next| next.command.cost());
+            if full || bytes + next > self.config.batch_bytes_max {
+                break;
+            }
+        }
+        let batch = Batch { time: self.clock.wall(), commands };
+        match self.group.submit(batch.encode()).await {
+            Ok(submitted) => Some(Box::pin(answer(submitted, waiting))),
+            Err(error) => {
+                for waiting in waiting {
+                    // A caller that has gone does not want to know.
+                    let _ = waiting.answer.send(Err(error.clone().into()));
+                }
+                None
+            }
+        }
+    }
+}
+
+/// Waits for commands, and takes as many as a batch may hold.
+async fn take(
+    commands: &mut mpsc::Receiver<Proposal>,
+    next: &mut VecDeque<Proposal>,
+    config: &ProposalConfig,
+) -> usize {
+    let mut taken = Vec::new();
+    let count = commands.recv_many(&mut taken, config.batch_commands_max).await;
+    next.extend(taken);
+    count
+}
+
+async fn answer(submitted: Submitted, waiting: Vec<Waiting>) {
+    match submitted.replies().await {
+        Ok(replies) => {
+            assert_eq!(replies.len(), waiting.len(), "one reply per command");
+            for (reply, waiting) in replies.into_iter().zip(waiting) {
+                let _ = waiting.answer.send(Ok(reply));
+            }
+        }
+        Err(lost) => {
+            for waiting in waiting {
+                let _ = waiting.answer.send(Err(lost.clone().into()));
+            }
+        }
+    }
+}
