@@ -1,0 +1,13 @@
+//! The disk: the only folder that may use RocksDB.
+//!
+//! Nothing here knows openraft. What goes into the log arrives as opaque bytes with a place
+//! (group, index) and is given back as it was; what the bytes mean is decided above.
+
+pub mod group;
+pub mod log_backend;
+pub mod log_db;
+mod log_key;
+
+pub use group::GroupId;
+pub use log_backend::{Change, EntryValue, GroupMarks, LogBackend, LogBatch, LogReads, LogWrite};
+pub use log_db::{LogDb, LogDbError, LogDbReads};
