@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::errors::{ClientWriteError, InitializeError, RaftError};
+use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
 use openraft::impls::OneshotResponder;
 use openraft::network::{NetSnapshot, RaftNetworkFactory};
 use openraft::raft::ClientWriteResult;
@@ -154,9 +154,12 @@ impl Group {
     pub async fn read_index(&self) -> Result<(), NotSubmitted> {
         match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_) => Ok(()),
-            Err(RaftError::APIError(error)) => {
-                let leader = error.forward_to_leader().and_then(|to| to.leader_node.clone());
-                Err(NotSubmitted::NotLeader { leader })
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
+                Err(NotSubmitted::NotLeader { leader: to.leader_node })
+            }
+            // It may have led a moment ago; a caller finds the new leader the same way.
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+                Err(NotSubmitted::NotLeader { leader: None })
             }
             Err(RaftError::Fatal(fatal)) => Err(NotSubmitted::Stopped(fatal.to_string())),
         }
@@ -164,18 +167,16 @@ impl Group {
 
     /// Flushes the state, and lets the log be purged up to what is kept behind it.
     pub async fn compact(&self) -> Result<(), NotSubmitted> {
-        let stopped = |error: openraft::errors::Fatal<TypeConfig>| {
-            NotSubmitted::Stopped(error.to_string())
-        };
+        let stopped =
+            |error: openraft::errors::Fatal<TypeConfig>| NotSubmitted::Stopped(error.to_string());
         self.raft.trigger().snapshot().await.map_err(stopped)
     }
 
     /// How the group stands.
     pub fn status(&self) -> GroupStatus {
-        let metrics = openraft::async_runtime::watch::WatchReceiver::borrow_watched(
-            &self.raft.metrics(),
-        )
-        .clone();
+        let metrics =
+            openraft::async_runtime::watch::WatchReceiver::borrow_watched(&self.raft.metrics())
+                .clone();
         GroupStatus {
             running: metrics.running_state.map_err(|fatal| fatal.to_string()),
             term: metrics.current_term,

@@ -55,7 +55,7 @@ impl RaftTypeConfig for TypeConfig {
     type Vote = Vote;
     type Payload = EntryPayload;
     type Entry = Entry;
-    type AsyncRuntime = Runtime;
+    type AsyncRuntime = openraft::impls::TokioRuntime;
     type Responder<T>
         = OneshotResponder<Self, T>
     where
@@ -66,12 +66,6 @@ impl RaftTypeConfig for TypeConfig {
         T: OptionalSend + 'static;
     type ErrorSource = openraft::impls::BoxedErrorSource;
 }
-
-#[expect(
-    deprecated,
-    reason = "the other path is a second crate whose version would have to be kept in step"
-)]
-type Runtime = openraft::impls::TokioRuntime;
 
 /// A batch of commands as its proposer encoded it. Cloning shares the bytes.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

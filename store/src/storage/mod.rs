@@ -1,7 +1,15 @@
 //! The disk: the only folder that may use RocksDB.
+//!
+//! Nothing here knows openraft. What goes into the log arrives as opaque bytes with a place
+//! (group, index) and is given back as it was; what the bytes mean is decided above.
 
 pub mod group;
+pub mod log_backend;
+pub mod log_db;
+mod log_key;
 pub mod state_db;
 
 pub use group::GroupId;
+pub use log_backend::{Change, EntryValue, GroupMarks, LogBackend, LogBatch, LogReads, LogWrite};
+pub use log_db::{LogDb, LogDbError, LogDbReads};
 pub use state_db::{GroupState, Staging, StateDb, StateDbError};

@@ -1,0 +1,174 @@
+//! Real files: reopened, torn, and damaged.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use openraft::RaftLogReader;
+use openraft::storage::RaftLogStorage;
+use tempfile::TempDir;
+
+use super::*;
+use crate::raft::log::{RecoverError, survey};
+use crate::storage::LogDb;
+
+fn create(folder: &TempDir) -> PathBuf {
+    let path = folder.path().join("log");
+    drop(LogDb::create(&path).expect("a new log"));
+    path
+}
+
+/// Writes entries one commit each, a vote and a commit mark, and goes away without a shutdown.
+fn fill(path: &Path, entries: std::ops::Range<u64>) {
+    let db = LogDb::open(path).expect("an intact log");
+    let (store, mut writer) = LogStore::open(db, LogOptions::default()).expect("an intact log");
+    let mut log = store.group(group(7));
+    let mut saver = log.clone();
+    let four = vote(4, 2);
+    let mut saving = Box::pin(saver.save_vote(&four));
+    assert!(saving.as_mut().now_or_never().is_none());
+    for index in entries {
+        append(&mut log, vec![entry(4, index, 200)]);
+        assert!(writer.step().expect("a good disk"));
+    }
+    now(saving).expect("saved");
+    now(log.save_committed(Some(log_id(4, 1)))).expect("queued");
+    assert!(writer.step().expect("a good disk"));
+}
+
+fn reopen(path: &Path) -> Result<(LogStore, LogWriter<LogDb>), String> {
+    let db = LogDb::open(path).map_err(|error| error.to_string())?;
+    LogStore::open(db, LogOptions::default()).map_err(|error| error.to_string())
+}
+
+fn wal(path: &Path) -> PathBuf {
+    let files = fs::read_dir(path).expect("a folder").flatten().map(|file| file.path());
+    let mut wals: Vec<PathBuf> =
+        files.filter(|file| file.extension().is_some_and(|e| e == "log")).collect();
+    wals.sort();
+    wals.pop().expect("a WAL")
+}
+
+#[test]
+fn a_reopened_log_is_as_it_was() {
+    let folder = TempDir::new().expect("a folder");
+    let path = create(&folder);
+    fill(&path, 0..10);
+    fill(&path, 10..20);
+    let (store, mut writer) = reopen(&path).expect("an intact log");
+    assert_eq!(store.groups(), [group(7)]);
+    let mut log = store.group(group(7));
+    assert_eq!(now(log.read_vote()).ok(), Some(Some(vote(4, 2))));
+    assert_eq!(now(log.read_committed()).ok(), Some(Some(log_id(4, 1))));
+    let entries = now(log.try_get_log_entries(..)).expect("readable");
+    assert_eq!(entries, (0..20).map(|index| entry(4, index, 200)).collect::<Vec<_>>());
+    now(log.purge(log_id(4, 4))).expect("queued");
+    now(log.truncate_after(Some(log_id(4, 17)))).expect("queued");
+    assert!(writer.step().expect("a good disk"));
+    drop((store, writer, log));
+    let summary = survey(&LogDb::open_read_only(&path).expect("intact")).expect("intact");
+    assert_eq!(summary.len(), 1);
+    assert_eq!(summary[0].purged, Some(log_id(4, 4)));
+    assert_eq!(summary[0].last, Some(log_id(4, 17)));
+    assert_eq!(summary[0].entries, 13);
+}
+
+#[test]
+fn looking_at_a_log_changes_nothing() {
+    let folder = TempDir::new().expect("a folder");
+    let path = create(&folder);
+    fill(&path, 0..10);
+    let look = || {
+        let files = fs::read_dir(&path).expect("a folder").flatten();
+        let mut files: Vec<_> = files
+            .map(|file| (file.file_name(), fs::read(file.path()).expect("readable")))
+            .collect();
+        files.sort();
+        files
+    };
+    let before = look();
+    let summary = survey(&LogDb::open_read_only(&path).expect("intact")).expect("intact");
+    assert_eq!(summary[0].entries, 10);
+    assert!(look() == before, "the folder has changed");
+}
+
+#[test]
+fn a_torn_tail_opens_without_its_last_record() {
+    let folder = TempDir::new().expect("a folder");
+    let path = create(&folder);
+    fill(&path, 0..10);
+    let wal = wal(&path);
+    let whole = fs::metadata(&wal).expect("a file").len();
+    // The last record is the commit mark, the one before the last entry: tear both.
+    let torn = fs::OpenOptions::new().write(true).open(&wal).expect("a file");
+    torn.set_len(whole - 100).expect("shorter");
+    drop(torn);
+    let (store, _writer) = reopen(&path).expect("a torn tail is no damage");
+    let entries = now(store.group(group(7)).try_get_log_entries(..)).expect("readable");
+    assert_eq!(entries.len(), 9);
+}
+
+#[test]
+fn damage_in_the_middle_refuses() {
+    let folder = TempDir::new().expect("a folder");
+    let path = create(&folder);
+    fill(&path, 0..10);
+    let wal = wal(&path);
+    let mut bytes = fs::read(&wal).expect("readable");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&wal, bytes).expect("writable");
+    let refused = reopen(&path).err().expect("a flipped bit must not open");
+    assert!(refused.contains("orruption"), "{refused}");
+}
+
+/// A disk with entries 0 to 9 of term 2, durable, with their vote and a commit mark.
+fn lying_disk() -> Disk {
+    let disk = Disk::default();
+    let (store, mut writer) = open(&disk, LogOptions::default());
+    let mut log = store.group(group(7));
+    let mut saver = log.clone();
+    let two = vote(2, 2);
+    let mut saving = Box::pin(saver.save_vote(&two));
+    assert!(saving.as_mut().now_or_never().is_none());
+    now(log.save_committed(Some(log_id(2, 9)))).expect("queued");
+    append(&mut log, (0..10).map(|index| entry(2, index, 10)).collect());
+    assert!(writer.step().expect("a good disk"));
+    now(saving).expect("saved");
+    disk
+}
+
+fn refusal(disk: &Disk) -> RecoverError {
+    match LogStore::open(disk.clone(), LogOptions::default()) {
+        Ok(_) => panic!("a damaged log was opened"),
+        Err(error) => error,
+    }
+}
+
+#[test]
+fn a_missing_entry_refuses_and_is_named() {
+    for (index, next) in [(0, 1), (5, 6)] {
+        let disk = lying_disk();
+        disk.lose_entry(group(7), index);
+        let refused = refusal(&disk);
+        assert!(
+            matches!(refused, RecoverError::Hole { expected, found, .. } if (expected, found) == (index, next)),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
+fn committed_entries_missing_at_the_end_refuse() {
+    let disk = lying_disk();
+    disk.lose_entry(group(7), 9);
+    let refused = refusal(&disk);
+    assert!(matches!(refused, RecoverError::CommittedLost { committed: 9, .. }), "{refused}");
+}
+
+#[test]
+fn a_lost_vote_refuses() {
+    let disk = lying_disk();
+    disk.lose_vote(group(7));
+    let refused = refusal(&disk);
+    assert!(matches!(refused, RecoverError::VoteLags { term: 2, vote: 0, .. }), "{refused}");
+}

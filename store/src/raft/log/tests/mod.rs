@@ -1,0 +1,70 @@
+//! The log store against openraft's conformance suite, crashes, failures and damage.
+
+mod crash;
+mod damage;
+mod disk;
+mod group_commit;
+mod machine;
+mod reads;
+mod suite;
+
+use std::io;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use openraft::storage::{IOFlushed, RaftLogStorage};
+use openraft::type_config::TypeConfigExt;
+use openraft::vote::RaftLeaderId;
+use tokio::sync::oneshot;
+
+use super::codec::log_id;
+use super::{GroupLog, LogOptions, LogStore, LogWriter};
+use crate::raft::types::{Entry, EntryPayload, GroupId, LeaderId, Payload, TypeConfig, Vote};
+use disk::Disk;
+
+type Flushed = oneshot::Receiver<io::Result<()>>;
+
+fn group(number: u32) -> GroupId {
+    GroupId::new(number)
+}
+
+/// An entry whose content says where it belongs.
+fn entry(term: u64, index: u64, bytes: usize) -> Entry {
+    let mut body = vec![0; bytes];
+    let mark = term.to_be_bytes();
+    let at = bytes.min(mark.len());
+    body[..at].copy_from_slice(&mark[..at]);
+    Entry { log_id: log_id(term, index), payload: EntryPayload::Normal(Payload(Bytes::from(body))) }
+}
+
+fn vote(term: u64, replica: u64) -> Vote {
+    Vote { leader_id: LeaderId::new(term, replica), committed: false }
+}
+
+fn open(disk: &Disk, options: LogOptions) -> (LogStore, LogWriter<Disk>) {
+    LogStore::open(disk.clone(), options).expect("an intact disk")
+}
+
+/// Runs a future that must not wait for anything.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().expect("nothing to wait for")
+}
+
+/// A callback for an append, and where it is heard.
+fn callback() -> (IOFlushed<TypeConfig>, Flushed) {
+    let (sender, receiver) = TypeConfig::oneshot();
+    (IOFlushed::signal(sender), receiver)
+}
+
+/// Appends without waiting for the disk.
+fn append(log: &mut GroupLog, entries: Vec<Entry>) -> Flushed {
+    let (flushed, receiver) = callback();
+    now(log.append(entries, flushed)).expect("in order");
+    receiver
+}
+
+/// What a callback has said by now.
+fn said(flushed: &mut Flushed) -> Option<Result<(), io::ErrorKind>> {
+    let said = flushed.try_recv().ok()?;
+    Some(said.map_err(|error| error.kind()))
+}

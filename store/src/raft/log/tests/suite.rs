@@ -1,0 +1,39 @@
+//! openraft's own conformance suite, on RocksDB.
+
+use openraft::StorageError;
+use openraft::testing::log::{StoreBuilder, Suite};
+use tempfile::TempDir;
+
+use super::machine::Machine;
+use super::*;
+use crate::raft::log::LogThread;
+use crate::raft::types::TypeConfig;
+use crate::storage::LogDb;
+
+struct Builder;
+
+/// The thread goes first, so that the database is closed before its folder is removed.
+type Guard = (LogThread, TempDir);
+
+impl StoreBuilder<TypeConfig, GroupLog, Machine, Guard> for Builder {
+    async fn build(&self) -> Result<(Guard, GroupLog, Machine), StorageError<TypeConfig>> {
+        let folder = TempDir::new().expect("a folder");
+        let db = LogDb::create(&folder.path().join("log")).expect("a new log");
+        let (store, writer) = LogStore::open(db, LogOptions::default()).expect("an empty log");
+        let thread = writer.spawn().expect("a thread");
+        let log = store.group(group(1));
+        log.state.lock().late_start = true;
+        Ok(((thread, folder), log, Machine::default()))
+    }
+}
+
+#[test]
+fn the_log_store_keeps_openrafts_contract() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let result = runtime.block_on(Suite::test_all(Builder));
+    result.expect("the suite passes");
+}
