@@ -22,7 +22,7 @@ impl StoreBuilder<TypeConfig, GroupLog, Machine, Guard> for Builder {
         let (store, writer) = LogStore::open(db, LogOptions::default()).expect("an empty log");
         let thread = writer.spawn().expect("a thread");
         let log = store.group(group(1));
-        log.state.lock().late_start = true;
+        log.allow_late_start();
         Ok(((thread, folder), log, Machine::default()))
     }
 }
