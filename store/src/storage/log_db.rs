@@ -41,6 +41,9 @@ const WRITE_BUFFERS_MAX: i32 = 4;
 /// Info log files to keep: enough to see the last restarts, not a disk full of them.
 const INFO_LOGS_MAX: usize = 10;
 
+/// And how large one gets: a node may run for months.
+const INFO_LOG_BYTES_MAX: usize = 16 << 20;
+
 /// Why the log database cannot be created or opened.
 #[derive(Debug, Error)]
 pub enum LogDbError {
@@ -268,6 +271,7 @@ fn options() -> Options {
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_max_write_buffer_number(WRITE_BUFFERS_MAX);
     options.set_keep_log_file_num(INFO_LOGS_MAX);
+    options.set_max_log_file_size(INFO_LOG_BYTES_MAX);
     options
 }
 

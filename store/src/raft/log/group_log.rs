@@ -43,6 +43,13 @@ impl GroupLog {
         self.group
     }
 
+    /// Lets an empty log start at any index, as openraft's conformance suite does and openraft
+    /// does not.
+    #[cfg(test)]
+    pub(crate) fn allow_late_start(&self) {
+        self.state.lock().late_start = true;
+    }
+
     /// Queues what `prepare` decides, under the group's lock: memory and queue agree on the
     /// order. `prepare` may find that there is nothing to do.
     async fn submit<F>(&self, bytes: usize, prepare: F) -> io::Result<()>

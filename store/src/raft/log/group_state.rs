@@ -88,7 +88,8 @@ pub(crate) struct GroupState {
 impl GroupState {
     /// A log without entries that was purged up to `purged`.
     pub(crate) fn new(group: GroupId, purged: Option<LogId>, tail_bytes_max: usize) -> Self {
-        let first = purged.map_or(0, |id| id.index + 1);
+        // A mark at the end of the number space can only be read from a disk; then nothing fits.
+        let first = purged.map_or(0, |id| id.index.saturating_add(1));
         Self {
             group,
             vote: None,
@@ -160,9 +161,8 @@ impl GroupState {
     }
 
     fn check_append(&self, entries: &[Weighed]) -> Result<(), Misuse> {
-        let mut expected = self.next();
         let mut last = self.last.map_or(0, |id| id.leader_id.term);
-        for Weighed { entry, .. } in entries {
+        for (expected, Weighed { entry, .. }) in (self.next()..).zip(entries) {
             let (index, term) = (entry.log_id.index, entry.log_id.leader_id.term);
             if index != expected {
                 return Err(Misuse::NotNext { group: self.group, expected, found: index });
@@ -170,7 +170,6 @@ impl GroupState {
             if term < last {
                 return Err(Misuse::TermFalls { group: self.group, index, last, found: term });
             }
-            expected += 1;
             last = term;
         }
         Ok(())

@@ -24,6 +24,7 @@ struct State {
     pending: Vec<LogBatch>,
     commits: Vec<LogBatch>,
     fail_at: Option<usize>,
+    during_read: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// Clones are the same disk.
@@ -34,6 +35,11 @@ impl Disk {
     /// Makes the commit number `at`, from 0, and all later ones fail.
     pub(super) fn fail_at(&self, at: usize) {
         self.0.lock().fail_at = Some(at);
+    }
+
+    /// Lets something happen in the middle of the next read of entries, after they were read.
+    pub(super) fn during_read(&self, what: impl FnOnce() + Send + 'static) {
+        self.0.lock().during_read = Some(Box::new(what));
     }
 
     /// The batches committed so far.
@@ -115,6 +121,10 @@ impl LogReads for Disk {
                 break;
             }
             entries.push((*index, value.clone()));
+        }
+        let during_read = self.0.lock().during_read.take();
+        if let Some(what) = during_read {
+            what();
         }
         Ok(entries)
     }

@@ -4,7 +4,6 @@ mod crash;
 mod damage;
 mod disk;
 mod group_commit;
-mod machine;
 mod reads;
 mod suite;
 
@@ -30,7 +29,7 @@ fn group(number: u32) -> GroupId {
 
 /// An entry whose content says where it belongs.
 fn entry(term: u64, index: u64, bytes: usize) -> Entry {
-    let mut body = vec![0; bytes];
+    let mut body = vec![0xa5; bytes];
     let mark = term.to_be_bytes();
     let at = bytes.min(mark.len());
     body[..at].copy_from_slice(&mark[..at]);

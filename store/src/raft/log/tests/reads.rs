@@ -138,3 +138,33 @@ fn requests_that_would_break_the_log_are_refused() {
     assert!(now(log.truncate_after(Some(log_id(9, 3)))).is_err(), "behind an unknown entry");
     assert_eq!(all(&mut log), [3, 4], "all or nothing");
 }
+
+#[test]
+fn a_read_during_which_the_log_changes_shows_one_log() {
+    let disk = Disk::default();
+    let (_store, _writer, mut log) = log_of(&disk, 20);
+    let mut other = log.clone();
+    disk.during_read(move || {
+        now(other.truncate_after(Some(log_id(0, 4)))).expect("queued");
+        append(&mut other, vec![entry(2, 5, 100)]);
+    });
+    let entries = now(log.try_get_log_entries(..)).expect("readable");
+    assert_eq!(indexes(&entries), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(entries[5].log_id, log_id(2, 5));
+    let mut other = log.clone();
+    disk.during_read(move || now(other.purge(log_id(0, 2))).expect("queued"));
+    assert_eq!(all(&mut log), [3, 4, 5]);
+}
+
+#[test]
+fn an_entry_lost_on_disk_is_an_error_not_a_short_read() {
+    let disk = Disk::default();
+    let (_store, _writer, mut log) = log_of(&disk, 20);
+    disk.lose_entry(group(1), 5);
+    assert!(now(log.try_get_log_entries(3..8)).is_err());
+    assert!(now(log.limited_get_log_entries(5, 8)).is_err());
+    let entries: Vec<_> = now(now(log.entries_stream(0..)).collect());
+    let good = entries.iter().take_while(|entry| entry.is_ok()).count();
+    assert!((1..=5).contains(&good));
+    assert_eq!(entries.len(), good + 1, "the error ends it");
+}

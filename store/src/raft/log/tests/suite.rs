@@ -1,14 +1,17 @@
-//! openraft's own conformance suite, on RocksDB.
+//! openraft's own conformance suite, on RocksDB: our log and our state machine.
+
+use std::sync::Arc;
 
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tempfile::TempDir;
 
-use super::machine::Machine;
 use super::*;
+use crate::alarms::Alarms;
 use crate::raft::log::LogThread;
+use crate::raft::machine::Machine;
 use crate::raft::types::TypeConfig;
-use crate::storage::LogDb;
+use crate::storage::{LogDb, StateDb};
 
 struct Builder;
 
@@ -22,8 +25,10 @@ impl StoreBuilder<TypeConfig, GroupLog, Machine, Guard> for Builder {
         let (store, writer) = LogStore::open(db, LogOptions::default()).expect("an empty log");
         let thread = writer.spawn().expect("a thread");
         let log = store.group(group(1));
-        log.state.lock().late_start = true;
-        Ok(((thread, folder), log, Machine::default()))
+        log.allow_late_start();
+        let state = StateDb::create(&folder.path().join("state")).expect("a new state");
+        let machine = Machine::open(state, group(1), Arc::new(Alarms)).expect("an empty state");
+        Ok(((thread, folder), log, machine))
     }
 }
 
