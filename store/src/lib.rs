@@ -13,6 +13,7 @@
 pub mod alarms;
 pub mod config;
 pub mod identity;
+pub mod inspect;
 pub mod metrics;
 pub mod node;
 pub mod raft;

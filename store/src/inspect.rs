@@ -1,0 +1,350 @@
+//! A look at a node that is down: nothing is written, and nothing is believed.
+//!
+//! The state on disk is an older prefix of what was applied (its WAL is off), so the look replays
+//! the node's own log over it, in memory, up to the recorded commit mark or an index of the
+//! caller's choice. Replicas are comparable at equal indexes: equal state hashes, equal mailboxes.
+//!
+//! Every mailbox is checked on the way: its entries must be exactly `floor+1 ..= head`.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use serde::Serialize;
+use thiserror::Error;
+use tidemark_store_core::key::{
+    ChainKey, EntryKey, InboundKey, Key, Kind, MailboxKey, OutboundKey,
+};
+use tidemark_store_core::value::{Chain, Entry, Inbound, Mailbox, Outbound, Value};
+use tidemark_store_core::{Fatal, Layered, Read, Transaction};
+use tidemark_types::{Epoch, NodeId, Recipient, Seq};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::identity::{Identity, IdentityError};
+use crate::node::{log_dir, state_dir};
+use crate::raft::log::{GroupSummary, RecoverError, survey, visit_entries};
+use crate::raft::machine::Applied;
+use crate::raft::types::EntryPayload;
+use crate::storage::{GroupId, LogDb, LogDbError, LogDbReads, StateDb, StateDbError};
+
+/// Why a node cannot be looked at.
+#[derive(Debug, Error)]
+pub enum InspectError {
+    /// The directory is nobody's.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The log's database cannot be opened.
+    #[error(transparent)]
+    LogDb(#[from] LogDbError),
+    /// A group's log is damaged.
+    #[error(transparent)]
+    Log(#[from] RecoverError),
+    /// The state's database cannot be opened or read.
+    #[error(transparent)]
+    StateDb(#[from] StateDbError),
+    /// A group's state or log does not decode, or contradicts itself.
+    #[error("{group}: {source}")]
+    State {
+        /// Which group.
+        group: GroupId,
+        /// What is wrong.
+        source: Fatal,
+    },
+    /// The index asked for is not between the state on disk and the end of the log.
+    #[error("{group}: index {to} cannot be reached, only {from} to {last}")]
+    OutOfReach {
+        /// Which group.
+        group: GroupId,
+        /// What was asked for.
+        to: u64,
+        /// Where the state on disk stands.
+        from: u64,
+        /// The end of the log.
+        last: u64,
+    },
+}
+
+/// What a node holds.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// The node.
+    pub node: NodeId,
+    /// Its groups.
+    pub groups: Vec<GroupReport>,
+}
+
+/// What a group holds at one index.
+#[derive(Debug, Serialize)]
+pub struct GroupReport {
+    /// Its name.
+    pub group: String,
+    /// The term of its vote.
+    pub term: u64,
+    /// The last entry purged from the log.
+    pub purged: Option<u64>,
+    /// The recorded commit mark; the cluster may have committed more.
+    pub committed: Option<u64>,
+    /// The last entry of the log.
+    pub last: Option<u64>,
+    /// Where the state on disk stood before the log was replayed over it.
+    pub stored: Option<u64>,
+    /// The index at which everything below is true.
+    pub at: Option<u64>,
+    /// Entries of the log behind that index.
+    pub tail: u64,
+    /// The state hash, in hex.
+    pub state_hash: String,
+    /// Its mailboxes, by name.
+    pub mailboxes: BTreeMap<String, MailboxReport>,
+    /// Its streams to other shards: numbers assigned and acknowledged.
+    pub outbound: BTreeMap<u16, (u64, u64)>,
+    /// Its streams from other shards: the last number applied.
+    pub inbound: BTreeMap<u16, u64>,
+}
+
+/// What a mailbox holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MailboxReport {
+    /// The life of its log.
+    pub epoch: Epoch,
+    /// The last seq removed.
+    pub floor: Seq,
+    /// The last seq assigned.
+    pub head: Seq,
+    /// Deleted by its owner.
+    pub deleted: bool,
+    /// XXH3-128 over its entries as they are stored, in hex.
+    pub content_hash: String,
+    /// What is wrong with it; empty if its entries are exactly `floor+1 ..= head`.
+    pub problems: Vec<String>,
+}
+
+impl Report {
+    /// Everything that is wrong, one line each.
+    pub fn problems(&self) -> impl Iterator<Item = String> {
+        self.groups.iter().flat_map(|group| {
+            group.mailboxes.iter().flat_map(move |(name, mailbox)| {
+                let line = move |problem| format!("{} {name}: {problem}", group.group);
+                mailbox.problems.iter().map(line)
+            })
+        })
+    }
+}
+
+/// A node's directory, opened for reading.
+pub struct Inspector {
+    identity: Identity,
+    log: LogDbReads,
+    state: StateDb,
+}
+
+impl Inspector {
+    /// Opens the directory of a node that is down.
+    pub fn open(data_dir: &Path) -> Result<Self, InspectError> {
+        Ok(Inspector {
+            identity: Identity::read(data_dir)?,
+            log: LogDb::open_read_only(&log_dir(data_dir))?,
+            state: StateDb::open_read_only(&state_dir(data_dir))?,
+        })
+    }
+
+    /// All groups, each at `to` or, without it, at its recorded commit mark.
+    pub fn report(&self, to: Option<u64>) -> Result<Report, InspectError> {
+        let groups = survey(&self.log)?;
+        let groups = groups.iter().map(|log| {
+            self.replayed(log, to, |position, view| report(log, position, view))?
+                .map_err(|source| InspectError::State { group: log.group, source })
+        });
+        Ok(Report { node: self.identity.node, groups: groups.collect::<Result<_, _>>()? })
+    }
+
+    /// The entries of a mailbox, wherever it is, as [`Self::report`] finds them.
+    pub fn entries(
+        &self,
+        mailbox: &Recipient,
+        to: Option<u64>,
+    ) -> Result<Vec<(Seq, Entry)>, InspectError> {
+        let group = GroupId::shard(self.identity.shards.shard_of(&mailbox.id()));
+        let Some(log) = survey(&self.log)?.into_iter().find(|log| log.group == group) else {
+            return Ok(Vec::new());
+        };
+        self.replayed(&log, to, |_, view| entries(view, mailbox))?
+            .map_err(|source| InspectError::State { group, source })
+    }
+
+    /// Lets `look` see the group's state with its log replayed over it.
+    fn replayed<T>(
+        &self,
+        log: &GroupSummary,
+        to: Option<u64>,
+        look: impl FnOnce(Position, &dyn Read) -> T,
+    ) -> Result<T, InspectError> {
+        let group = log.group;
+        let fatal = |source| InspectError::State { group, source };
+        self.state.read(group, |applied, view| {
+            let applied = Applied::decode(applied.as_deref()).map_err(|e| fatal(e.into()))?;
+            let position = Position::find(log, applied.last.map(|id| id.index), to)?;
+            let mut transaction = Transaction::new(view);
+            let mut failed = None;
+            visit_entries(&self.log, group, |entry| {
+                let next = position.covers(entry.log_id.index) && failed.is_none();
+                if let (true, EntryPayload::Normal(payload)) = (next, entry.payload) {
+                    failed = transaction.apply(&payload.0).err();
+                }
+            })?;
+            match failed {
+                Some(source) => Err(fatal(source)),
+                None => {
+                    let writes = transaction.finish();
+                    Ok(look(position, &Layered { base: view, writes: &writes }))
+                }
+            }
+        })?
+    }
+}
+
+/// From where to where the log is replayed.
+#[derive(Clone, Copy)]
+struct Position {
+    stored: Option<u64>,
+    at: Option<u64>,
+}
+
+impl Position {
+    fn find(
+        log: &GroupSummary,
+        stored: Option<u64>,
+        to: Option<u64>,
+    ) -> Result<Self, InspectError> {
+        let recorded = log.committed.map(|id| id.index).max(stored);
+        let at = to.or(recorded);
+        let last = log.last.map(|id| id.index).max(stored);
+        if at < stored || at > last {
+            return Err(InspectError::OutOfReach {
+                group: log.group,
+                to: at.unwrap_or_default(),
+                from: stored.unwrap_or_default(),
+                last: last.unwrap_or_default(),
+            });
+        }
+        Ok(Position { stored, at })
+    }
+
+    fn covers(self, index: u64) -> bool {
+        Some(index) > self.stored && Some(index) <= self.at
+    }
+}
+
+fn report(log: &GroupSummary, position: Position, view: &dyn Read) -> Result<GroupReport, Fatal> {
+    let last = log.last.map(|id| id.index);
+    let chain = view.get(&ChainKey {}.encode())?;
+    let chain = chain.map(|bytes| Chain::decode(&bytes)).transpose()?.unwrap_or_default();
+    let outbound = all::<OutboundKey>(view)?.into_iter();
+    let outbound = outbound
+        .map(|(key, Outbound { head, trim, .. })| (key.shard.get(), (head.get(), trim.get())));
+    let inbound = all::<InboundKey>(view)?.into_iter();
+    let inbound = inbound.map(|(key, Inbound { in_seq })| (key.shard.get(), in_seq.get()));
+    Ok(GroupReport {
+        group: log.group.to_string(),
+        term: log.vote.map_or(0, |vote| vote.leader_id.term),
+        purged: log.purged.map(|id| id.index),
+        committed: log.committed.map(|id| id.index),
+        last,
+        stored: position.stored,
+        at: position.at,
+        tail: last.map_or(0, |last| last.saturating_sub(position.at.unwrap_or_default())),
+        state_hash: format!("{:032x}", chain.hash),
+        mailboxes: mailboxes(view)?,
+        outbound: outbound.collect(),
+        inbound: inbound.collect(),
+    })
+}
+
+/// Every key of a kind, with its value.
+fn all<K: Key>(view: &dyn Read) -> Result<Vec<(K, K::Value)>, Fatal> {
+    let (from, to) = K::KIND.range();
+    let mut found = Vec::new();
+    view.scan(&from, &to, &mut |key, value| {
+        found.push(K::decode(key).and_then(|key| Ok((key, K::Value::decode(value)?))));
+        ControlFlow::Continue(())
+    })?;
+    Ok(found.into_iter().collect::<Result<_, _>>()?)
+}
+
+/// All mailboxes, with every entry read and checked.
+fn mailboxes(view: &dyn Read) -> Result<BTreeMap<String, MailboxReport>, Fatal> {
+    let mut checks = BTreeMap::new();
+    for (MailboxKey { mailbox }, value) in all::<MailboxKey>(view)? {
+        checks.insert(
+            mailbox,
+            Check { last: value.floor, value, hash: Xxh3::new(), problems: vec![] },
+        );
+    }
+    let (from, to) = Kind::Entry.range();
+    let mut strangers = BTreeMap::new();
+    let mut failed = None;
+    view.scan(&from, &to, &mut |key, value| {
+        match EntryKey::decode(key).and_then(|key| Entry::decode(value).map(|_| key)) {
+            Ok(EntryKey { mailbox, seq }) => match checks.get_mut(&mailbox) {
+                Some(check) => check.entry(seq, value),
+                None => *strangers.entry(mailbox).or_insert(0) += 1,
+            },
+            Err(error) => failed = Some(error),
+        }
+        if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    if let Some((mailbox, count)) = strangers.first_key_value() {
+        return Err(Fatal::Corrupt(format!("{mailbox} has {count} entries and no mailbox")));
+    }
+    Ok(checks.into_iter().map(|(id, check)| (id.to_string(), check.finish())).collect())
+}
+
+/// Follows a mailbox's entries in order.
+struct Check {
+    value: Mailbox,
+    last: Seq,
+    hash: Xxh3,
+    problems: Vec<String>,
+}
+
+impl Check {
+    fn entry(&mut self, seq: Seq, value: &[u8]) {
+        let Mailbox { floor, swept, .. } = self.value;
+        if seq <= floor {
+            if seq <= swept {
+                self.problems.push(format!("entry {seq} is there and was removed"));
+            }
+            return;
+        }
+        if self.last.next() != Some(seq) {
+            self.problems.push(format!("entry {seq} follows entry {}", self.last));
+        }
+        self.last = seq;
+        self.hash.update(&(value.len() as u64).to_le_bytes());
+        self.hash.update(value);
+    }
+
+    fn finish(mut self) -> MailboxReport {
+        let Mailbox { epoch, floor, head, deleted, .. } = self.value;
+        if self.last != head {
+            self.problems.push(format!("its head is {head} and its last entry {}", self.last));
+        }
+        let content_hash = format!("{:032x}", self.hash.digest128());
+        MailboxReport { epoch, floor, head, deleted, content_hash, problems: self.problems }
+    }
+}
+
+fn entries(view: &dyn Read, mailbox: &Recipient) -> Result<Vec<(Seq, Entry)>, Fatal> {
+    let key = |seq| EntryKey { mailbox: mailbox.clone(), seq }.encode();
+    let to = tidemark_store_core::key::after(key(Seq::MAX));
+    let mut found = Vec::new();
+    view.scan(&key(Seq::NONE), &to, &mut |key, value| {
+        let entry = EntryKey::decode(key).and_then(|key| Ok((key.seq, Entry::decode(value)?)));
+        found.push(entry);
+        ControlFlow::Continue(())
+    })?;
+    Ok(found.into_iter().collect::<Result<_, _>>()?)
+}
