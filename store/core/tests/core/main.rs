@@ -1,7 +1,6 @@
 //! Tests of the state machine from outside: golden scripts, and a model in every order of faults.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
-#![expect(clippy::too_many_lines, reason = "tables of samples and of script commands")]
 
 mod cluster;
 mod formats;
