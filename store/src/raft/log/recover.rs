@@ -7,7 +7,11 @@
 //! Checked: every value decodes; entries stand without a gap right behind the purge mark; terms
 //! never fall; no entry is of a term that the vote does not know (an entry is only ever accepted
 //! after its term was saved in the vote, so a vote that lags was lost); the commit mark lies
-//! within the log.
+//! within the log (it is queued behind the entries it covers, and a snapshot's install moves the
+//! purge mark, not the commit mark; so no crash leaves it ahead).
+//!
+//! A log that lags behind the state machine is no damage: entries are applied once a quorum of
+//! others has them, before they are on this disk. openraft then purges up to what is applied.
 
 use std::io;
 

@@ -3,6 +3,8 @@
 mod crash;
 mod damage;
 mod disk;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod group_commit;
 mod reads;
 mod suite;
