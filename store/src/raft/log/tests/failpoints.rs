@@ -8,10 +8,7 @@ use crate::raft::log::Failure;
 #[test]
 #[ignore = "failpoints are global: run it alone"]
 fn a_failpoint_around_the_commit_fails_the_log() {
-    for (point, commits) in [
-        ("store_log_before_commit", 0),
-        ("store_log_after_commit", 1),
-    ] {
+    for (point, commits) in [("store_log_before_commit", 0), ("store_log_after_commit", 1)] {
         let scenario = fail::FailScenario::setup();
         let disk = Disk::default();
         let (store, mut writer) = open(&disk, LogOptions::default());
