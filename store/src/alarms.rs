@@ -16,7 +16,7 @@ impl Effects for Alarms {
             match effect {
                 Effect::Alarm(alarm) => raise(group, &alarm),
                 // Nobody watches a mailbox or ships records on this node yet.
-                Effect::Appended { .. } | Effect::Outgoing { .. } => {}
+                Effect::Appended { .. } | Effect::Outgoing { .. } | Effect::MapChanged => {}
             }
         }
     }

@@ -13,7 +13,7 @@ use tidemark_types::{
 };
 
 use crate::codec::{self, DecodeError};
-use crate::value::{OutSeq, Payload, Settings};
+use crate::value::{ClusterMap, OutSeq, Payload, Settings};
 
 /// One log entry: commands that are applied one after the other, each with a reply of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,6 +164,11 @@ pub enum Command {
         /// Cluster time measured from a majority.
         now: UnixMs,
     },
+    /// The control group's first command: fixes the cluster and its map.
+    CreateCluster {
+        /// The whole map.
+        map: ClusterMap,
+    },
 }
 
 /// Where a device starts that has no cursor (R12).
@@ -249,7 +254,8 @@ impl Command {
             | Command::Configure { .. }
             | Command::RelayIn { .. }
             | Command::TrimOutbox { .. }
-            | Command::Expire { .. } => None,
+            | Command::Expire { .. }
+            | Command::CreateCluster { .. } => None,
         }
     }
 
@@ -262,7 +268,8 @@ impl Command {
             | Command::RelayIn { .. }
             | Command::TrimOutbox { .. }
             | Command::TrimMailbox { .. }
-            | Command::Expire { .. } => true,
+            | Command::Expire { .. }
+            | Command::CreateCluster { .. } => true,
             Command::RegisterDevice { .. }
             | Command::ForgetDevice { .. }
             | Command::Open { .. }

@@ -13,8 +13,8 @@ use tidemark_types::{
 
 use crate::codec::DecodeError;
 use crate::value::{
-    Allocated, Block, Chain, Counter, Device, Entry, Idle, Inbound, Mailbox, OutRecord, OutSeq,
-    Outbound, Sent, Session, Shard, Value,
+    Allocated, Block, Chain, ClusterMap, Counter, Device, Entry, Idle, Inbound, Mailbox, OutRecord,
+    OutSeq, Outbound, Sent, Session, Shard, Value,
 };
 
 /// What a key's first byte says its value is.
@@ -51,6 +51,8 @@ pub enum Kind {
     Counter = 0x40,
     /// `41 id:16 counter` → [`Allocated`].
     Allocated = 0x41,
+    /// `50` → [`ClusterMap`], in the control group only.
+    ClusterMap = 0x50,
 }
 
 impl Kind {
@@ -142,6 +144,8 @@ keys! {
     CounterKey { counter: CounterId } => Counter;
     /// An allocation with an id; a scan reads them in the order of the ids' creation times.
     AllocatedKey { id: ClientMsgId, counter: CounterId } => Allocated;
+    /// The cluster's map; there is one, in the control group.
+    ClusterMapKey {} => ClusterMap;
 }
 
 /// A field of a key.
@@ -304,6 +308,7 @@ mod tests {
         let shard = ShardId::new(7);
         assert_eq!(hex(&ShardKey {}), "02");
         assert_eq!(hex(&ChainKey {}), "03");
+        assert_eq!(hex(&ClusterMapKey {}), "50");
         assert_eq!(hex(&MailboxKey { mailbox: mailbox.clone() }), "1001626f620000");
         assert_eq!(hex(&MailboxKey { mailbox: group }), "1002626f620000");
         assert_eq!(hex(&EntryKey { mailbox, seq: Seq::new(258) }), "1101626f62000000000102");

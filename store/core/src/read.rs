@@ -1,4 +1,4 @@
-//! Reading a mailbox: its head, and pages of its entries (R13).
+//! Reading a mailbox: its head, and pages of its entries (R13); and the cluster's map.
 //!
 //! Floor, head and entries of one answer come from one snapshot of the state.
 
@@ -6,9 +6,9 @@ use std::ops::ControlFlow;
 
 use tidemark_types::{Epoch, Recipient, Seq, SeqRange};
 
-use crate::key::{EntryKey, Key, MailboxKey, after};
+use crate::key::{ClusterMapKey, EntryKey, Key, MailboxKey, after};
 use crate::storage::{Fatal, Read};
-use crate::value::{Entry, Mailbox, Value};
+use crate::value::{ClusterMap, Entry, Mailbox, Value};
 
 /// How much a page may hold; it holds one entry at least, however large.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +57,12 @@ pub fn mailbox(state: &dyn Read, mailbox: &Recipient) -> Result<Mailbox, Fatal> 
         Some(bytes) => Ok(Mailbox::decode(&bytes)?),
         None => Ok(Mailbox::default()),
     }
+}
+
+/// The cluster's map, in the control group's state; none before the cluster was created.
+pub fn cluster_map(state: &dyn Read) -> Result<Option<ClusterMap>, Fatal> {
+    let bytes = state.get(&ClusterMapKey {}.encode())?;
+    Ok(bytes.map(|bytes| ClusterMap::decode(&bytes)).transpose()?)
 }
 
 /// The entries after `seq_cli`, as many as `limits` allow.

@@ -200,6 +200,8 @@ pub enum Effect {
         /// That shard.
         shard: ShardId,
     },
+    /// The cluster's map has changed.
+    MapChanged,
     /// Something that a person must see; it also stands in the log and in a metric.
     Alarm(Alarm),
 }

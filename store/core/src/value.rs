@@ -4,14 +4,15 @@
 //! fields change, its version rises and its decoder learns to read the older one; golden bytes in
 //! `tests/testdata/formats.txt` make such a change visible.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tidemark_types::{
-    ClientMsgId, ClusterId, ContentHash, DeviceId, Epoch, ErrorCode, OpenId, Recipient, Seq,
-    SessionId, ShardCount, ShardId, UnixMs, UserId,
+    ClientMsgId, ClusterId, ContentHash, DeviceId, Epoch, ErrorCode, NodeId, OpenId, Recipient,
+    Seq, SessionId, ShardCount, ShardId, UnixMs, UserId,
 };
 
 use crate::codec::{self, DecodeError};
@@ -58,6 +59,7 @@ values! {
     Sent = 1;
     Counter = 1;
     Allocated = 1;
+    ClusterMap = 1;
 }
 
 /// The shard's own facts.
@@ -428,4 +430,82 @@ pub struct Allocated {
     pub first: u64,
     /// How many.
     pub count: u32,
+}
+
+/// The cluster's map: where everything should be. Each group's own Raft membership is the truth;
+/// the map is what it was made from, and where a client looks first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterMap {
+    /// Rises with every change.
+    pub version: u64,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The version of the hash from ids to shards.
+    pub hash_version: u8,
+    /// Windows and maxima of every shard.
+    pub settings: Settings,
+    /// The store nodes.
+    pub nodes: BTreeMap<NodeId, NodeAddress>,
+    /// The control group's replicas: on which node each is.
+    pub control: BTreeMap<u64, NodeId>,
+    /// Every shard's replicas, by shard number from 0.
+    pub shards: Vec<Placement>,
+    /// The lowest replica id that was never given out; ids are never reused.
+    pub next_replica: u64,
+}
+
+/// Where a node is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeAddress {
+    /// By gateways, clients and other nodes, as `host:port`.
+    pub grpc: String,
+}
+
+/// Where a shard's replicas are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// On which node each replica is.
+    pub replicas: BTreeMap<u64, NodeId>,
+    /// The node that should lead it when all is well, so that leaders spread evenly.
+    pub preferred: NodeId,
+}
+
+impl ClusterMap {
+    /// A new cluster's map: every group has a replica on every node, leaders are spread evenly.
+    pub fn new(
+        cluster: ClusterId,
+        shards: ShardCount,
+        nodes: BTreeMap<NodeId, NodeAddress>,
+        settings: Settings,
+    ) -> Self {
+        let ids: Vec<NodeId> = nodes.keys().copied().collect();
+        let mut next_replica = 1;
+        let mut replicas = || {
+            let first = next_replica;
+            next_replica += ids.len() as u64;
+            (first..).zip(ids.iter().copied()).collect::<BTreeMap<u64, NodeId>>()
+        };
+        let control = replicas();
+        let shards = shards.shards().map(|shard| Placement {
+            replicas: replicas(),
+            preferred: ids[usize::from(shard.get()) % ids.len()],
+        });
+        let shards = shards.collect();
+        let hash_version = tidemark_types::routing::HASH_VERSION;
+        ClusterMap {
+            version: 1,
+            cluster,
+            hash_version,
+            settings,
+            nodes,
+            control,
+            shards,
+            next_replica,
+        }
+    }
+
+    /// How many shards there are; `None` if there can be no such number.
+    pub fn shard_count(&self) -> Option<ShardCount> {
+        ShardCount::new(u16::try_from(self.shards.len()).ok()?).ok()
+    }
 }

@@ -13,8 +13,10 @@
 //! | `device` | register, forget, confirm |
 //! | `mailbox` | append, trim, delete, adopt, block, silence |
 //! | `counter` | allocate |
+//! | `cluster` | create cluster, in the control group |
 
 mod backend;
+mod cluster;
 mod counter;
 mod deliver;
 mod device;
@@ -40,6 +42,12 @@ pub(crate) fn command(
         let identity = (*cluster, *number, *shards, *hash_version);
         return shard::init(step, shard, identity, settings);
     }
+    if let Command::CreateCluster { map } = command {
+        return match shard {
+            None => cluster::create(step, map),
+            Some(_) => Err(Reject::Invalid("this is a shard".to_owned()).into()),
+        };
+    }
     let Some(shard) = shard else {
         return Err(Reject::Invalid("the shard is not initialised".to_owned()).into());
     };
@@ -47,7 +55,7 @@ pub(crate) fn command(
         check_lives_here(step, shard, id)?;
     }
     match command {
-        Command::Init { .. } => unreachable!("answered above"),
+        Command::Init { .. } | Command::CreateCluster { .. } => unreachable!("answered above"),
         Command::Configure { settings } => shard::configure(shard, settings),
         Command::Expire { now } => shard::expire(step, shard, *now),
         Command::RegisterDevice { user, device, start } => {

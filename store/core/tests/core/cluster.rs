@@ -21,7 +21,8 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn new(shards: u16, settings: Settings) -> Cluster {
         let count = ShardCount::new(shards).unwrap();
-        let states = vec![MemoryState::default(); usize::from(shards)];
+        // One more than there are shards: the control group's.
+        let states = vec![MemoryState::default(); usize::from(shards) + 1];
         let mut cluster = Cluster { count, shards: states, time: 1_000 };
         for shard in count.shards() {
             let init = Command::Init {

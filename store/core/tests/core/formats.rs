@@ -86,6 +86,13 @@ fn payloads() -> [Payload; 2] {
     ]
 }
 
+fn map() -> ClusterMap {
+    let cluster = ClusterId::from_bytes([9; 16]).unwrap();
+    let node = |number| (NodeId::new(number), NodeAddress { grpc: "host:1".to_owned() });
+    let shards = ShardCount::new(2).unwrap();
+    ClusterMap::new(cluster, shards, [node(1), node(2)].into(), settings())
+}
+
 fn values(lines: &mut String) {
     let time = UnixMs::new(1_000);
     let content = ContentHash::new(0x0123_4567_89ab_cdef);
@@ -155,6 +162,7 @@ fn values(lines: &mut String) {
     value(lines, &Sent { ack: accepted });
     value(lines, &Counter { last: 300 });
     value(lines, &Allocated { first: 300, count: 2 });
+    value(lines, &map());
 }
 
 fn commands() -> Vec<Command> {
@@ -214,6 +222,7 @@ fn commands() -> Vec<Command> {
         Command::Silence { user, silent: true },
         Command::Allocate { counter, count: 300, id: Some(id()) },
         Command::Expire { now: UnixMs::new(300) },
+        Command::CreateCluster { map: map() },
     ]
 }
 

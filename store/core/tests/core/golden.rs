@@ -16,11 +16,11 @@ use tidemark_store_core::command::{BackendSend, Command, Draft, Judged, Send, St
 use tidemark_store_core::read::{PageAnswer, PageLimits, mailbox, page};
 use tidemark_store_core::reply::{Applied, Effect, Reply};
 use tidemark_store_core::value::{
-    Content, Entry, Message, Origin, OutSeq, Payload, Settings, Value,
+    ClusterMap, Content, Entry, Message, NodeAddress, Origin, OutSeq, Payload, Settings, Value,
 };
 use tidemark_types::{
-    ClientMsgId, ContentHash, DeviceId, Epoch, ErrorCode, GroupId, Id, OpenId, Recipient, Seq,
-    SessionId, ShardId, UnixMs, UserId,
+    ClientMsgId, ClusterId, ContentHash, DeviceId, Epoch, ErrorCode, GroupId, Id, NodeId, OpenId,
+    Recipient, Seq, SessionId, ShardCount, ShardId, UnixMs, UserId,
 };
 
 use crate::cluster::Cluster;
@@ -62,6 +62,19 @@ impl Runner for Script {
             "time" => {
                 self.cluster.time = args.next()?;
                 String::new()
+            }
+            "control" => {
+                let map =
+                    tidemark_store_core::read::cluster_map(self.cluster.state(ShardId::new(2)))?;
+                let map = map.ok_or("there is no map")?;
+                let mut output = format!(
+                    "version={} control={:?} next_replica={}\n",
+                    map.version, map.control, map.next_replica
+                );
+                for placement in map.shards {
+                    writeln!(output, "{:?} preferred={}", placement.replicas, placement.preferred)?;
+                }
+                output
             }
             "where" => self.whereabouts(&args.next::<UserId>()?),
             "begin" => {
@@ -288,6 +301,18 @@ fn parse(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
             let id = args.0.take_key("id").map(message_id).transpose()?;
             Command::Allocate { counter: args.next()?, count: args.parse("count", 1)?, id }
         }
+        "create" => {
+            let node = |number: &str| {
+                Ok((NodeId::new(number.parse()?), NodeAddress { grpc: format!("host-{number}:1") }))
+            };
+            let nodes: String = args.parse("nodes", "1,2,3".to_owned())?;
+            let nodes = nodes.split(',').map(node).collect::<Result<_, Failure>>()?;
+            let cluster = ClusterId::from_bytes([args.parse("cluster", 7)?; 16])?;
+            let shards = ShardCount::new(args.parse("shards", 4)?)?;
+            Command::CreateCluster {
+                map: ClusterMap::new(cluster, shards, nodes, Settings::default()),
+            }
+        }
         "expire" => Command::Expire { now: UnixMs::new(args.next()?) },
         other => return Err(format!("unknown command {other}").into()),
     })
@@ -365,6 +390,7 @@ fn show(applied: &Applied) -> String {
                 format!("  {mailbox} {seq}: {}\n", show_entry(&entry))
             }
             Effect::Outgoing { shard } => format!("  a record for shard {shard}\n"),
+            Effect::MapChanged => "  the map changed\n".to_owned(),
             Effect::Alarm(alarm) => format!("  ALARM {alarm:?}\n"),
         };
     }
