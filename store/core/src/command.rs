@@ -235,6 +235,18 @@ pub struct Draft {
 }
 
 impl Command {
+    const VERSION: u8 = 1;
+
+    /// Its bytes, as a client sends it to a leader.
+    pub fn encode(&self) -> Bytes {
+        codec::encode(Self::VERSION, self).into()
+    }
+
+    /// The command with these bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode("Command", Self::VERSION, bytes)
+    }
+
     /// The id whose shard the command belongs to, unless it is about the shard itself (R8).
     pub fn routed_by(&self) -> Option<Id> {
         match self {

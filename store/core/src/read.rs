@@ -4,14 +4,16 @@
 
 use std::ops::ControlFlow;
 
-use tidemark_types::{Epoch, Recipient, Seq, SeqRange};
+use serde::{Deserialize, Serialize};
+use tidemark_types::{Epoch, Id, Recipient, Seq, SeqRange};
 
+use crate::codec::{self, DecodeError};
 use crate::key::{ClusterMapKey, EntryKey, Key, MailboxKey, after};
 use crate::storage::{Fatal, Read};
 use crate::value::{ClusterMap, Entry, Mailbox, Value};
 
 /// How much a page may hold; it holds one entry at least, however large.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageLimits {
     /// Entries.
     pub entries: usize,
@@ -20,7 +22,7 @@ pub struct PageLimits {
 }
 
 /// Entries of a mailbox, as a device at `seq_cli` asked for them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
     /// The mailbox's epoch.
     pub epoch: Epoch,
@@ -35,7 +37,7 @@ pub struct Page {
 }
 
 /// What a device that asks for a page gets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PageAnswer {
     /// The page.
     Page(Page),
@@ -48,6 +50,81 @@ pub enum PageAnswer {
         /// Its head.
         head: Seq,
     },
+}
+
+/// What can be asked of a shard's state, as it travels to the leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Query {
+    /// A mailbox without its entries.
+    Mailbox {
+        /// Which one.
+        mailbox: Recipient,
+    },
+    /// Entries after `seq_cli`.
+    Page {
+        /// Whose.
+        mailbox: Recipient,
+        /// The epoch in which `seq_cli` counts.
+        epoch: Epoch,
+        /// The last entry the device has.
+        seq_cli: Seq,
+        /// How much it takes.
+        limits: PageLimits,
+    },
+}
+
+/// The answer to a [`Query`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// To [`Query::Mailbox`].
+    Mailbox(Mailbox),
+    /// To [`Query::Page`].
+    Page(PageAnswer),
+}
+
+impl Query {
+    const VERSION: u8 = 1;
+
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(Self::VERSION, self)
+    }
+
+    /// The query with these bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode("Query", Self::VERSION, bytes)
+    }
+
+    /// The id whose shard can answer it.
+    pub fn routed_by(&self) -> Id {
+        match self {
+            Query::Mailbox { mailbox } | Query::Page { mailbox, .. } => mailbox.id(),
+        }
+    }
+
+    /// Answers it from one view of the state.
+    pub fn answer(&self, state: &dyn Read) -> Result<Answer, Fatal> {
+        match self {
+            Query::Mailbox { mailbox: id } => mailbox(state, id).map(Answer::Mailbox),
+            Query::Page { mailbox, epoch, seq_cli, limits } => {
+                page(state, mailbox, *epoch, *seq_cli, *limits).map(Answer::Page)
+            }
+        }
+    }
+}
+
+impl Answer {
+    const VERSION: u8 = 1;
+
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        codec::encode(Self::VERSION, self)
+    }
+
+    /// The answer with these bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode("Answer", Self::VERSION, bytes)
+    }
 }
 
 /// A mailbox without its entries; one that nobody used yet is empty.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidemark_types::{Epoch, ErrorCode, Id, Recipient, Seq, SessionId, ShardId, UserId};
 
+use crate::codec::{self, DecodeError};
 use crate::value::{OutSeq, Verdict};
 
 /// The outcome of one command.
@@ -62,6 +63,20 @@ pub enum Reply {
     },
     /// It was refused and had no effect.
     Rejected(Reject),
+}
+
+impl Reply {
+    const VERSION: u8 = 1;
+
+    /// Its bytes, as a leader sends it to a client.
+    pub fn encode(&self) -> Bytes {
+        codec::encode(Self::VERSION, self).into()
+    }
+
+    /// The reply with these bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode("Reply", Self::VERSION, bytes)
+    }
 }
 
 /// Where a device and its mailbox stand.

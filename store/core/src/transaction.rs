@@ -15,7 +15,6 @@ use tidemark_types::UnixMs;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::apply;
-use crate::codec;
 use crate::command::{Batch, Command};
 use crate::key::{ChainKey, Key, ShardKey};
 use crate::reply::{Applied, Effect, Reject, Reply};
@@ -186,7 +185,7 @@ impl StateHash {
     }
 
     fn add(&mut self, reply: &Reply, writes: &Writes) {
-        self.framed(&codec::encode(0, reply));
+        self.framed(&reply.encode());
         self.writes(writes);
     }
 
