@@ -19,6 +19,7 @@ use crate::raft::group::{Group, Lost, NotSubmitted};
 use crate::raft::types::Replica;
 use crate::storage::{GroupId, StateDb, StateDbError};
 
+pub use proposer::Pending;
 use proposer::Proposer;
 
 /// After this long a full queue has most likely moved on.
@@ -109,6 +110,11 @@ impl Shard {
 
     /// Proposes a command, and waits for its reply.
     pub async fn propose(&self, command: Command) -> Result<Reply, Error> {
+        self.enqueue(command).await?.reply().await
+    }
+
+    /// Queues a command; what one caller queues is proposed in that order.
+    pub async fn enqueue(&self, command: Command) -> Result<Pending, Error> {
         let id = match &command {
             Command::BackendSend(send) => Some(send.draft.client_msg_id),
             Command::Allocate { id, .. } => *id,
@@ -117,7 +123,7 @@ impl Shard {
         if id.is_some_and(|id| self.is_in_future(id)) {
             return Err(Error::IdInFuture);
         }
-        self.proposer.propose(command).await
+        self.proposer.enqueue(command).await
     }
 
     /// Reads the state as the leader, not staler than when this was called (R16).

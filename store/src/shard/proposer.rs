@@ -63,9 +63,10 @@ impl Proposer {
         }
     }
 
-    /// Queues a command, and waits for its reply. A client's command is refused when there is no
-    /// room; the cluster's own waits, in a share of its own (R7).
-    pub(super) async fn propose(&self, command: Command) -> Result<Reply, Error> {
+    /// Queues a command; commands are proposed in the order in which this returns. A client's
+    /// command is refused when there is no room; the cluster's own waits, in a share of its own
+    /// (R7).
+    pub(super) async fn enqueue(&self, command: Command) -> Result<Pending, Error> {
         let overloaded = || Error::Overloaded { retry_after: RETRY_AFTER };
         let stopped = || Error::Stopped("it takes no more commands".to_owned());
         let room = if command.is_internal() {
@@ -79,8 +80,18 @@ impl Proposer {
         let (answer, reply) = oneshot::channel();
         let waiting = Waiting { answer, _room: room };
         self.queue.send(Proposal { command, waiting }).await.map_err(|_| stopped())?;
+        Ok(Pending(reply))
+    }
+}
+
+/// A queued command's reply to come.
+pub struct Pending(oneshot::Receiver<Result<Reply, Error>>);
+
+impl Pending {
+    /// Waits for it.
+    pub async fn reply(self) -> Result<Reply, Error> {
         // Without an answer the task is gone, perhaps in the middle of submitting.
-        reply.await.unwrap_or_else(|_| Err(Lost("the proposer stopped".to_owned()).into()))
+        self.0.await.unwrap_or_else(|_| Err(Lost("the proposer stopped".to_owned()).into()))
     }
 }
 
