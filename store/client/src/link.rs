@@ -1,0 +1,161 @@
+//! One stream to one node: requests of all callers go out together, answers come in any order.
+//!
+//! A link is opened when it is first needed and again after it broke. When it breaks, everything
+//! that was sent and not answered is *lost*: it may have been taken.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tidemark_proto::store::v1::store_client::StoreClient;
+use tidemark_proto::store::v1::{Request, Requests, Responses, request, response};
+use tidemark_types::{ClusterId, ErrorCode};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::error::Attempt;
+
+/// Requests that wait to be written; callers wait when it is full.
+const OUTGOING: usize = 1_024;
+
+/// Requests in one message.
+const MESSAGE_REQUESTS: usize = 256;
+
+/// A node that does not answer the connection attempt in this time is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A connection over which nothing comes back is dead after interval plus timeout.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Answers' bytes under way, on the whole connection.
+const WINDOW_BYTES: u32 = 8 << 20;
+
+/// Larger than any message a node sends: a page and its neighbours.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// What a node answered.
+pub(crate) type Answered = response::What;
+
+type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Answered>>>>>;
+
+/// A stream to one node, while it lasts.
+pub(crate) struct Link {
+    outgoing: mpsc::Sender<Request>,
+    /// Who waits for which answer; `None` once the stream is broken.
+    waiting: Waiting,
+    next_id: Mutex<u64>,
+}
+
+/// A channel to a node, connected when it is first used.
+pub(crate) fn channel(address: &str) -> Result<Channel, Attempt> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"));
+    let endpoint = endpoint.map_err(|error| Attempt::NotSent(format!("{address}: {error}")))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .connect_lazy())
+}
+
+/// A client over a channel, with our limits.
+pub(crate) fn store_client(channel: Channel) -> StoreClient<Channel> {
+    StoreClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+impl Link {
+    /// Opens the stream.
+    pub(crate) async fn open(address: &str, cluster: ClusterId) -> Result<Self, Attempt> {
+        let (outgoing, queued) = mpsc::channel(OUTGOING);
+        let (messages_tx, messages) = mpsc::channel(1);
+        let mut request = tonic::Request::new(ReceiverStream::new(messages));
+        tidemark_proto::headers::set_cluster(request.metadata_mut(), cluster);
+        let opened = store_client(channel(address)?).exchange(request).await;
+        let responses = opened.map_err(|status| refused(address, &status))?.into_inner();
+        let waiting = Waiting::default();
+        *waiting.lock() = Some(HashMap::new());
+        tokio::spawn(coalesce(queued, messages_tx));
+        tokio::spawn(receive(responses, waiting.clone()));
+        Ok(Link { outgoing, waiting, next_id: Mutex::new(0) })
+    }
+
+    /// Is the stream still whole?
+    pub(crate) fn is_open(&self) -> bool {
+        self.waiting.lock().is_some() && !self.outgoing.is_closed()
+    }
+
+    /// Sends a request, and waits for its answer.
+    pub(crate) async fn request(
+        &self,
+        shard: u16,
+        what: request::What,
+    ) -> Result<Answered, Attempt> {
+        let broken = || Attempt::NotSent("the stream is broken".to_owned());
+        let id = {
+            let mut next = self.next_id.lock();
+            *next += 1;
+            *next
+        };
+        let (answer, answered) = oneshot::channel();
+        self.waiting.lock().as_mut().ok_or_else(broken)?.insert(id, answer);
+        let request = Request { id, shard: u32::from(shard), what: Some(what) };
+        self.outgoing.send(request).await.map_err(|_| broken())?;
+        answered.await.map_err(|_| Attempt::Lost("the stream broke".to_owned()))
+    }
+}
+
+fn refused(address: &str, status: &tonic::Status) -> Attempt {
+    match tidemark_proto::status::code(status) {
+        Some(code) if code != ErrorCode::Unavailable => Attempt::Failed {
+            code,
+            message: status.message().to_owned(),
+            retry_after: None,
+            leader: None,
+        },
+        _ => Attempt::NotSent(format!("{address}: {}", status.message())),
+    }
+}
+
+/// Puts everything that is ready into one message.
+async fn coalesce(mut queued: mpsc::Receiver<Request>, messages: mpsc::Sender<Requests>) {
+    let mut requests = Vec::new();
+    while queued.recv_many(&mut requests, MESSAGE_REQUESTS).await > 0 {
+        let message = Requests { requests: std::mem::take(&mut requests) };
+        if messages.send(message).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Hands answers to those who wait; when the stream ends, nobody waits any longer.
+async fn receive(mut responses: tonic::Streaming<Responses>, waiting: Waiting) {
+    loop {
+        match responses.message().await {
+            Ok(Some(message)) => {
+                let mut waiting = waiting.lock();
+                let Some(waiting) = waiting.as_mut() else { return };
+                for response in message.responses {
+                    let waiter = waiting.remove(&response.id);
+                    if let (Some(waiter), Some(what)) = (waiter, response.what) {
+                        // Whoever asked may have given up.
+                        let _ = waiter.send(what);
+                    }
+                }
+            }
+            Ok(None) => break,
+            Err(status) => {
+                tracing::debug!(%status, "a stream to a store node ended");
+                break;
+            }
+        }
+    }
+    *waiting.lock() = None;
+}
