@@ -28,6 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_transport(false)
         .bytes(".tidemark.v1")
+        .skip_debug([".tidemark.v1.Hello"])
         .compile_fds(descriptors)?;
     Ok(())
 }

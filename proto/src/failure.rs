@@ -1,0 +1,199 @@
+//! A refusal or failure as a value, on its way to a frame or a gRPC status and back.
+
+use std::time::Duration;
+
+use thiserror::Error;
+use tidemark_types::{Epoch, ErrorCode, Seq, SessionId};
+
+use crate::convert::{FieldError, error_code, session_number};
+use crate::v1;
+
+/// Bytes of a failure's message: it travels in a header, and headers are bounded.
+pub const MESSAGE_BYTES_MAX: usize = 1024;
+
+/// Why a request was refused or failed, and what the caller needs to go on.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{code}: {message}")]
+pub struct Failure {
+    /// Why.
+    pub code: ErrorCode,
+    /// For a person; at most [`MESSAGE_BYTES_MAX`] bytes.
+    pub message: String,
+    /// When to try again; whole milliseconds, none for no hint.
+    pub retry_after: Option<Duration>,
+    /// Where the leader is, as host:port.
+    pub leader: Option<String>,
+    /// For a program.
+    pub detail: Option<Detail>,
+}
+
+/// What a program needs to go on after a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// With `OUT_OF_ORDER`: the n that the session takes next.
+    Expected(u64),
+    /// With `STALE`: the live session.
+    Live(Option<SessionId>),
+    /// With `SESSION_ENDED`: the last n that the session took.
+    LastN(u64),
+    /// With `RESET`: where the mailbox stands.
+    Position(Position),
+}
+
+/// Where a mailbox stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The last seq removed.
+    pub floor: Seq,
+    /// The last seq assigned.
+    pub head: Seq,
+}
+
+impl Failure {
+    /// A failure with this code, which says what the code means.
+    pub fn new(code: ErrorCode) -> Self {
+        Failure {
+            code,
+            message: code.meaning().trim().to_owned(),
+            retry_after: None,
+            leader: None,
+            detail: None,
+        }
+    }
+
+    /// With a message of its own; what is above [`MESSAGE_BYTES_MAX`] is cut off.
+    #[must_use]
+    pub fn message(mut self, message: impl Into<String>) -> Self {
+        self.message = message.into();
+        let end = self.message.floor_char_boundary(MESSAGE_BYTES_MAX);
+        self.message.truncate(end);
+        self
+    }
+
+    /// With a hint when to try again.
+    #[must_use]
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+
+    /// With a hint where the leader is.
+    #[must_use]
+    pub fn leader(mut self, address: impl Into<String>) -> Self {
+        self.leader = Some(address.into());
+        self
+    }
+
+    /// With what a program needs.
+    #[must_use]
+    pub fn detail(mut self, detail: Detail) -> Self {
+        self.detail = Some(detail);
+        self
+    }
+}
+
+impl From<FieldError> for Failure {
+    fn from(error: FieldError) -> Self {
+        Failure::new(error.code()).message(error.to_string())
+    }
+}
+
+impl From<Position> for Failure {
+    fn from(position: Position) -> Self {
+        Failure::new(ErrorCode::Reset).detail(Detail::Position(position))
+    }
+}
+
+/// A duration in whole milliseconds, rounded up so that a hint never becomes "no hint".
+pub(crate) fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
+}
+
+impl From<Failure> for v1::Failure {
+    fn from(failure: Failure) -> Self {
+        use v1::failure::Detail as Wire;
+        v1::Failure {
+            code: v1::ErrorCode::from(failure.code).into(),
+            message: failure.message,
+            retry_after_ms: failure.retry_after.map_or(0, millis),
+            leader: failure.leader.unwrap_or_default(),
+            detail: failure.detail.map(|detail| match detail {
+                Detail::Expected(n) => Wire::Expected(n),
+                Detail::Live(session) => Wire::Live(session_number(session)),
+                Detail::LastN(n) => Wire::LastN(n),
+                Detail::Position(position) => Wire::Position(position.into()),
+            }),
+        }
+    }
+}
+
+impl From<v1::Failure> for Failure {
+    fn from(failure: v1::Failure) -> Self {
+        use v1::failure::Detail as Wire;
+        let retry = Duration::from_millis(failure.retry_after_ms.into());
+        let detail = failure.detail.map(|detail| match detail {
+            Wire::Expected(n) => Detail::Expected(n),
+            Wire::Live(session) => Detail::Live(SessionId::new(session).ok()),
+            Wire::LastN(n) => Detail::LastN(n),
+            Wire::Position(position) => Detail::Position(position.into()),
+        });
+        let bare = Failure::new(error_code(failure.code)).message(failure.message);
+        Failure {
+            retry_after: Some(retry).filter(|retry| !retry.is_zero()),
+            leader: Some(failure.leader).filter(|leader| !leader.is_empty()),
+            detail,
+            ..bare
+        }
+    }
+}
+
+impl v1::SendAck {
+    /// The acknowledgement of an accepted send.
+    pub fn accepted(session: SessionId, n: u64, seq: Seq, time: tidemark_types::UnixMs) -> Self {
+        let accepted = v1::Accepted { seq: seq.get(), time_ms: time.get() };
+        v1::SendAck {
+            session: session.get(),
+            n,
+            result: Some(v1::send_ack::Result::Accepted(accepted)),
+        }
+    }
+
+    /// The answer to a send that was refused or not taken yet. It carries no message, so that a
+    /// stored verdict is the same bytes whichever gateway, of whichever version, tells it (G2).
+    pub fn failed(session: SessionId, n: u64, failure: Failure) -> Self {
+        let failure = failure.message("");
+        v1::SendAck {
+            session: session.get(),
+            n,
+            result: Some(v1::send_ack::Result::Failure(failure.into())),
+        }
+    }
+}
+
+macro_rules! position {
+    ($($type:ident)*) => {$(
+        impl From<Position> for v1::$type {
+            fn from(position: Position) -> Self {
+                v1::$type {
+                    epoch: position.epoch.get(),
+                    floor: position.floor.get(),
+                    head: position.head.get(),
+                }
+            }
+        }
+
+        impl From<v1::$type> for Position {
+            fn from(position: v1::$type) -> Self {
+                Position {
+                    epoch: Epoch::new(position.epoch),
+                    floor: Seq::new(position.floor),
+                    head: Seq::new(position.head),
+                }
+            }
+        }
+    )*};
+}
+
+position! { Position Reset HeadResponse }
