@@ -8,9 +8,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 use tidemark_types::limits::{BODY_BYTES_MAX, RECIPIENTS_MAX};
-use tidemark_types::{
-    ClientMsgId, ErrorCode, Id, IdError, IdKind, Recipient, SessionId, UserId,
-};
+use tidemark_types::{ClientMsgId, ErrorCode, Id, IdError, IdKind, Recipient, SessionId, UserId};
 
 use crate::v1;
 
@@ -313,4 +311,101 @@ codes! {
     Conflict OutOfOrder WindowFull SessionEnded SessionExpired DedupExpired IdInFuture NoDevice
     BodyTooLarge TooManyRecipients BadRecipient Blocked SeqExhausted NoMailbox NotMember GroupGone
     Reset NotEmpty
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_types::{DeviceId, GroupId, OpenId};
+
+    use super::*;
+
+    /// Both lists, each seen from the other: a code added to one only fails here or above.
+    #[test]
+    fn the_two_lists_of_error_codes_are_one() {
+        for code in ErrorCode::ALL {
+            let wire = v1::ErrorCode::from(*code);
+            assert_eq!(i32::from(wire), i32::from(code.number()), "{code}");
+            assert_eq!(wire.as_str_name(), format!("ERROR_CODE_{}", code.name()));
+            assert_eq!(error_code(wire.into()), *code);
+        }
+        let on_the_wire =
+            (1..=i32::from(u16::MAX)).filter(|number| v1::ErrorCode::try_from(*number).is_ok());
+        assert_eq!(on_the_wire.count(), ErrorCode::ALL.len());
+    }
+
+    #[test]
+    fn an_unknown_code_claims_nothing() {
+        for number in [0, 9999, -1, i32::MIN] {
+            assert_eq!(error_code(number), ErrorCode::Unknown);
+        }
+    }
+
+    #[test]
+    fn kinds_have_the_same_numbers() {
+        for kind in [IdKind::User, IdKind::Group, IdKind::Counter] {
+            assert_eq!(i32::from(v1::IdKind::from(kind)), i32::from(kind as u8));
+        }
+    }
+
+    fn id(kind: i32, name: &str) -> v1::Id {
+        v1::Id { kind, name: name.to_owned() }
+    }
+
+    #[test]
+    fn ids_come_back_as_they_went() {
+        for id in [id(1, "a"), id(2, &"é".repeat(32)), id(3, "a")] {
+            let checked = Id::try_from(&id).expect("legal");
+            assert_eq!(v1::Id::from(&checked), id);
+        }
+        let group = Recipient::Group(GroupId::new("g").expect("legal"));
+        assert_eq!(Recipient::try_from(&v1::Id::from(&group)), Ok(group));
+    }
+
+    #[test]
+    fn a_bad_id_names_its_field_and_its_code() {
+        let refused = |id: v1::Id| {
+            let error = Recipient::try_from(&id).expect_err("illegal").within("to[3]");
+            (error.code(), error.within("send").to_string())
+        };
+        let bad = ErrorCode::BadRecipient;
+        let (code, text) = refused(id(1, ""));
+        assert_eq!(code, bad);
+        assert_eq!(text, "send.to[3].name: a user id is empty: it takes 1 to 64 bytes of UTF-8");
+        let (code, text) = refused(id(0, "a"));
+        assert_eq!(code, bad);
+        assert!(text.starts_with("send.to[3].kind: id kind 0 is unknown"), "{text}");
+        let (code, text) = refused(id(3, "a"));
+        assert_eq!(code, bad);
+        assert!(text.starts_with("send.to[3].kind: is a counter"), "{text}");
+        assert_eq!(refused(id(-7, "a")).0, bad);
+        assert_eq!(refused(id(1, &"x".repeat(65))).0, bad);
+        let elsewhere = Id::try_from(&id(1, "")).expect_err("illegal");
+        assert_eq!(elsewhere.code(), ErrorCode::Invalid);
+    }
+
+    #[test]
+    fn ids_of_16_bytes_are_checked() {
+        assert!(uuid::<OpenId>("open_id", &[7; 16]).is_ok());
+        assert!(uuid::<OpenId>("open_id", &[7; 15]).is_err());
+        assert_eq!(uuid_or_none::<OpenId>("open_id", &[]), Ok(None));
+        let error = uuid::<ClientMsgId>("client_msg_id", &[7; 16]).expect_err("version 0");
+        assert_eq!(error.field(), "client_msg_id");
+        assert!(name::<DeviceId>("device", "phone").is_ok());
+    }
+
+    #[test]
+    fn origins_come_back_as_they_went() {
+        let sender: UserId = "alice".parse().expect("legal");
+        let session = SessionId::new(3).expect("legal");
+        let id = ClientMsgId::new(tidemark_types::UnixMs::new(1), [9; 10]);
+        for origin in [
+            Origin::Session { sender: sender.clone(), session, n: 8 },
+            Origin::Backend { sender, id },
+        ] {
+            assert_eq!(Origin::try_from(&v1::Origin::from(&origin)), Ok(origin));
+        }
+        let nobody = v1::Origin { sender: "alice".to_owned(), key: None };
+        let error = Origin::try_from(&nobody).expect_err("no key");
+        assert_eq!(error.to_string(), "key: is missing");
+    }
 }

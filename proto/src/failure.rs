@@ -197,3 +197,123 @@ macro_rules! position {
 }
 
 position! { Position Reset HeadResponse }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use tidemark_types::UnixMs;
+    use tonic::Status;
+
+    use super::*;
+
+    fn position() -> Position {
+        Position { epoch: Epoch::new(2), floor: Seq::new(10), head: Seq::MAX }
+    }
+
+    fn every_shape() -> Vec<Failure> {
+        let details = [
+            None,
+            Some(Detail::Expected(u64::MAX)),
+            Some(Detail::Live(None)),
+            Some(Detail::Live(SessionId::new(7).ok())),
+            Some(Detail::LastN(0)),
+            Some(Detail::Position(position())),
+        ];
+        let mut shapes = Vec::new();
+        for code in ErrorCode::ALL {
+            for detail in details {
+                let bare = Failure { detail, ..Failure::new(*code) };
+                shapes.push(bare.clone().message("zwölf % \u{1f30a}\nlines"));
+                shapes.push(bare.clone().retry_after(Duration::from_millis(250)));
+                shapes.push(bare.leader("[::1]:7401").message(""));
+            }
+        }
+        shapes
+    }
+
+    #[test]
+    fn a_failure_crosses_both_carriers_whole() {
+        for failure in every_shape() {
+            assert_eq!(Failure::from(v1::Failure::from(failure.clone())), failure);
+            // By way of the headers, as on a wire.
+            let mut headers = tonic::metadata::MetadataMap::new().into_headers();
+            Status::from(failure.clone()).add_header(&mut headers).expect("legal headers");
+            let status = Status::from_header_map(&headers).expect("a status");
+            assert_eq!(Failure::from(&status), failure);
+        }
+    }
+
+    #[test]
+    fn what_middleware_repeats_by_itself_had_no_effect() {
+        for code in ErrorCode::ALL {
+            if crate::status::grpc(*code) == tonic::Code::Unavailable {
+                assert!(code.has_no_effect(), "{code}");
+                assert!(code.is_retryable(), "{code}");
+            }
+            assert_ne!(crate::status::grpc(*code), tonic::Code::Ok, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_status_of_another_making_is_unknown() {
+        for code in (1..=16).map(tonic::Code::from_i32) {
+            let failure = Failure::from(&Status::new(code, "connection reset"));
+            assert_eq!(failure.code, ErrorCode::Unknown, "{code}");
+            assert!(failure.message.ends_with(": connection reset"));
+        }
+    }
+
+    #[test]
+    fn spoilt_trailers_are_left_out() {
+        for spoilt in ["", "1,2", "1,2,3,4", "1,2,x", "1,2,4294967296", "-1,0,0"] {
+            let mut status = Status::from(Failure::from(position()));
+            let value = spoilt.parse().expect("a header value");
+            status.metadata_mut().insert(crate::headers::POSITION, value);
+            let failure = Failure::from(&status);
+            assert_eq!((failure.code, failure.detail), (ErrorCode::Reset, None), "{spoilt:?}");
+        }
+        let odd = Failure::new(ErrorCode::NotLeader).leader("ümlaut\n:1");
+        assert_eq!(Failure::from(&Status::from(odd)).leader, None);
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        let failure = Failure::new(ErrorCode::Invalid).message("é".repeat(MESSAGE_BYTES_MAX));
+        assert_eq!(failure.message.len(), MESSAGE_BYTES_MAX);
+        let failure = Failure::new(ErrorCode::Invalid).message(format!("x{}", failure.message));
+        assert_eq!(failure.message.len(), MESSAGE_BYTES_MAX - 1);
+    }
+
+    #[test]
+    fn a_hint_is_never_rounded_to_none() {
+        assert_eq!(millis(Duration::from_nanos(1)), 1);
+        assert_eq!(millis(Duration::from_millis(7)), 7);
+        assert_eq!(millis(Duration::MAX), u32::MAX);
+    }
+
+    /// A stored verdict must be the same bytes for ever, so the bytes themselves stand here.
+    #[test]
+    fn acknowledgements_keep_their_bytes() {
+        let session = SessionId::new(3).expect("legal");
+        let accepted = v1::SendAck::accepted(session, 300, Seq::new(5), UnixMs::new(1_000));
+        assert_eq!(hex(&accepted.encode_to_vec()), "080310ac021a05080510e807");
+        let refused = Failure::new(ErrorCode::BadRecipient).message("send.to[3].name: is empty");
+        let refused = v1::SendAck::failed(session, 300, refused);
+        assert_eq!(hex(&refused.encode_to_vec()), "080310ac022202083e");
+        let early = Failure::new(ErrorCode::OutOfOrder).detail(Detail::Expected(2));
+        let early = v1::SendAck::failed(session, 300, early);
+        assert_eq!(hex(&early.encode_to_vec()), "080310ac022204082b2802");
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn a_position_is_the_same_in_each_message() {
+        assert_eq!(Position::from(v1::Reset::from(position())), position());
+        assert_eq!(Position::from(v1::HeadResponse::from(position())), position());
+        let failure = v1::Failure::from(Failure::from(position()));
+        assert_eq!(failure.code(), v1::ErrorCode::Reset);
+    }
+}

@@ -155,3 +155,81 @@ impl fmt::Debug for v1::Hello {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello() -> v1::Hello {
+        v1::Hello {
+            token: "secret".to_owned(),
+            user: "alice".to_owned(),
+            device: "phone".to_owned(),
+            epoch: 1,
+            seq_cli: 7,
+            ..v1::Hello::default()
+        }
+    }
+
+    fn refused(hello: v1::Hello) -> String {
+        Hello::try_from(hello).expect_err("illegal").to_string()
+    }
+
+    #[test]
+    fn a_cursor_is_a_place_or_a_start() {
+        let at = Hello::try_from(hello()).expect("legal").cursor;
+        assert_eq!(at, Cursor::At { epoch: Epoch::FIRST, seq: Seq::new(7) });
+        for start in [Start::Head, Start::Floor, Start::Last(20)] {
+            let new = v1::Hello { epoch: 0, seq_cli: 0, start: Some(start.into()), ..hello() };
+            assert_eq!(Hello::try_from(new).expect("legal").cursor, Cursor::New(start));
+        }
+    }
+
+    #[test]
+    fn a_device_without_a_cursor_must_say_where_it_starts() {
+        let lost = v1::Hello { epoch: 0, ..hello() };
+        assert_eq!(refused(lost), "hello.seq_cli: contradicts epoch 0: no cursor");
+        let silent = v1::Hello { epoch: 0, seq_cli: 0, ..hello() };
+        assert_eq!(refused(silent.clone()), "hello.start: is missing");
+        for at in [0, 9] {
+            let start = Some(v1::Start { at, last: 1 });
+            assert_eq!(
+                refused(v1::Hello { start, ..silent.clone() }),
+                "hello.start.at: is missing"
+            );
+        }
+    }
+
+    #[test]
+    fn ids_are_checked() {
+        assert!(refused(v1::Hello { user: String::new(), ..hello() }).starts_with("hello.user: "));
+        let device = "x".repeat(65);
+        assert!(refused(v1::Hello { device, ..hello() }).starts_with("hello.device: "));
+        let cluster_id = vec![1; 15].into();
+        assert!(refused(v1::Hello { cluster_id, ..hello() }).starts_with("hello.cluster_id: "));
+        let agent = "x".repeat(65);
+        assert_eq!(
+            refused(v1::Hello { agent, ..hello() }),
+            "hello.agent: has 65 bytes, and may have 64"
+        );
+    }
+
+    #[test]
+    fn an_open_names_the_session_it_ends_or_none() {
+        let open = |ends| v1::Open { open_id: vec![5; 16].into(), ends };
+        assert_eq!(Open::try_from(&open(0)).expect("legal").ends, None);
+        assert_eq!(Open::try_from(&open(4)).expect("legal").ends, SessionId::new(4).ok());
+        let error = Open::try_from(&v1::Open::default()).expect_err("no id");
+        assert_eq!(error.field(), "open.open_id");
+    }
+
+    #[test]
+    fn no_log_shows_a_token() {
+        let checked = Hello::try_from(hello()).expect("legal");
+        let frame = v1::ClientFrame::from(hello());
+        for text in [format!("{:?}", hello()), format!("{checked:?}"), format!("{frame:?}")] {
+            assert!(text.contains("alice"), "{text}");
+            assert!(!text.contains("secret"), "{text}");
+        }
+    }
+}

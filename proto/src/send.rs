@@ -126,3 +126,138 @@ fn content(to: &[v1::Id], kind: u32, body: &[u8]) -> ContentHash {
     let parts = to.iter().map(|id| (id.kind, id.name.as_str()));
     ContentHash::of_parts(parts, kind, body)
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use tidemark_types::limits::{FRAME_BYTES_MAX, NAME_BYTES_MAX};
+    use tidemark_types::{ErrorCode, UnixMs};
+
+    use super::*;
+
+    fn user(name: &str) -> v1::Id {
+        v1::Id { kind: 1, name: name.to_owned() }
+    }
+
+    fn group(name: &str) -> v1::Id {
+        v1::Id { kind: 2, name: name.to_owned() }
+    }
+
+    fn send(to: Vec<v1::Id>, body: impl Into<Bytes>) -> v1::Send {
+        let id = ClientMsgId::new(UnixMs::new(1), [7; 10]);
+        v1::Send {
+            session: 1,
+            n: 1,
+            base: 1,
+            to,
+            kind: 1,
+            body: body.into(),
+            client_msg_id: convert::bytes_of(id.as_bytes()),
+        }
+    }
+
+    fn verdict(to: Vec<v1::Id>, body: impl Into<Bytes>) -> Option<ErrorCode> {
+        let send = Send::try_from(send(to, body)).expect("it can be answered");
+        send.judged.err().map(|error| error.code())
+    }
+
+    fn users(count: usize) -> Vec<v1::Id> {
+        (0..count).map(|at| user(&format!("{at:064}"))).collect()
+    }
+
+    #[test]
+    fn the_largest_legal_send_fits_into_a_frame() {
+        let body = vec![0xff; BODY_BYTES_MAX];
+        let numbers =
+            v1::Send { session: u64::MAX, n: u64::MAX, base: u64::MAX, ..send(vec![], "") };
+        let largest =
+            v1::Send { to: users(RECIPIENTS_MAX), kind: u32::MAX, body: body.into(), ..numbers };
+        assert_eq!(largest.to[0].name.len(), NAME_BYTES_MAX);
+        assert!(Send::try_from(largest.clone()).expect("legal").judged.is_ok());
+        assert!(v1::ClientFrame::from(largest).encoded_len() <= FRAME_BYTES_MAX);
+    }
+
+    #[test]
+    fn limits_give_the_code_that_is_stored() {
+        assert_eq!(verdict(vec![user("bob")], ""), None);
+        assert_eq!(verdict(vec![group("all")], ""), None);
+        assert_eq!(verdict(users(RECIPIENTS_MAX), ""), None);
+        let too_many = Some(ErrorCode::TooManyRecipients);
+        assert_eq!(verdict(users(RECIPIENTS_MAX + 1), ""), too_many);
+        let bad = Some(ErrorCode::BadRecipient);
+        assert_eq!(verdict(vec![], ""), bad);
+        assert_eq!(verdict(vec![user("")], ""), bad);
+        assert_eq!(verdict(vec![user("bob"), group("all")], ""), bad);
+        assert_eq!(verdict(vec![group("all"), group("all")], ""), bad);
+        assert_eq!(verdict(vec![v1::Id { kind: 3, name: "c".to_owned() }], ""), bad);
+        assert_eq!(verdict(vec![user("bob")], vec![0; BODY_BYTES_MAX]), None);
+        let large = Some(ErrorCode::BodyTooLarge);
+        assert_eq!(verdict(vec![user("bob")], vec![0; BODY_BYTES_MAX + 1]), large);
+    }
+
+    #[test]
+    fn of_several_faults_it_is_always_the_same_one() {
+        let body = vec![0; BODY_BYTES_MAX + 1];
+        assert_eq!(verdict(vec![user("")], body.clone()), Some(ErrorCode::BadRecipient));
+        let mut many = users(RECIPIENTS_MAX + 1);
+        many[0].name.clear();
+        assert_eq!(verdict(many, body), Some(ErrorCode::TooManyRecipients));
+    }
+
+    #[test]
+    fn a_recipient_counts_once() {
+        let twice = send(vec![user("bob"), user("eve"), user("bob")], "");
+        let once = Send::try_from(send(vec![user("bob"), user("eve")], "")).expect("legal");
+        let twice = Send::try_from(twice).expect("legal");
+        assert_eq!(
+            twice.judged.as_ref().expect("legal").to,
+            once.judged.as_ref().expect("legal").to
+        );
+        assert_ne!(twice.content, once.content, "the hash is of what was asked");
+    }
+
+    #[test]
+    fn a_refused_send_has_its_own_hash() {
+        let hash = |send| Send::try_from(send).expect("it can be answered").content;
+        let one = hash(send(vec![user("")], "x"));
+        assert_eq!(one, hash(send(vec![user("")], "x")));
+        assert_ne!(one, hash(send(vec![user("")], "y")));
+        assert_ne!(one, hash(send(vec![group("")], "x")));
+        let legal = Send::try_from(send(vec![user("bob")], "x")).expect("legal");
+        let draft = legal.judged.expect("legal");
+        assert_eq!(legal.content, ContentHash::of(&draft.to, draft.kind, &draft.body));
+    }
+
+    #[test]
+    fn what_cannot_be_answered_is_invalid() {
+        let legal = send(vec![user("bob")], "");
+        for (field, spoilt) in [
+            ("send.session", v1::Send { session: 0, ..legal.clone() }),
+            ("send.n", v1::Send { n: 0, ..legal.clone() }),
+            ("send.base", v1::Send { base: 0, ..legal.clone() }),
+            ("send.client_msg_id", v1::Send { client_msg_id: Bytes::new(), ..legal }),
+        ] {
+            let error = Send::try_from(spoilt).expect_err("illegal");
+            assert_eq!((error.field(), error.code()), (field, ErrorCode::Invalid));
+        }
+    }
+
+    #[test]
+    fn a_back_end_gets_the_same_codes() {
+        let request = |sender: &str, to| {
+            let send = send(to, "x");
+            BackendSend::try_from(v1::SendRequest {
+                sender: sender.to_owned(),
+                client_msg_id: send.client_msg_id,
+                to: send.to,
+                kind: send.kind,
+                body: send.body,
+            })
+        };
+        assert!(request("alice", vec![user("bob")]).is_ok());
+        let code = |refused: Result<_, FieldError>| refused.expect_err("illegal").code();
+        assert_eq!(code(request("", vec![user("bob")])), ErrorCode::Invalid);
+        assert_eq!(code(request("alice", vec![])), ErrorCode::BadRecipient);
+        assert_eq!(code(request("alice", users(257))), ErrorCode::TooManyRecipients);
+    }
+}
