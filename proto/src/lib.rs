@@ -1,1 +1,38 @@
-//! Tidemark's wire protocol: generated messages and their conversions.
+//! Tidemark's wire: the device protocol, the unary calls of back ends and operators, and what
+//! turns their messages into checked values.
+//!
+//! ```text
+//!   bytes ──► frame ──► v1::Hello, v1::Send … ──► hello, send ──► values that are legal
+//!                       (whatever a peer wrote)   (FieldError)    (tidemark-types)
+//!
+//!   Failure ◄──► v1::Failure (stream)      Failure ◄──► tonic::Status (unary)
+//! ```
+//!
+//! No I/O, no clock. Invariants: no bytes of a peer make it panic; a [`tonic::Status`] is built in
+//! [`status`] only; no header is named outside [`headers`]. The frames and their rules are
+//! described in `docs/protocol.md`.
+
+pub mod convert;
+pub mod failure;
+pub mod frame;
+pub mod headers;
+pub mod hello;
+pub mod page;
+pub mod send;
+pub mod status;
+
+pub use convert::{FieldError, Origin, Reason};
+pub use failure::{Detail, Failure, Position};
+
+#[expect(
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
+    reason = "the code is generated"
+)]
+pub mod v1 {
+    //! The generated messages and services of package `tidemark.v1`.
+    tonic::include_proto!("tidemark.v1");
+}
+
+/// The compiled descriptors of all files of the protocol, for gRPC reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -17,17 +17,35 @@ use crate::ids::Recipient;
 pub struct ContentHash(u128);
 
 impl ContentHash {
-    /// The hash of this content; every part is framed by its length, so that no two different
-    /// contents feed the same bytes.
+    /// The hash of this content.
     pub fn of(to: &[Recipient], kind: u32, body: &[u8]) -> ContentHash {
+        let ids: Vec<_> = to.iter().map(Recipient::id).collect();
+        let parts = ids.iter().map(|id| (id.kind() as i32, id.name()));
+        Self::of_parts(parts, kind, body)
+    }
+
+    /// The hash of a content whose recipients, as (kind, name), may be none: a send that is
+    /// refused for its recipients still has a hash (R2).
+    ///
+    /// Every part is framed by its length, so that no two different contents feed the same bytes.
+    pub fn of_parts<'a>(
+        to: impl ExactSizeIterator<Item = (i32, &'a str)>,
+        kind: u32,
+        body: &[u8],
+    ) -> ContentHash {
         let mut hasher = Xxh3::new();
         hasher.update(&kind.to_le_bytes());
         hasher.update(&length(to.len()));
-        for recipient in to {
-            let id = recipient.id();
-            hasher.update(&[id.kind() as u8]);
-            hasher.update(&length(id.name().len()));
-            hasher.update(id.name().as_bytes());
+        for (kind, name) in to {
+            match u8::try_from(kind) {
+                Ok(byte) if byte != ESCAPE => hasher.update(&[byte]),
+                _ => {
+                    hasher.update(&[ESCAPE]);
+                    hasher.update(&kind.to_le_bytes());
+                }
+            }
+            hasher.update(&length(name.len()));
+            hasher.update(name.as_bytes());
         }
         hasher.update(&length(body.len()));
         hasher.update(body);
@@ -39,6 +57,9 @@ impl ContentHash {
         ContentHash(value)
     }
 }
+
+/// Goes before a kind that does not fit into one byte; no legal kind does.
+const ESCAPE: u8 = 0xff;
 
 fn length(bytes: usize) -> [u8; 8] {
     (bytes as u64).to_le_bytes()
@@ -72,6 +93,10 @@ mod tests {
             ContentHash::of(&[user("b"), user("a")], 1, b"x"),
             ContentHash::of(&[user("ab")], 1, b"x"),
             ContentHash::of(&[], 1, b"x"),
+            ContentHash::of_parts([(0, "a")].into_iter(), 1, b"x"),
+            ContentHash::of_parts([(255, "a")].into_iter(), 1, b"x"),
+            ContentHash::of_parts([(256 + 1, "a")].into_iter(), 1, b"x"),
+            ContentHash::of_parts([(-1, "a")].into_iter(), 1, b"x"),
         ];
         for (at, one) in contents.iter().enumerate() {
             assert_eq!(contents.iter().filter(|other| *other == one).count(), 1, "content {at}");

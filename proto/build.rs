@@ -1,0 +1,34 @@
+//! Compiles `proto/tidemark/v1/*.proto` without `protoc`, and keeps the descriptors for reflection.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::{env, fs};
+
+use protox::prost::Message as _;
+
+const ROOT: &str = "proto";
+const PACKAGE: &str = "proto/tidemark/v1";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed={PACKAGE}");
+    let mut files = Vec::new();
+    for file in fs::read_dir(PACKAGE)? {
+        files.push(file?.path());
+    }
+    // The order in which a directory is listed must not reach the generated code.
+    files.sort();
+
+    let descriptors = protox::compile(&files, [ROOT])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+
+    // Bodies are shared, not copied, between the frames of many devices. Clients get their channel
+    // from the caller, who owns deadlines and keepalive: a generated `connect` would be a second
+    // way, and would collide with `Gateway.Connect`.
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .bytes(".tidemark.v1")
+        .skip_debug([".tidemark.v1.Hello"])
+        .compile_fds(descriptors)?;
+    Ok(())
+}
