@@ -1,4 +1,4 @@
-//! Compiles `proto/tidemark/v1/*.proto` without `protoc`, and keeps the descriptors for reflection.
+//! Compiles the `.proto` files under `tidemark/` without `protoc`, and keeps the descriptors for reflection.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -6,19 +6,21 @@ use std::{env, fs};
 
 use protox::prost::Message as _;
 
-const ROOT: &str = "proto";
-const PACKAGE: &str = "proto/tidemark/v1";
+/// The device protocol, and what store nodes offer to gateways.
+const PACKAGES: [&str; 2] = ["tidemark/v1", "tidemark/store/v1"];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo::rerun-if-changed={PACKAGE}");
     let mut files = Vec::new();
-    for file in fs::read_dir(PACKAGE)? {
-        files.push(file?.path());
+    for package in PACKAGES {
+        println!("cargo::rerun-if-changed={package}");
+        for file in fs::read_dir(package)? {
+            files.push(file?.path());
+        }
     }
     // The order in which a directory is listed must not reach the generated code.
     files.sort();
 
-    let descriptors = protox::compile(&files, [ROOT])?;
+    let descriptors = protox::compile(&files, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
 
@@ -27,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // way, and would collide with `Gateway.Connect`.
     tonic_prost_build::configure()
         .build_transport(false)
-        .bytes(".tidemark.v1")
+        .bytes(".tidemark")
         .skip_debug([".tidemark.v1.Hello"])
         .compile_fds(descriptors)?;
     Ok(())

@@ -1,13 +1,11 @@
-//! The seams to the world outside: clock and randomness.
+//! The seams to the world outside: time and randomness.
+//!
+//! Whatever runs in the store, the gateways and the SDK asks these traits, never the system, so
+//! that a simulation can drive the same code from one seed. Sleeping is not here: it goes through
+//! `tokio::time`, which a simulation controls by itself.
 
-use std::time::Duration;
+mod clock;
+mod rng;
 
-use tidemark_types::UnixMs;
-
-/// Where time comes from.
-pub trait Clock: Send + Sync + 'static {
-    /// Wall-clock time.
-    fn wall(&self) -> UnixMs;
-    /// Time since the clock was made; never goes back.
-    fn monotonic(&self) -> Duration;
-}
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use rng::{Rng, SeededRng, SystemRng};

@@ -34,5 +34,19 @@ pub mod v1 {
     tonic::include_proto!("tidemark.v1");
 }
 
+pub mod store {
+    //! What store nodes offer to gateways and tools.
+
+    #[expect(
+        clippy::allow_attributes_without_reason,
+        clippy::too_many_lines,
+        reason = "the code is generated"
+    )]
+    pub mod v1 {
+        //! The generated messages and services of package `tidemark.store.v1`.
+        tonic::include_proto!("tidemark.store.v1");
+    }
+}
+
 /// The compiled descriptors of all files of the protocol, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

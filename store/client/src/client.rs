@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidemark_env::{Clock, Rng};
+use tidemark_proto::Failure;
 use tidemark_proto::store::v1::{
     MapRequest, StatusRequest, StatusResponse, TransferLeaderRequest, request, response,
 };
@@ -168,15 +169,15 @@ impl Client {
             let reason = match failed {
                 Attempt::NotSent(reason) => reason,
                 Attempt::Lost(reason) => unknown.insert(reason).clone(),
-                Attempt::Failed { code, message, retry_after, leader } => {
+                Attempt::Failed(Failure { code, message, retry_after, leader, .. }) => {
                     if !code.is_retryable() {
                         return Err(Error::Refused { code, message });
                     }
                     if code == ErrorCode::Unknown {
                         unknown = Some(message.clone());
                     }
-                    if let Some(leader) = leader {
-                        self.inner.leaders.lock().insert(shard, NodeId::new(leader));
+                    if let Some(leader) = leader.and_then(|address| self.node_at(&address)) {
+                        self.inner.leaders.lock().insert(shard, leader);
                         wait = Duration::ZERO;
                     }
                     wait = retry_after.unwrap_or(wait);
@@ -214,16 +215,10 @@ impl Client {
         let attempt = async {
             let link = self.link(node).await?;
             match link.request(shard.get(), what).await? {
-                response::What::Failure(failure) => {
-                    let code = u16::try_from(failure.code).ok().and_then(ErrorCode::from_number);
-                    let after = failure.retry_after_ms;
-                    Err(Attempt::Failed {
-                        code: code.unwrap_or(ErrorCode::Internal),
-                        message: failure.message,
-                        retry_after: (after > 0).then(|| Duration::from_millis(after.into())),
-                        leader: failure.leader.map(|leader| leader.node),
-                    })
-                }
+                response::What::Failure(failure) => Err(match Failure::try_from(failure) {
+                    Ok(failure) => Attempt::Failed(failure),
+                    Err(error) => Attempt::Lost(error.to_string()),
+                }),
                 answered => Ok(answered),
             }
         };
@@ -248,6 +243,11 @@ impl Client {
     fn address(&self, node: NodeId) -> Result<&str, Error> {
         let found = self.inner.map.nodes.get(&node).map(|node| node.grpc.as_str());
         found.ok_or_else(|| Error::Unavailable(format!("node {node} is not in the map")))
+    }
+
+    fn node_at(&self, address: &str) -> Option<NodeId> {
+        let mut nodes = self.inner.map.nodes.iter();
+        nodes.find(|(_, node)| node.grpc == address).map(|(id, _)| *id)
     }
 
     /// Between half and all of `pause`, so that many clients do not come back at once.

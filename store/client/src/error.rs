@@ -1,8 +1,7 @@
 //! Why a call to the store gave no reply.
 
-use std::time::Duration;
-
 use thiserror::Error;
+use tidemark_proto::Failure;
 use tidemark_types::ErrorCode;
 
 /// Why a call to the store gave no reply.
@@ -47,14 +46,5 @@ pub(crate) enum Attempt {
     /// It was sent, and the answer did not come.
     Lost(String),
     /// The node answered that there is no reply.
-    Failed {
-        /// Why.
-        code: ErrorCode,
-        /// In its words.
-        message: String,
-        /// When to try again.
-        retry_after: Option<Duration>,
-        /// Who leads the shard, if it knows.
-        leader: Option<u64>,
-    },
+    Failed(Failure),
 }

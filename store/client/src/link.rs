@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tidemark_proto::store::v1::store_client::StoreClient;
 use tidemark_proto::store::v1::{Request, Requests, Responses, request, response};
+use tidemark_proto::{Failure, headers};
 use tidemark_types::{ClusterId, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
@@ -77,7 +78,8 @@ impl Link {
         let (outgoing, queued) = mpsc::channel(OUTGOING);
         let (messages_tx, messages) = mpsc::channel(1);
         let mut request = tonic::Request::new(ReceiverStream::new(messages));
-        tidemark_proto::headers::set_cluster(request.metadata_mut(), cluster);
+        let cluster = cluster.to_string().parse().expect("a UUID is a header");
+        request.metadata_mut().insert(headers::CLUSTER, cluster);
         let opened = store_client(channel(address)?).exchange(request).await;
         let responses = opened.map_err(|status| refused(address, &status))?.into_inner();
         let waiting = Waiting::default();
@@ -113,14 +115,12 @@ impl Link {
 }
 
 fn refused(address: &str, status: &tonic::Status) -> Attempt {
-    match tidemark_proto::status::code(status) {
-        Some(code) if code != ErrorCode::Unavailable => Attempt::Failed {
-            code,
-            message: status.message().to_owned(),
-            retry_after: None,
-            leader: None,
-        },
-        _ => Attempt::NotSent(format!("{address}: {}", status.message())),
+    match Failure::from(status) {
+        // A status that is not ours: the connection itself was refused, so nothing was sent.
+        Failure { code: ErrorCode::Unknown, message, .. } => {
+            Attempt::NotSent(format!("{address}: {message}"))
+        }
+        failure => Attempt::Failed(failure),
     }
 }
 
