@@ -2,10 +2,14 @@
 //!
 //! A file in TOML with unknown keys refused; what it leaves out has the default below.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+/// There is no TLS and no authentication between servers yet.
+const LOOPBACK: &str = "a loopback address, until connections between servers are secured";
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +17,10 @@ use thiserror::Error;
 pub struct StoreConfig {
     /// Where the node keeps its identity, log and state.
     pub data_dir: PathBuf,
+    /// Where gateways, tools and other nodes reach it, as `host:port`.
+    pub grpc: SocketAddr,
+    /// Where operators find `/metrics`, `/healthz` and `/readyz`.
+    pub http: SocketAddr,
     /// Raft's timers and log.
     pub raft: RaftConfig,
     /// What waits to be proposed, per shard.
@@ -23,6 +31,8 @@ impl Default for StoreConfig {
     fn default() -> Self {
         StoreConfig {
             data_dir: PathBuf::from("data"),
+            grpc: SocketAddr::from((Ipv4Addr::LOCALHOST, 7101)),
+            http: SocketAddr::from((Ipv4Addr::LOCALHOST, 7201)),
             raft: RaftConfig::default(),
             proposals: ProposalConfig::default(),
         }
@@ -141,6 +151,8 @@ impl StoreConfig {
                 format!("at least two heartbeats ({})", 2 * heartbeat_ms),
             ),
             ("raft.election_timeout_max_ms", max > min, format!("above the minimum ({min})")),
+            ("grpc", self.grpc.ip().is_loopback(), LOOPBACK.to_owned()),
+            ("http", self.http.ip().is_loopback(), LOOPBACK.to_owned()),
             ("raft.snapshot_entries", self.raft.snapshot_entries > 0, "at least 1".to_owned()),
         ];
         for (key, holds, reason) in checks {

@@ -10,25 +10,22 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tidemark_store_core::value::ClusterMap;
 use tidemark_types::{ClusterId, NodeId, ShardCount};
 
 const FILE: &str = "identity.json";
 const FORMAT: u32 = 1;
 
 /// Who a data directory belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
     /// The version of this file.
     format: u32,
-    /// The cluster.
-    pub cluster: ClusterId,
     /// The node.
     pub node: NodeId,
-    /// The cluster's number of shards.
-    pub shards: ShardCount,
-    /// The version of the hash from ids to shards.
-    pub hash_version: u8,
+    /// The cluster as it was created: who its groups began with. Every node was given the same.
+    pub created: ClusterMap,
 }
 
 /// Why a data directory is not what it should be.
@@ -51,6 +48,9 @@ pub enum IdentityError {
     /// Something lies where a new node should be created.
     #[error("the data directory {0} is not empty: a new node needs an empty one")]
     NotEmpty(PathBuf),
+    /// A cluster is created with a list of its nodes, and this one is not in it.
+    #[error("node {0} is not in the list of the cluster's nodes")]
+    NotInCluster(NodeId),
     /// The file does not parse, or is of another version.
     #[error("the identity in {path} is damaged: {reason}")]
     Damaged {
@@ -62,10 +62,22 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// A new node's identity.
-    pub fn new(cluster: ClusterId, node: NodeId, shards: ShardCount) -> Self {
-        let hash_version = tidemark_types::routing::HASH_VERSION;
-        Identity { format: FORMAT, cluster, node, shards, hash_version }
+    /// The identity of one of a new cluster's nodes.
+    pub fn new(node: NodeId, created: ClusterMap) -> Result<Self, IdentityError> {
+        if !created.nodes.contains_key(&node) {
+            return Err(IdentityError::NotInCluster(node));
+        }
+        Ok(Identity { format: FORMAT, node, created })
+    }
+
+    /// The cluster.
+    pub fn cluster(&self) -> ClusterId {
+        self.created.cluster
+    }
+
+    /// How many shards it has.
+    pub fn shards(&self) -> ShardCount {
+        self.created.shard_count().expect("checked when it was read")
     }
 
     /// Makes an empty directory this node's own.
@@ -96,11 +108,14 @@ impl Identity {
         let damaged = |reason| IdentityError::Damaged { path: dir.to_owned(), reason };
         let identity: Identity =
             serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
-        match (identity.format, identity.hash_version) {
-            (FORMAT, tidemark_types::routing::HASH_VERSION) => Ok(identity),
-            (format, hash) => {
-                Err(damaged(format!("format {format} with hash version {hash} is unknown")))
-            }
+        let hash = identity.created.hash_version;
+        if (identity.format, hash) != (FORMAT, tidemark_types::routing::HASH_VERSION) {
+            let format = identity.format;
+            return Err(damaged(format!("format {format} with hash version {hash} is unknown")));
+        }
+        match identity.created.shard_count() {
+            Some(_) => Ok(identity),
+            None => Err(damaged("its map has no legal number of shards".to_owned())),
         }
     }
 
@@ -125,11 +140,23 @@ fn io_error(dir: &Path) -> impl FnOnce(io::Error) -> IdentityError + '_ {
 
 #[cfg(test)]
 mod tests {
+    use tidemark_store_core::value::{NodeAddress, Settings};
+
     use super::*;
 
     fn identity() -> Identity {
         let cluster = ClusterId::from_bytes([7; 16]).expect("any bytes");
-        Identity::new(cluster, NodeId::new(1), ShardCount::new(8).expect("legal"))
+        let address = NodeAddress { grpc: "127.0.0.1:7101".to_owned() };
+        let shards = ShardCount::new(8).expect("legal");
+        let nodes = [(NodeId::new(1), address)].into();
+        let map = ClusterMap::new(cluster, shards, nodes, Settings::default());
+        Identity::new(NodeId::new(1), map).expect("it is in the list")
+    }
+
+    #[test]
+    fn a_node_outside_the_list_has_no_identity() {
+        let refused = Identity::new(NodeId::new(9), identity().created).expect_err("not in it");
+        assert!(matches!(refused, IdentityError::NotInCluster(_)));
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Inspector {
         mailbox: &Recipient,
         to: Option<u64>,
     ) -> Result<Vec<(Seq, Entry)>, InspectError> {
-        let group = GroupId::shard(self.identity.shards.shard_of(&mailbox.id()));
+        let group = GroupId::shard(self.identity.shards().shard_of(&mailbox.id()));
         let Some(log) = survey(&self.log)?.into_iter().find(|log| log.group == group) else {
             return Ok(Vec::new());
         };

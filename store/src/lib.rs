@@ -1,6 +1,7 @@
 //! The store node: Raft groups over one log and one RocksDB.
 //!
 //! ```text
+//!   server ── gRPC and HTTP
 //!   node ── composition: directory, log, state, shards
 //!    └─ shard ── proposals and reads of one shard
 //!        └─ raft ── openraft, kept here: log, state machine, snapshots
@@ -17,5 +18,6 @@ pub mod inspect;
 pub mod metrics;
 pub mod node;
 pub mod raft;
+pub mod server;
 pub mod shard;
 pub mod storage;

@@ -1,13 +1,19 @@
 //! `tidemark-store`: the store node's binary. It parses and prints; the work is in the library.
 
+mod serve;
+
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
+use tidemark_store::config::StoreConfig;
 use tidemark_store::inspect::{Inspector, Report};
-use tidemark_store_core::value::{Content, Entry};
-use tidemark_types::{Recipient, Seq, UserId};
+use tidemark_store::node::Node;
+use tidemark_store_core::value::{ClusterMap, Content, Entry, NodeAddress, Settings};
+use tidemark_types::{ClusterId, NodeId, Recipient, Seq, ShardCount, UserId};
 
 /// A store node of Tidemark, the lossless messaging core.
 #[derive(Parser)]
@@ -19,6 +25,27 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Makes an empty directory the home of one of a new cluster's nodes. Give every node the same
+    /// cluster id, number of shards and list of nodes.
+    Create {
+        /// The node's data directory, which must be empty or absent.
+        #[arg(long)]
+        data_dir: PathBuf,
+        /// The new cluster's id, a UUID.
+        #[arg(long)]
+        cluster: ClusterId,
+        /// Its number of shards, fixed for ever: 1 to 1024.
+        #[arg(long, default_value_t = 8)]
+        shards: u16,
+        /// Each of its nodes, as NUMBER=HOST:PORT of its gRPC address.
+        #[arg(long = "member", value_name = "NUMBER=HOST:PORT", required = true)]
+        members: Vec<Member>,
+        /// Which of them this is.
+        #[arg(long)]
+        node: u64,
+    },
+    /// Runs the node until SIGTERM or SIGINT.
+    Run(RunArguments),
     /// Looks at the data of a node that is down: replays its log over its state, in memory, and
     /// checks every mailbox. Exits with 1 if one is not exactly floor+1 to head.
     Inspect {
@@ -37,6 +64,44 @@ enum Command {
     },
 }
 
+#[derive(clap::Args)]
+struct RunArguments {
+    /// A configuration file in TOML; flags win over it.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// The node's data directory.
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+    /// Where gateways, tools and other nodes reach it.
+    #[arg(long, value_name = "HOST:PORT")]
+    grpc: Option<SocketAddr>,
+    /// Where /metrics, /healthz and /readyz are.
+    #[arg(long, value_name = "HOST:PORT")]
+    http: Option<SocketAddr>,
+    /// Check the configuration and exit.
+    #[arg(long)]
+    check_config: bool,
+    /// Print the configuration as it would be used, and exit.
+    #[arg(long)]
+    print_config: bool,
+    /// How to write the log, on standard error.
+    #[arg(long, value_enum, default_value_t = serve::LogFormat::Text)]
+    log_format: serve::LogFormat,
+}
+
+/// A node and where it is reached.
+#[derive(Clone)]
+struct Member(NodeId, NodeAddress);
+
+impl FromStr for Member {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (number, address) = text.split_once('=').ok_or("it is NUMBER=HOST:PORT")?;
+        let number = number.parse().map_err(|error| format!("{number}: {error}"))?;
+        Ok(Member(NodeId::new(number), NodeAddress { grpc: address.to_owned() }))
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
     Text,
@@ -46,6 +111,15 @@ enum Output {
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let done = match command {
+        Command::Create { data_dir, cluster, shards, members, node } => {
+            let members = members.into_iter().map(|Member(id, address)| (id, address)).collect();
+            ShardCount::new(shards).map_err(anyhow::Error::from).and_then(|shards| {
+                let map = ClusterMap::new(cluster, shards, members, Settings::default());
+                Node::create(&data_dir, NodeId::new(node), map)?;
+                Ok(ExitCode::SUCCESS)
+            })
+        }
+        Command::Run(arguments) => run(&arguments),
         Command::Inspect { data_dir, to, mailbox, output } => Inspector::open(&data_dir)
             .map_err(anyhow::Error::from)
             .and_then(|inspector| match mailbox {
@@ -57,6 +131,27 @@ fn main() -> ExitCode {
         eprintln!("tidemark-store: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn run(arguments: &RunArguments) -> Result<ExitCode> {
+    let mut config = match &arguments.config {
+        Some(path) => StoreConfig::load(path)?,
+        None => StoreConfig::default(),
+    };
+    config.data_dir = arguments.data_dir.clone().unwrap_or(config.data_dir);
+    config.grpc = arguments.grpc.unwrap_or(config.grpc);
+    config.http = arguments.http.unwrap_or(config.http);
+    config.validate()?;
+    if arguments.print_config {
+        print!("{}", toml::to_string(&config)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if arguments.check_config {
+        return Ok(ExitCode::SUCCESS);
+    }
+    serve::logs(arguments.log_format);
+    let runtime = tokio::runtime::Runtime::new().context("no threads can be started")?;
+    runtime.block_on(serve::until_stopped(config))
 }
 
 fn print_report(report: &Report, output: Output) -> Result<ExitCode> {

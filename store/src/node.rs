@@ -2,20 +2,27 @@
 //!
 //! ```text
 //!   start:  identity → log (checked) → state → groups (replay the log over the state) → shards
-//!   stop:   groups → log writer (drained) → state (flushed)
+//!   stop:   leaders moved away → groups → log writer (drained) → state (flushed)
 //! ```
+//!
+//! Shards elect and serve without the control group; it only keeps the map.
+
+mod steward;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use thiserror::Error;
 use tidemark_env::Clock;
-use tidemark_store_core::value::Settings;
-use tidemark_store_core::{Command, Reply};
-use tidemark_types::{ClusterId, Id, NodeId, ShardCount, ShardId};
+use tidemark_store_core::value::ClusterMap;
+use tidemark_store_core::{Command, Reply, read};
+use tidemark_types::{Id, NodeId, ShardId};
+use tokio::sync::watch;
 
 use crate::alarms::Alarms;
 use crate::config::{ConfigError, StoreConfig};
@@ -23,13 +30,13 @@ use crate::identity::{Identity, IdentityError};
 use crate::raft::group::{Group, GroupError};
 use crate::raft::log::{Failure, LogOptions, LogStore, LogThread, RecoverError};
 use crate::raft::machine::Machine;
-use crate::raft::network::NoPeers;
+use crate::raft::network::{Network, Registry};
 use crate::raft::types::{Replica, ReplicaId};
 use crate::shard::{self, Shard};
 use crate::storage::{GroupId, LogDb, LogDbError, StateDb, StateDbError};
 
-/// A group of one replica leads itself as soon as it has replayed its log.
-const LED_WITHIN: Duration = Duration::from_secs(120);
+/// How long a leader may take to hand over, before the node stops without it.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why a node cannot be created, started or stopped.
 #[derive(Debug, Error)]
@@ -55,14 +62,6 @@ pub enum NodeError {
     /// A group does not run.
     #[error(transparent)]
     Group(#[from] GroupError),
-    /// A shard did not take its first command.
-    #[error("shard {shard} cannot be initialised: {reason}")]
-    Init {
-        /// Which one.
-        shard: ShardId,
-        /// Why.
-        reason: String,
-    },
     /// A thread or a file failed.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -81,114 +80,189 @@ pub fn state_dir(data_dir: &Path) -> PathBuf {
 /// A running node.
 pub struct Node {
     identity: Identity,
+    control: Group,
     shards: BTreeMap<ShardId, Shard>,
     log: LogStore,
-    log_thread: LogThread,
+    log_thread: Mutex<Option<LogThread>>,
     state: StateDb,
+    stopping: AtomicBool,
+    /// Why the process must stop, once it must.
+    fatal: watch::Sender<Option<String>>,
 }
 
 impl Node {
-    /// Makes an empty directory the first and only node of a new cluster.
-    pub fn create(
-        config: &StoreConfig,
-        cluster: ClusterId,
-        shards: ShardCount,
-    ) -> Result<Identity, NodeError> {
-        config.validate()?;
-        let dir = &config.data_dir;
-        Identity::claim(dir)?;
-        LogDb::create(&log_dir(dir))?;
-        StateDb::create(&state_dir(dir))?;
-        let identity = Identity::new(cluster, NodeId::new(1), shards);
-        identity.write(dir)?;
+    /// Makes an empty directory the home of one of a new cluster's nodes.
+    pub fn create(data_dir: &Path, node: NodeId, map: ClusterMap) -> Result<Identity, NodeError> {
+        let identity = Identity::new(node, map)?;
+        Identity::claim(data_dir)?;
+        LogDb::create(&log_dir(data_dir))?;
+        StateDb::create(&state_dir(data_dir))?;
+        // Last: a directory without it is one whose creation was cut off, and never starts.
+        identity.write(data_dir)?;
         Ok(identity)
     }
 
-    /// Starts the node on its directory; every shard is led and initialised when it returns.
-    pub async fn start(config: &StoreConfig, clock: Arc<dyn Clock>) -> Result<Self, NodeError> {
+    /// Starts the node on its directory. Its groups are in `registry` and have replayed what they
+    /// knew as committed when it returns; they elect their leaders on their own.
+    pub async fn start(
+        config: &StoreConfig,
+        network: Network,
+        registry: &Registry,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, NodeError> {
         config.validate()?;
         let dir = &config.data_dir;
         let identity = Identity::read(dir)?;
         let (log, writer) = LogStore::open(LogDb::open(&log_dir(dir))?, LogOptions::default())?;
         let log_thread = writer.spawn()?;
         let state = StateDb::open(&state_dir(dir))?;
-        let mut node = Node { identity, shards: BTreeMap::new(), log, log_thread, state };
-        for id in identity.shards.shards() {
-            let shard = node.start_shard(config, id, clock.clone()).await?;
-            node.shards.insert(id, shard);
+        let starter = Starter { config, identity: &identity, log: &log, state: &state, network };
+
+        let map = &identity.created;
+        let first = *map.nodes.keys().next().expect("a cluster has a node");
+        let control = starter.group(GroupId::CONTROL, &map.control, first).await?;
+        registry.add(control.clone());
+        let mut shards = BTreeMap::new();
+        for (number, placement) in identity.shards().shards().zip(&map.shards) {
+            let id = GroupId::shard(number);
+            let group = starter.group(id, &placement.replicas, placement.preferred).await?;
+            registry.add(group.clone());
+            let shard =
+                Shard::start(id, group, state.clone(), &config.proposals, clock.clone());
+            shards.insert(number, shard);
         }
-        for (id, shard) in &node.shards {
-            node.init_shard(*id, shard).await?;
-        }
+        let node = Arc::new(Node {
+            identity,
+            control,
+            shards,
+            log,
+            log_thread: Mutex::new(Some(log_thread)),
+            state,
+            stopping: AtomicBool::new(false),
+            fatal: watch::Sender::new(None),
+        });
+        tokio::spawn(steward::run(Arc::downgrade(&node), clock));
         Ok(node)
     }
 
     /// Who it is.
-    pub fn identity(&self) -> Identity {
-        self.identity
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
-    /// Its shards.
-    pub fn shards(&self) -> impl Iterator<Item = (ShardId, &Shard)> {
-        self.shards.iter().map(|(id, shard)| (*id, shard))
+    /// The cluster's map, as this node's replica of the control group has it; before that, as the
+    /// cluster was created.
+    pub fn map(&self) -> Result<ClusterMap, shard::Error> {
+        let known = self.state.read(GroupId::CONTROL, |_, view| read::cluster_map(view))??;
+        Ok(known.unwrap_or_else(|| self.identity.created.clone()))
     }
 
-    /// The shard on which `id` lives.
-    pub fn shard_of(&self, id: &Id) -> &Shard {
-        let shard = self.identity.shards.shard_of(id);
-        self.shards.get(&shard).expect("every shard was started")
+    /// Every group of which it has a replica.
+    pub fn groups(&self) -> impl Iterator<Item = (GroupId, &Group)> {
+        let shards = self.shards.iter().map(|(id, shard)| (GroupId::shard(*id), shard.group()));
+        [(GroupId::CONTROL, &self.control)].into_iter().chain(shards)
     }
 
-    /// Proposes a command where its id lives; it must have one.
+    /// A shard, if it has a replica of it.
+    pub fn shard(&self, shard: ShardId) -> Option<&Shard> {
+        self.shards.get(&shard)
+    }
+
+    /// The number of the shard on which `id` lives.
+    pub fn shard_number(&self, id: &Id) -> ShardId {
+        self.identity.shards().shard_of(id)
+    }
+
+    /// Proposes a command where its id lives, on this node's replica.
+    ///
+    /// # Panics
+    /// If the command has no id, or this node has no replica of that shard.
     pub async fn propose(&self, command: Command) -> Result<Reply, shard::Error> {
         let id = command.routed_by().expect("a command about a shard goes to that shard");
-        self.shard_of(&id).propose(command).await
+        let shard = self.shard(self.shard_number(&id)).expect("a replica of every shard");
+        shard.propose(command).await
     }
 
-    /// Becomes `Some` when the log has failed: the process must stop at once.
-    pub fn failed(&self) -> tokio::sync::watch::Receiver<Option<Failure>> {
-        self.log.failed()
+    /// Becomes `Some` when the process must stop: the log or a group has failed.
+    pub fn fatal(&self) -> watch::Receiver<Option<String>> {
+        self.fatal.subscribe()
     }
 
-    /// Stops every group, drains the log and flushes the state.
-    pub async fn shut_down(self) -> Result<(), NodeError> {
-        for shard in self.shards.values() {
-            shard.group().shut_down().await?;
+    /// Why it is not healthy, if it is not.
+    pub fn health(&self) -> Result<(), String> {
+        match &*self.fatal.borrow() {
+            Some(reason) => Err(reason.clone()),
+            None => Ok(()),
         }
-        self.log_thread.shut_down()?;
+    }
+
+    /// Why it does not take requests, if it does not.
+    pub fn readiness(&self) -> Result<(), String> {
+        self.health()?;
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err("the node is stopping".to_owned());
+        }
+        let leaderless = self.groups().find(|(_, group)| group.status().leader.is_none());
+        match leaderless {
+            Some((id, _)) => Err(format!("{id} has no leader")),
+            None => Ok(()),
+        }
+    }
+
+    /// Moves a group's leadership, which must be this node's, to `to`; the new leader's term.
+    pub async fn transfer_leader(&self, group: GroupId, to: NodeId) -> Result<u64, shard::Error> {
+        let found = self.groups().find(|(id, _)| *id == group);
+        let (_, group) = found.ok_or(shard::Error::NotLeader { leader: None })?;
+        Ok(group.transfer_to(to, HAND_OVER_WITHIN).await?)
+    }
+
+    /// Moves leaders away, stops every group, drains the log and flushes the state.
+    pub async fn shut_down(&self) -> Result<(), NodeError> {
+        self.stopping.store(true, Ordering::Relaxed);
+        steward::hand_over(self).await;
+        for (_, group) in self.groups() {
+            group.shut_down().await?;
+        }
+        let thread = self.log_thread.lock().take();
+        if let Some(thread) = thread {
+            tokio::task::spawn_blocking(|| thread.shut_down()).await.map_err(io::Error::other)??;
+        }
         Ok(self.state.flush()?)
-    }
-
-    async fn start_shard(
-        &self,
-        config: &StoreConfig,
-        shard: ShardId,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Shard, NodeError> {
-        let id = GroupId::shard(shard);
-        let replica = replica_of(shard);
-        let machine = Machine::open(self.state.clone(), id, Arc::new(Alarms))?;
-        let log = self.log.group(id);
-        let group = Group::start(id, replica, &config.raft, NoPeers, log, machine).await?;
-        let me = Replica { node: self.identity.node, address: String::new() };
-        group.create(BTreeMap::from([(replica, me)])).await?;
-        group.led(LED_WITHIN).await?;
-        Ok(Shard::start(id, group, self.state.clone(), &config.proposals, clock))
-    }
-
-    /// Tells a new shard who it is; an old one says that it knows.
-    async fn init_shard(&self, id: ShardId, shard: &Shard) -> Result<(), NodeError> {
-        let Identity { cluster, shards, hash_version, .. } = self.identity;
-        let settings = Settings::default();
-        let init = Command::Init { cluster, shard: id, shards, hash_version, settings };
-        match shard.propose(init).await {
-            Ok(Reply::Done) => Ok(()),
-            other => Err(NodeError::Init { shard: id, reason: format!("{other:?}") }),
-        }
     }
 }
 
-/// Replica ids are unique in a cluster: here one node holds one replica of each shard.
-fn replica_of(shard: ShardId) -> ReplicaId {
-    u64::from(shard.get()) + 1
+/// What every group of a node is started with.
+struct Starter<'a> {
+    config: &'a StoreConfig,
+    identity: &'a Identity,
+    log: &'a LogStore,
+    state: &'a StateDb,
+    network: Network,
+}
+
+impl Starter<'_> {
+    /// Starts this node's replica of a group; `creator` makes it a group if it is none yet.
+    async fn group(
+        &self,
+        id: GroupId,
+        replicas: &BTreeMap<ReplicaId, NodeId>,
+        creator: NodeId,
+    ) -> Result<Group, NodeError> {
+        let me = self.identity.node;
+        let mine = replicas.iter().find(|(_, node)| **node == me);
+        let (replica, _) = mine.expect("every group has a replica on every node");
+        let machine = Machine::open(self.state.clone(), id, Arc::new(Alarms))?;
+        let log = self.log.group(id);
+        let network = self.network.for_group(id);
+        let group =
+            Group::start(id, *replica, &self.config.raft, network, log, machine).await?;
+        if creator == me {
+            let address = |node: &NodeId| self.identity.created.nodes[node].grpc.clone();
+            let members = replicas.iter().map(|(replica, node)| {
+                (*replica, Replica { node: *node, address: address(node) })
+            });
+            group.create(members.collect()).await?;
+        }
+        Ok(group)
+    }
 }

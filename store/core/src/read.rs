@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use tidemark_types::{Epoch, Id, Recipient, Seq, SeqRange};
 
 use crate::codec::{self, DecodeError};
-use crate::key::{ClusterMapKey, EntryKey, Key, MailboxKey, after};
+use crate::key::{ClusterMapKey, EntryKey, Key, MailboxKey, ShardKey, after};
 use crate::storage::{Fatal, Read};
-use crate::value::{ClusterMap, Entry, Mailbox, Value};
+use crate::value::{ClusterMap, Entry, Mailbox, Shard, Value};
 
 /// How much a page may hold; it holds one entry at least, however large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +134,12 @@ pub fn mailbox(state: &dyn Read, mailbox: &Recipient) -> Result<Mailbox, Fatal> 
         Some(bytes) => Ok(Mailbox::decode(&bytes)?),
         None => Ok(Mailbox::default()),
     }
+}
+
+/// The shard's own facts; none before it was initialised.
+pub fn shard(state: &dyn Read) -> Result<Option<Shard>, Fatal> {
+    let bytes = state.get(&ShardKey {}.encode())?;
+    Ok(bytes.map(|bytes| Shard::decode(&bytes)).transpose()?)
 }
 
 /// The cluster's map, in the control group's state; none before the cluster was created.

@@ -1,0 +1,134 @@
+//! What a node does for the groups it leads, unasked: it initialises new ones, gives leadership
+//! back to the preferred node, and notices when a group or the log has stopped.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tidemark_env::Clock;
+use tidemark_store_core::{Batch, Command, Reply, read};
+use tidemark_types::{NodeId, ShardId};
+
+use super::{HAND_OVER_WITHIN, Node};
+use crate::raft::group::Group;
+use crate::shard::Shard;
+use crate::storage::GroupId;
+
+/// Between two rounds.
+const ROUND: Duration = Duration::from_millis(500);
+
+/// The preferred node must have been up for this long before it gets its leadership back, so that
+/// one that comes and goes does not take the shard with it.
+const STEADY_FOR: Duration = Duration::from_secs(3);
+
+/// Rounds until the node is dropped.
+pub(super) async fn run(node: Weak<Node>, clock: Arc<dyn Clock>) {
+    let mut steady = BTreeMap::new();
+    loop {
+        tokio::time::sleep(ROUND).await;
+        let Some(node) = node.upgrade() else { return };
+        notice_failures(&node);
+        if node.health().is_err() {
+            return;
+        }
+        create_cluster(&node, clock.as_ref()).await;
+        for (id, shard) in &node.shards {
+            init(&node, *id, shard).await;
+        }
+        balance(&node, &mut steady, clock.monotonic()).await;
+    }
+}
+
+/// A group or a log that has stopped does not come back: the process must stop, so that whoever
+/// watches it starts it anew.
+fn notice_failures(node: &Node) {
+    let log = node.log.failed().borrow().as_ref().map(ToString::to_string);
+    let stopped = node.groups().find_map(|(id, group)| {
+        group.status().running.err().map(|reason| format!("{id} stopped: {reason}"))
+    });
+    let stopping = node.stopping.load(std::sync::atomic::Ordering::Relaxed);
+    if let Some(reason) = log.or(stopped.filter(|_| !stopping)) {
+        tracing::error!(%reason, "the node cannot go on");
+        node.fatal.send_replace(Some(reason));
+    }
+}
+
+/// Puts the map into the control group, once.
+async fn create_cluster(node: &Node, clock: &dyn Clock) {
+    if !node.control.is_leader() {
+        return;
+    }
+    let known = node.state.read(GroupId::CONTROL, |_, view| {
+        read::cluster_map(view)
+    });
+    if matches!(known, Ok(Ok(None))) {
+        let command = Command::CreateCluster { map: node.identity.created.clone() };
+        let batch = Batch { time: clock.wall(), commands: vec![command] };
+        if let Ok(submitted) = node.control.submit(batch.encode()).await {
+            // Unknown or not, the next round looks whether it is there.
+            let _ = submitted.replies().await;
+        }
+    }
+}
+
+/// Tells a new shard who it is.
+async fn init(node: &Node, id: ShardId, shard: &Shard) {
+    if !shard.group().is_leader() {
+        return;
+    }
+    let known = node.state.read(GroupId::shard(id), |_, view| read::shard(view));
+    if !matches!(known, Ok(Ok(None))) {
+        return;
+    }
+    let map = &node.identity.created;
+    let init = Command::Init {
+        cluster: map.cluster,
+        shard: id,
+        shards: node.identity.shards(),
+        hash_version: map.hash_version,
+        settings: map.settings.clone(),
+    };
+    match shard.propose(init).await {
+        Ok(Reply::Done) => {}
+        other => tracing::debug!(%id, ?other, "the shard is not initialised yet"),
+    }
+}
+
+/// Gives leadership to the preferred node once that has been steady for a while.
+async fn balance(node: &Node, steady: &mut BTreeMap<ShardId, Duration>, now: Duration) {
+    for (id, shard) in &node.shards {
+        let preferred = node.identity.created.shards[usize::from(id.get())].preferred;
+        let group = shard.group();
+        let may_move = preferred != node.identity.node && group.is_leader();
+        if !may_move || !group.follows_closely(preferred) {
+            steady.remove(id);
+            continue;
+        }
+        let since = *steady.entry(*id).or_insert(now);
+        if now - since >= STEADY_FOR {
+            steady.remove(id);
+            transfer(*id, group, preferred).await;
+        }
+    }
+}
+
+async fn transfer(id: ShardId, group: &Group, to: NodeId) {
+    match group.transfer_to(to, HAND_OVER_WITHIN).await {
+        Ok(term) => tracing::info!(%id, %to, term, "leadership moved"),
+        Err(error) => tracing::warn!(%id, %to, %error, "leadership did not move"),
+    }
+}
+
+/// Moves every leadership to some node that follows closely, before this one stops.
+pub(super) async fn hand_over(node: &Node) {
+    let me = node.identity.node;
+    for (id, group) in node.groups().filter(|(_, group)| group.is_leader()) {
+        let others = node.identity.created.nodes.keys().filter(|other| **other != me);
+        let Some(to) = others.copied().find(|other| group.follows_closely(*other)) else {
+            continue;
+        };
+        if let Err(error) = group.transfer_to(to, HAND_OVER_WITHIN).await {
+            tracing::warn!(%id, %to, %error, "leadership did not move before the stop");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Running a node: logs, metrics, servers, and the signals that end it.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use clap::ValueEnum;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tidemark_env::{Clock, SystemClock};
+use tidemark_proto::store::v1::store_server::StoreServer;
+use tidemark_store::config::StoreConfig;
+use tidemark_store::identity::Identity;
+use tidemark_store::metrics;
+use tidemark_store::node::Node;
+use tidemark_store::raft::network::{Network, Registry};
+use tidemark_store::server::{http, store::StoreService};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tonic::transport::Server;
+use tracing_subscriber::EnvFilter;
+
+/// Requests and pages are bounded below this; a relay's batch of large bodies is the largest.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// How logs are written.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines: one object a line.
+    Json,
+}
+
+/// Starts writing logs to standard error; `RUST_LOG` chooses what.
+pub(crate) fn logs(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        // openraft says at info what it does for every group; a node has hundreds.
+        EnvFilter::new("info,openraft=warn")
+    });
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().init(),
+    }
+}
+
+/// Runs the node until it is told to stop, or cannot go on.
+pub(crate) async fn until_stopped(config: StoreConfig) -> Result<ExitCode> {
+    let metrics = recorder()?;
+    let identity = Identity::read(&config.data_dir)?;
+    let grpc = listen(&config.grpc.to_string()).await?;
+    let web = listen(&config.http.to_string()).await?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let registry = Registry::new();
+    let network = Network::new(identity.cluster(), identity.node);
+    let peers = network.acceptor(registry.clone());
+    let node = Node::start(&config, network, &registry, clock).await?;
+    tracing::info!(
+        node = %identity.node,
+        grpc = %config.grpc,
+        http = %config.http,
+        shards = %identity.shards(),
+        data_dir = %config.data_dir.display(),
+        version = env!("CARGO_PKG_VERSION"),
+        "started",
+    );
+
+    let service = StoreServer::new(StoreService::new(node.clone()))
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let grpc = tokio_stream::wrappers::TcpListenerStream::new(grpc);
+    let grpc = Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(std::time::Duration::from_secs(1)))
+        .http2_keepalive_timeout(Some(std::time::Duration::from_secs(2)))
+        .add_service(peers)
+        .add_service(service)
+        .serve_with_incoming(grpc);
+    let web = axum::serve(web, http::router(node.clone(), metrics)).into_future();
+    let mut fatal = node.fatal();
+    tokio::select! {
+        ended = tokio::spawn(grpc) => Err(anyhow!("the gRPC server ended: {ended:?}")),
+        ended = tokio::spawn(web) => Err(anyhow!("the HTTP server ended: {ended:?}")),
+        reason = fatal.wait_for(Option::is_some) => {
+            // Nothing may be acknowledged any more, and there is nothing to clean up: the log is
+            // on disk, and the state is replayed from it.
+            let reason = reason.ok().and_then(|reason| reason.clone());
+            eprintln!("tidemark-store: {}", reason.unwrap_or_default());
+            std::process::abort();
+        }
+        stopped = stop_signal() => {
+            tracing::info!(signal = stopped?, "stopping: moving leaders away");
+            node.shut_down().await?;
+            tracing::info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn listen(address: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+async fn stop_signal() -> Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}
+
+fn recorder() -> Result<PrometheusHandle> {
+    let mut builder = PrometheusBuilder::new();
+    for (name, buckets) in metrics::BUCKETS {
+        builder = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), buckets)?;
+    }
+    let handle = builder.install_recorder()?;
+    metrics::describe();
+    Ok(handle)
+}

@@ -1,0 +1,47 @@
+//! HTTP for operators: is the process alive, does it take requests, and its metrics.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::node::Node;
+
+#[derive(Clone)]
+struct Shared {
+    node: Arc<Node>,
+    metrics: PrometheusHandle,
+}
+
+/// `/healthz`, `/readyz` and `/metrics`.
+pub fn router(node: Arc<Node>, metrics: PrometheusHandle) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(scrape))
+        .with_state(Shared { node, metrics })
+}
+
+/// Alive: no group has stopped and the log takes entries.
+async fn healthz(State(shared): State<Shared>) -> (StatusCode, String) {
+    answer(shared.node.health())
+}
+
+/// Ready: healthy, not stopping, and every group has a leader.
+async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
+    answer(shared.node.readiness())
+}
+
+async fn scrape(State(shared): State<Shared>) -> String {
+    shared.metrics.render()
+}
+
+fn answer(state: Result<(), String>) -> (StatusCode, String) {
+    match state {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
+}

@@ -1,0 +1,6 @@
+//! The edges of a store node: gRPC for gateways and tools, HTTP for operators.
+//!
+//! It translates and bounds; what a request does is decided below.
+
+pub mod http;
+pub mod store;

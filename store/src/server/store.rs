@@ -1,0 +1,230 @@
+//! The gRPC service for gateways and tools.
+//!
+//! ```text
+//!   messages ──► requests, in order ──► Shard::enqueue ──► replies to come ─┐
+//!      ▲                                                                    ▼
+//!      └── not read while too much is open            whatever is ready: one message
+//! ```
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, Stream, StreamExt};
+use tidemark_proto::store::v1::store_server::Store;
+use tidemark_proto::store::v1::{
+    GroupStatus, MapRequest, MapResponse, Request, Requests, Response, Responses, StatusRequest,
+    StatusResponse, TransferLeaderRequest, TransferLeaderResponse, request, response,
+};
+use tidemark_proto::{Failure, headers};
+use tidemark_store_core::Command;
+use tidemark_store_core::read::Query;
+use tidemark_store_core::value::Value;
+use tidemark_types::{ErrorCode, Id, NodeId};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use crate::node::Node;
+use crate::shard::{self, Shard};
+use crate::storage::GroupId;
+
+/// Requests of one stream that are not answered yet; no more are read until some are.
+const OPEN_MAX: usize = 4_096;
+
+/// Answers in one message.
+const MESSAGE_RESPONSES: usize = 256;
+
+/// Messages that wait for a slow client.
+const OUTGOING: usize = 4;
+
+/// The service; a cheap handle.
+#[derive(Clone)]
+pub struct StoreService {
+    node: Arc<Node>,
+}
+
+impl StoreService {
+    /// The service of `node`.
+    pub fn new(node: Arc<Node>) -> Self {
+        StoreService { node }
+    }
+
+    fn check_cluster<T>(&self, request: &tonic::Request<T>) -> Result<(), Failure> {
+        let ours = self.node.identity().cluster().to_string();
+        match request.metadata().get(headers::CLUSTER).map(|named| named.as_bytes()) {
+            Some(named) if named == ours.as_bytes() => Ok(()),
+            Some(_) => Err(Failure::new(ErrorCode::WrongCluster)),
+            None => Err(Failure::new(ErrorCode::Invalid)
+                .message(format!("the header {} is missing", headers::CLUSTER))),
+        }
+    }
+
+    /// Takes a request; the future that will answer it.
+    async fn take(&self, request: Request) -> BoxFuture<'static, Response> {
+        let id = request.id;
+        let answer = |what| Response { id, what: Some(what) };
+        match self.start(request).await {
+            Ok(pending) => pending.map(answer).boxed(),
+            Err(failure) => {
+                std::future::ready(answer(response::What::Failure(failure.into()))).boxed()
+            }
+        }
+    }
+
+    async fn start(&self, request: Request) -> Result<BoxFuture<'static, response::What>, Failure> {
+        let invalid = |text: String| Failure::new(ErrorCode::Invalid).message(text);
+        match request.what {
+            Some(request::What::Command(bytes)) => {
+                let command =
+                    Command::decode(&bytes).map_err(|error| invalid(error.to_string()))?;
+                let id = command.routed_by().ok_or_else(|| {
+                    invalid("the command is the cluster's own".to_owned())
+                })?;
+                let shard = self.shard(request.shard, &id)?;
+                let pending = shard.enqueue(command).await.map_err(failure)?;
+                Ok(async move { command_outcome(pending.reply().await) }.boxed())
+            }
+            Some(request::What::Query(bytes)) => {
+                let query = Query::decode(&bytes).map_err(|error| invalid(error.to_string()))?;
+                let shard = self.shard(request.shard, &query.routed_by())?.clone();
+                Ok(async move { query_outcome(&shard, &query).await }.boxed())
+            }
+            None => Err(invalid("the request asks nothing".to_owned())),
+        }
+    }
+
+    /// The shard of `id`, which the client must have found as well (R8).
+    fn shard(&self, named: u32, id: &Id) -> Result<&Shard, Failure> {
+        let lives_on = self.node.shard_number(id);
+        if u32::from(lives_on.get()) != named {
+            let text = format!("{id} lives on shard {lives_on}, not on {named}");
+            return Err(Failure::new(ErrorCode::WrongShard).message(text));
+        }
+        self.node.shard(lives_on).ok_or_else(|| {
+            Failure::new(ErrorCode::NotLeader)
+                .message(format!("this node has no replica of shard {lives_on}"))
+        })
+    }
+
+    /// Reads requests, and sends whatever answers are ready, until the client goes.
+    async fn exchange_with(
+        self,
+        mut requests: Streaming<Requests>,
+        responses: mpsc::Sender<Result<Responses, Status>>,
+    ) {
+        let mut open = FuturesUnordered::new();
+        let mut ended = false;
+        while !ended || !open.is_empty() {
+            tokio::select! {
+                message = requests.message(), if !ended && open.len() < OPEN_MAX => {
+                    match message {
+                        Ok(Some(message)) => for request in message.requests {
+                            open.push(self.take(request).await);
+                        },
+                        // The client has gone, and nobody reads the answers.
+                        Err(_) => return,
+                        Ok(None) => ended = true,
+                    }
+                }
+                Some(first) = open.next() => {
+                    let mut ready = vec![first];
+                    while ready.len() < MESSAGE_RESPONSES
+                        && let Some(Some(next)) = open.next().now_or_never()
+                    {
+                        ready.push(next);
+                    }
+                    if responses.send(Ok(Responses { responses: ready })).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn command_outcome(
+    outcome: Result<tidemark_store_core::Reply, shard::Error>,
+) -> response::What {
+    match outcome {
+        Ok(reply) => response::What::Reply(reply.encode()),
+        Err(error) => response::What::Failure(failure(error).into()),
+    }
+}
+
+async fn query_outcome(shard: &Shard, query: &Query) -> response::What {
+    let answer = shard.read(|view| query.answer(view)).await;
+    match answer.and_then(|answer| Ok(answer?)) {
+        Ok(answer) => response::What::Answer(Bytes::from(answer.encode())),
+        Err(error) => response::What::Failure(failure(error).into()),
+    }
+}
+
+fn failure(error: shard::Error) -> Failure {
+    let failure = Failure::new(error.code()).message(error.to_string());
+    match error {
+        shard::Error::Overloaded { retry_after } => failure.retry_after(retry_after),
+        shard::Error::NotLeader { leader: Some(leader) } => failure.leader(leader.address),
+        _ => failure,
+    }
+}
+
+#[tonic::async_trait]
+impl Store for StoreService {
+    type ExchangeStream = Pin<Box<dyn Stream<Item = Result<Responses, Status>> + Send>>;
+
+    async fn exchange(
+        &self,
+        request: tonic::Request<Streaming<Requests>>,
+    ) -> Result<tonic::Response<Self::ExchangeStream>, Status> {
+        self.check_cluster(&request)?;
+        let (responses, outgoing) = mpsc::channel(OUTGOING);
+        tokio::spawn(self.clone().exchange_with(request.into_inner(), responses));
+        Ok(tonic::Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+
+    async fn map(
+        &self,
+        _: tonic::Request<MapRequest>,
+    ) -> Result<tonic::Response<MapResponse>, Status> {
+        let map = self.node.map().map_err(failure)?;
+        Ok(tonic::Response::new(MapResponse { map: map.encode() }))
+    }
+
+    async fn status(
+        &self,
+        _: tonic::Request<StatusRequest>,
+    ) -> Result<tonic::Response<StatusResponse>, Status> {
+        let identity = self.node.identity();
+        let groups = self.node.groups().map(|(id, group)| {
+            let status = group.status();
+            GroupStatus {
+                group: id.get(),
+                term: status.term,
+                leader: status.leader.map_or(0, |leader| leader.node.get()),
+                last_log: status.last_log.unwrap_or_default(),
+                applied: status.applied.unwrap_or_default(),
+                snapshot: status.snapshot.unwrap_or_default(),
+                purged: status.purged.unwrap_or_default(),
+                stopped: status.running.err().unwrap_or_default(),
+            }
+        });
+        Ok(tonic::Response::new(StatusResponse {
+            node: identity.node.get(),
+            cluster: Bytes::copy_from_slice(identity.cluster().as_bytes()),
+            groups: groups.collect(),
+        }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: tonic::Request<TransferLeaderRequest>,
+    ) -> Result<tonic::Response<TransferLeaderResponse>, Status> {
+        let TransferLeaderRequest { group, to } = request.into_inner();
+        let term = self.node.transfer_leader(GroupId::new(group), NodeId::new(to)).await;
+        let term = term.map_err(failure)?;
+        Ok(tonic::Response::new(TransferLeaderResponse { term }))
+    }
+}
