@@ -16,11 +16,12 @@ struct Shared {
     metrics: PrometheusHandle,
 }
 
-/// `/healthz`, `/readyz` and `/metrics`.
+/// `/healthz`, `/readyz`, `/status` and `/metrics`.
 pub fn router(node: Arc<Node>, metrics: PrometheusHandle) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/status", get(status))
         .route("/metrics", get(scrape))
         .with_state(Shared { node, metrics })
 }
@@ -33,6 +34,23 @@ async fn healthz(State(shared): State<Shared>) -> (StatusCode, String) {
 /// Ready: healthy, not stopping, and every group has a leader.
 async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
     answer(shared.node.readiness())
+}
+
+/// Every group as this node sees it, one line each.
+async fn status(State(shared): State<Shared>) -> String {
+    let number = |value: Option<u64>| value.map_or_else(|| "none".to_owned(), |n| n.to_string());
+    let mut lines = String::new();
+    for (id, group) in shared.node.groups() {
+        let status = group.status();
+        let leader = number(status.leader.map(|leader| leader.node.get()));
+        let (last, applied) = (number(status.last_log), number(status.applied));
+        lines += &format!(
+            "{id} term={} leader={leader} last={last} applied={applied} purged={}\n",
+            status.term,
+            number(status.purged),
+        );
+    }
+    lines
 }
 
 async fn scrape(State(shared): State<Shared>) -> String {

@@ -1,0 +1,24 @@
+# Sourced by the other scripts: one target directory and one set of flags for every build.
+# RocksDB takes minutes to compile, and is compiled again whenever profile or flags differ.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+cd "$root"
+
+if [ -n "${RUSTFLAGS:-}" ]; then
+  echo "RUSTFLAGS is set: it would replace the flags in .cargo/config.toml. Unset it." >&2
+  exit 2
+fi
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/tidemark/target}"
+
+# The one profile; every selection of packages is the whole workspace, for the same reason.
+profile=(--release --workspace)
+
+# stage NAME COMMAND...: runs it, and says how long it took.
+stage() {
+  local name="$1" from="$SECONDS"
+  shift
+  echo "== $name"
+  "$@"
+  echo "== $name: $((SECONDS - from)) s"
+}
