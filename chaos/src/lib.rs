@@ -1,0 +1,13 @@
+//! Real clusters under faults: start them, kill their parts, and account for every message.
+//!
+//! ```text
+//!   Cluster ── processes of tidemark-store on loopback, killed by the ids we started
+//!   Senders ── users who send through the store's client and write down what was acknowledged
+//!   Ledger  ── what was acknowledged against what every replica holds on disk
+//! ```
+//!
+//! The ledger trusts nothing but the replicas' own files, read while the nodes are down.
+
+pub mod cluster;
+pub mod ledger;
+pub mod senders;

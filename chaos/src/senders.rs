@@ -1,0 +1,172 @@
+//! Users who send without pause, each to somebody in the same shard, and write down every
+//! acknowledgement. One send at a time and session, repeated until its outcome is known.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tidemark_store_client::{Client, Error};
+use tidemark_store_core::command::{Draft, Judged, Send, Start};
+use tidemark_store_core::value::Verdict;
+use tidemark_store_core::{Command, Reply};
+use tidemark_types::{
+    ClientMsgId, ContentHash, DeviceId, Id, OpenId, Recipient, Seq, SessionId, ShardId, UnixMs,
+    UserId,
+};
+use tokio::task::JoinSet;
+
+/// A send that the store acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acked {
+    /// Who sent it.
+    pub sender: UserId,
+    /// In which session.
+    pub session: SessionId,
+    /// As which one.
+    pub n: u64,
+    /// To whom.
+    pub to: UserId,
+    /// Its seq in the sender's mailbox.
+    pub seq: Seq,
+    /// What it said.
+    pub body: Bytes,
+    /// When the acknowledgement came.
+    pub at: Instant,
+}
+
+/// Users who send until they are told to stop.
+pub struct Senders {
+    stop: Arc<AtomicBool>,
+    acked: Arc<Mutex<Vec<Acked>>>,
+    tasks: JoinSet<Result<()>>,
+}
+
+impl Senders {
+    /// Starts one pair of users for each shard.
+    pub fn start(client: &Client) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let acked = Arc::new(Mutex::new(Vec::new()));
+        let mut tasks = JoinSet::new();
+        let shards = client.map().shard_count().context("a legal map")?;
+        for shard in shards.shards() {
+            let [sender, to] = [user_on(client, shard, "sender")?, user_on(client, shard, "reader")?];
+            let sender = Sender { client: client.clone(), user: sender, to };
+            tasks.spawn(sender.run(stop.clone(), acked.clone()));
+        }
+        Ok(Senders { stop, acked, tasks })
+    }
+
+    /// Waits until `shard` acknowledges something after this was called.
+    pub async fn next_ack(&self, client: &Client, shard: ShardId, within: Duration) -> Result<()> {
+        let since = Instant::now();
+        while since.elapsed() < within {
+            if self.times(client, shard).last().is_some_and(|at| *at > since) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        bail!("shard {shard} acknowledged nothing for {within:?}")
+    }
+
+    /// The longest time between two acknowledgements of `shard`, the second one after `since`.
+    pub fn longest_gap(&self, client: &Client, shard: ShardId, since: Instant) -> Duration {
+        let times = self.times(client, shard);
+        let gaps = times.windows(2).filter(|pair| pair[1] > since).map(|pair| pair[1] - pair[0]);
+        gaps.max().unwrap_or_default()
+    }
+
+    /// When `shard` acknowledged something, in order.
+    fn times(&self, client: &Client, shard: ShardId) -> Vec<Instant> {
+        let acked = self.acked.lock();
+        let here = |ack: &&Acked| client.shard_of(&Id::User(ack.sender.clone())) == shard;
+        acked.iter().filter(here).map(|ack| ack.at).collect()
+    }
+
+    /// Lets everybody finish the send they are at; everything that was acknowledged.
+    pub async fn finish(mut self) -> Result<Vec<Acked>> {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(done) = self.tasks.join_next().await {
+            done??;
+        }
+        Ok(std::mem::take(&mut *self.acked.lock()))
+    }
+}
+
+/// A user on `shard` whose name begins with `role`.
+fn user_on(client: &Client, shard: ShardId, role: &str) -> Result<UserId> {
+    for number in 0..100_000 {
+        let user = UserId::new(format!("{role}-{number}"))?;
+        if client.shard_of(&Id::User(user.clone())) == shard {
+            return Ok(user);
+        }
+    }
+    bail!("no name was found for shard {shard}")
+}
+
+struct Sender {
+    client: Client,
+    user: UserId,
+    to: UserId,
+}
+
+impl Sender {
+    async fn run(self, stop: Arc<AtomicBool>, acked: Arc<Mutex<Vec<Acked>>>) -> Result<()> {
+        let device = DeviceId::new("phone")?;
+        let user = self.user.clone();
+        let register =
+            Command::RegisterDevice { user: user.clone(), device: device.clone(), start: Start::Head };
+        self.definite(&register).await?;
+        let open_id = OpenId::from_bytes([1; 16])?;
+        let open = Command::Open { user: user.clone(), device: device.clone(), open_id, ends: None };
+        let Reply::Opened { session } = self.definite(&open).await? else {
+            bail!("{user} has no session");
+        };
+        for n in 1.. {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let body = Bytes::from(format!("{user} {n}"));
+            let to = vec![Recipient::User(self.to.clone())];
+            let content = ContentHash::of(&to, 1, &body);
+            let client_msg_id = ClientMsgId::new(UnixMs::new(n), [0; 10]);
+            let judged =
+                Judged::Allow(Draft { to, kind: 1, client_msg_id, body: body.clone() });
+            let send = Command::Send(Send {
+                user: user.clone(),
+                device: device.clone(),
+                session,
+                n,
+                base: n,
+                content,
+                judged,
+            });
+            match self.definite(&send).await? {
+                Reply::Sent(Verdict::Accepted { seq, .. }) => acked.lock().push(Acked {
+                    sender: user.clone(),
+                    session,
+                    n,
+                    to: self.to.clone(),
+                    seq,
+                    body,
+                    at: Instant::now(),
+                }),
+                other => bail!("{user} {n}: {other:?}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Repeats a command until its outcome is known.
+    async fn definite(&self, command: &Command) -> Result<Reply> {
+        loop {
+            match self.client.command(command).await {
+                Ok(reply) => return Ok(reply),
+                Err(Error::Unknown(_) | Error::Unavailable(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}

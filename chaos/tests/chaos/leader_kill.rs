@@ -1,0 +1,52 @@
+//! Leaders are killed with SIGKILL while users send.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tidemark_chaos::cluster::{Cluster, PATIENCE, Spec};
+use tidemark_chaos::ledger::Ledger;
+use tidemark_chaos::senders::Senders;
+use tidemark_types::ShardId;
+
+const KILLS: u16 = 20;
+
+/// Shorter than an outage, so that the client's own retries end and the sender's begin.
+const CALL_DEADLINE: Duration = Duration::from_secs(1);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_leader_kills_lose_nothing() -> Result<()> {
+    let spec = Spec { nodes: 3, shards: 8 };
+    let mut cluster = Cluster::start(spec).await?;
+    let client = cluster.client(CALL_DEADLINE).await?;
+    let senders = Senders::start(&client)?;
+    let mut outages = Vec::new();
+    for kill in 0..KILLS {
+        let shard = ShardId::new(kill % spec.shards);
+        let leader = cluster.leader(&client, shard).await?;
+        // Somebody sends there before the leader dies, so that the outage is one.
+        senders.next_ack(&client, shard, PATIENCE).await?;
+        let killed = Instant::now();
+        cluster.kill(leader)?;
+        cluster.leader(&client, shard).await?;
+        senders.next_ack(&client, shard, PATIENCE).await?;
+        let outage = senders.longest_gap(&client, shard, killed);
+        println!("kill {}: node {leader} led shard {shard}, {} ms", kill + 1, outage.as_millis());
+        outages.push(outage);
+        cluster.start_node(leader)?;
+        cluster.ready(leader).await?;
+    }
+    let acked = senders.finish().await?;
+    cluster.settled(&client).await?;
+    for node in cluster.ids() {
+        cluster.terminate(node).await?;
+    }
+    let ledger = Ledger::of(&cluster, &acked)?;
+    outages.sort();
+    let at = |percent: usize| outages[(outages.len() - 1) * percent / 100].as_millis();
+    println!("outage of {KILLS} kills: p50={} ms p90={} ms max={} ms", at(50), at(90), at(100));
+    println!("{ledger}");
+    assert!(ledger.acked > usize::from(KILLS), "{ledger}");
+    assert_eq!(ledger.found, ledger.acked * 2 * cluster.ids().len(), "{ledger}");
+    assert!(ledger.is_clean(), "{ledger}");
+    Ok(())
+}

@@ -1,0 +1,3 @@
+//! Real processes, real faults. One cluster at a time on a machine.
+
+mod leader_kill;
