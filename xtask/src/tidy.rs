@@ -1,0 +1,170 @@
+//! The checks: each is a function from a tracked file to what is wrong with it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::docs;
+
+/// Lines of a Rust file; beyond it the file is more than one room.
+const LINES_MAX: usize = 800;
+
+/// Which crate may use which: a crate's own name, and those of ours that it may name. Data flows
+/// down this list, never up.
+const LAYERS: [(&str, &[&str]); 8] = [
+    ("types", &[]),
+    ("env", &["types"]),
+    ("proto", &["types"]),
+    ("store/core", &["types"]),
+    ("store/client", &["types", "env", "proto", "store-core"]),
+    ("store", &["types", "env", "proto", "store-core"]),
+    ("chaos", &["types", "env", "store", "store-core", "store-client"]),
+    ("xtask", &["types", "proto"]),
+];
+
+/// Where a library that we keep in one room may be named.
+const ROOMS: [(&str, &[&str]); 2] =
+    [("openraft", &["store/src/raft/"]), ("rocksdb", &["store/src/storage/"])];
+
+/// Everything that is wrong, one line each.
+pub(crate) fn problems(root: &Path) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    for path in tracked(root)? {
+        // Binary files and files deleted in the working tree have no text to check.
+        let Ok(text) = fs::read_to_string(root.join(&path)) else { continue };
+        let found = [rust(&path, &text), manifest(&path, &text), paths(&path, &text)];
+        problems.extend(found.into_iter().flatten().map(|problem| format!("{path}: {problem}")));
+        if path.ends_with(".md") {
+            let found = links(root, &path, &text).into_iter().chain(adr(&path, &text));
+            problems.extend(found.map(|problem| format!("{path}: {problem}")));
+        }
+    }
+    for (path, text) in docs::generated() {
+        if fs::read_to_string(root.join(path)).ok().as_deref() != Some(&text) {
+            problems.push(format!("{path}: it is not what `cargo xtask docs` writes"));
+        }
+    }
+    Ok(problems)
+}
+
+fn tracked(root: &Path) -> Result<Vec<String>> {
+    let list = Command::new("git").arg("ls-files").current_dir(root).output().context("git")?;
+    ensure!(list.status.success(), "git ls-files: {}", String::from_utf8_lossy(&list.stderr));
+    Ok(String::from_utf8(list.stdout)?.lines().map(str::to_owned).collect())
+}
+
+fn rust(path: &str, text: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !path.ends_with(".rs") {
+        return problems;
+    }
+    if !text.starts_with("//!") {
+        problems.push("it does not begin with //!: what it is, what it refuses".to_owned());
+    }
+    let lines = text.lines().count();
+    if lines > LINES_MAX {
+        problems.push(format!("{lines} lines, at most {LINES_MAX}: more than one room"));
+    }
+    // In two halves, so that this file does not find itself.
+    for marker in [
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("to", "do!("),
+        concat!("unimple", "mented!("),
+    ] {
+        if text.contains(marker) {
+            problems.push(format!("{marker}: finish it, or say in the documents what is missing"));
+        }
+    }
+    for (library, rooms) in ROOMS {
+        let outside = !rooms.iter().any(|room| path.starts_with(room));
+        let names = |line: &str| {
+            let line = line.trim_start();
+            !line.starts_with("//") && line.contains(&format!("{library}::"))
+        };
+        if path.starts_with("store/src/") && outside && text.lines().any(names) {
+            problems.push(format!("it names {library}, which stays in {}", rooms.join(", ")));
+        }
+    }
+    problems
+}
+
+fn manifest(path: &str, text: &str) -> Vec<String> {
+    let Some(member) = path.strip_suffix("/Cargo.toml") else { return Vec::new() };
+    let mut problems = Vec::new();
+    let Some((_, allowed)) = LAYERS.iter().find(|(name, _)| *name == member) else {
+        return vec!["the crate has no place in xtask's list of layers".to_owned()];
+    };
+    let mut in_dependencies = false;
+    for line in text.lines() {
+        if line.starts_with('[') {
+            in_dependencies = line.contains("dependencies");
+        }
+        let Some((name, value)) = line.split_once('=').filter(|_| in_dependencies) else {
+            continue;
+        };
+        if !name.trim().ends_with(".workspace") || value.trim() != "true" {
+            problems.push(format!("`{line}`: versions stand in the workspace's Cargo.toml only"));
+        }
+        let ours = name.trim().strip_prefix("tidemark-").and_then(|n| n.strip_suffix(".workspace"));
+        if let Some(ours) = ours.filter(|ours| !allowed.contains(ours)) {
+            problems.push(format!("it may not use {ours}: the arrow points up"));
+        }
+    }
+    problems
+}
+
+/// Paths of somebody's own machine.
+fn paths(path: &str, text: &str) -> Vec<String> {
+    let own = [concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/wo", "rk/")];
+    let found = own.iter().filter(|own| path != "Cargo.lock" && text.contains(**own));
+    found.map(|own| format!("it names a path of one machine: {own}")).collect()
+}
+
+/// Links to files that are not there.
+fn links(root: &Path, path: &str, text: &str) -> Vec<String> {
+    let folder = root.join(path).parent().map(Path::to_owned).unwrap_or_default();
+    let targets =
+        text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(to, _)| to);
+    let local = targets.filter(|to| !to.contains("://") && !to.starts_with('#'));
+    let broken = local.filter(|to| !folder.join(to.split('#').next().unwrap_or(to)).exists());
+    broken.map(|to| format!("the link to {to} leads nowhere")).collect()
+}
+
+/// A decision record has these parts.
+fn adr(path: &str, text: &str) -> Vec<String> {
+    if !path.starts_with("docs/adr/0") {
+        return Vec::new();
+    }
+    let parts = ["Status", "Context", "Decision", "Consequences"];
+    let missing = parts.iter().filter(|part| !text.contains(&format!("## {part}")));
+    missing.map(|part| format!("the part ## {part} is missing")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_repository_is_tidy() {
+        let root = crate::root().expect("a repository");
+        let problems = problems(&root).expect("git and files");
+        assert_eq!(problems, Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_check_can_fail() {
+        assert_eq!(rust("a.rs", "fn main() {}").len(), 1);
+        assert_eq!(rust("store/src/node.rs", "//! x\nuse openraft::Raft;").len(), 1);
+        assert_eq!(rust("a.rs", &format!("//! x\n{}", "\n".repeat(LINES_MAX))).len(), 1);
+        assert_eq!(manifest("types/Cargo.toml", "[dependencies]\nserde = \"1\"").len(), 1);
+        let up = "[dependencies]\ntidemark-store.workspace = true";
+        assert_eq!(manifest("types/Cargo.toml", up).len(), 1);
+        assert_eq!(manifest("unknown/Cargo.toml", "").len(), 1);
+        assert_eq!(paths("a.md", concat!("see /wo", "rk/main")).len(), 1);
+        assert_eq!(links(Path::new("/"), "a.md", "[x](nowhere.md)").len(), 1);
+        assert_eq!(adr("docs/adr/0001-x.md", "## Status\n## Context").len(), 2);
+    }
+}
