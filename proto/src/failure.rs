@@ -149,29 +149,6 @@ impl From<v1::Failure> for Failure {
     }
 }
 
-impl v1::SendAck {
-    /// The acknowledgement of an accepted send.
-    pub fn accepted(session: SessionId, n: u64, seq: Seq, time: tidemark_types::UnixMs) -> Self {
-        let accepted = v1::Accepted { seq: seq.get(), time_ms: time.get() };
-        v1::SendAck {
-            session: session.get(),
-            n,
-            result: Some(v1::send_ack::Result::Accepted(accepted)),
-        }
-    }
-
-    /// The answer to a send that was refused or not taken yet. It carries no message, so that a
-    /// stored verdict is the same bytes whichever gateway, of whichever version, tells it (G2).
-    pub fn failed(session: SessionId, n: u64, failure: Failure) -> Self {
-        let failure = failure.message("");
-        v1::SendAck {
-            session: session.get(),
-            n,
-            result: Some(v1::send_ack::Result::Failure(failure.into())),
-        }
-    }
-}
-
 macro_rules! position {
     ($($type:ident)*) => {$(
         impl From<Position> for v1::$type {
@@ -200,8 +177,6 @@ position! { Position Reset HeadResponse }
 
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
-    use tidemark_types::UnixMs;
     use tonic::Status;
 
     use super::*;
@@ -289,24 +264,6 @@ mod tests {
         assert_eq!(millis(Duration::from_nanos(1)), 1);
         assert_eq!(millis(Duration::from_millis(7)), 7);
         assert_eq!(millis(Duration::MAX), u32::MAX);
-    }
-
-    /// A stored verdict must be the same bytes for ever, so the bytes themselves stand here.
-    #[test]
-    fn acknowledgements_keep_their_bytes() {
-        let session = SessionId::new(3).expect("legal");
-        let accepted = v1::SendAck::accepted(session, 300, Seq::new(5), UnixMs::new(1_000));
-        assert_eq!(hex(&accepted.encode_to_vec()), "080310ac021a05080510e807");
-        let refused = Failure::new(ErrorCode::BadRecipient).message("send.to[3].name: is empty");
-        let refused = v1::SendAck::failed(session, 300, refused);
-        assert_eq!(hex(&refused.encode_to_vec()), "080310ac022202083e");
-        let early = Failure::new(ErrorCode::OutOfOrder).detail(Detail::Expected(2));
-        let early = v1::SendAck::failed(session, 300, early);
-        assert_eq!(hex(&early.encode_to_vec()), "080310ac022204082b2802");
-    }
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     #[test]

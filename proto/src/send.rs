@@ -1,4 +1,4 @@
-//! Sends: what a gateway can say of one without asking anybody.
+//! Sends: what a gateway can say of one without asking anybody, and how it is answered.
 //!
 //! A session send that names its session and number can be answered under that number, so whatever
 //! else is wrong with it becomes its verdict (R2): [`Send::judged`] holds it, and the content's
@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use tidemark_types::limits::{BODY_BYTES_MAX, RECIPIENTS_MAX};
-use tidemark_types::{ClientMsgId, ContentHash, Recipient, SessionId, UserId};
+use tidemark_types::{ClientMsgId, ContentHash, Recipient, Seq, SessionId, UnixMs, UserId};
 
 use crate::convert::{self, FieldError, Reason};
+use crate::failure::Failure;
 use crate::v1;
 
 /// A session send that can be answered.
@@ -127,13 +128,37 @@ fn content(to: &[v1::Id], kind: u32, body: &[u8]) -> ContentHash {
     ContentHash::of_parts(parts, kind, body)
 }
 
+impl v1::SendAck {
+    /// The acknowledgement of an accepted send.
+    pub fn accepted(session: SessionId, n: u64, seq: Seq, time: UnixMs) -> Self {
+        let accepted = v1::Accepted { seq: seq.get(), time_ms: time.get() };
+        v1::SendAck {
+            session: session.get(),
+            n,
+            result: Some(v1::send_ack::Result::Accepted(accepted)),
+        }
+    }
+
+    /// The answer to a send that was refused or not taken yet. It carries no message, so that a
+    /// stored verdict is the same bytes whichever gateway, of whichever version, tells it (G2).
+    pub fn failed(session: SessionId, n: u64, failure: Failure) -> Self {
+        let failure = failure.message("");
+        v1::SendAck {
+            session: session.get(),
+            n,
+            result: Some(v1::send_ack::Result::Failure(failure.into())),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use prost::Message as _;
+    use tidemark_types::ErrorCode;
     use tidemark_types::limits::{FRAME_BYTES_MAX, NAME_BYTES_MAX};
-    use tidemark_types::{ErrorCode, UnixMs};
 
     use super::*;
+    use crate::failure::Detail;
 
     fn user(name: &str) -> v1::Id {
         v1::Id { kind: 1, name: name.to_owned() }
@@ -259,5 +284,23 @@ mod tests {
         assert_eq!(code(request("", vec![user("bob")])), ErrorCode::Invalid);
         assert_eq!(code(request("alice", vec![])), ErrorCode::BadRecipient);
         assert_eq!(code(request("alice", users(257))), ErrorCode::TooManyRecipients);
+    }
+
+    /// A stored verdict must be the same bytes for ever, so the bytes themselves stand here.
+    #[test]
+    fn acknowledgements_keep_their_bytes() {
+        let session = SessionId::new(3).expect("legal");
+        let accepted = v1::SendAck::accepted(session, 300, Seq::new(5), UnixMs::new(1_000));
+        assert_eq!(hex(&accepted.encode_to_vec()), "080310ac021a05080510e807");
+        let refused = Failure::new(ErrorCode::BadRecipient).message("send.to[3].name: is empty");
+        let refused = v1::SendAck::failed(session, 300, refused);
+        assert_eq!(hex(&refused.encode_to_vec()), "080310ac022202083e");
+        let early = Failure::new(ErrorCode::OutOfOrder).detail(Detail::Expected(2));
+        let early = v1::SendAck::failed(session, 300, early);
+        assert_eq!(hex(&early.encode_to_vec()), "080310ac022204082b2802");
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }

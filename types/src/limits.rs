@@ -14,6 +14,10 @@ pub const RECIPIENTS_MAX: usize = 256;
 /// Bytes of one client frame, as encoded.
 pub const FRAME_BYTES_MAX: usize = 256 * 1024;
 
+/// Bytes of one frame to a client, as encoded: the limit that gRPC libraries have by default, so
+/// that an SDK in any language works without setting one.
+pub const SERVER_FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Bytes of one message body.
 pub const BODY_BYTES_MAX: usize = 192 * 1024;
 
@@ -47,3 +51,5 @@ const _: () = assert!(
         <= FRAME_BYTES_MAX
 );
 const _: () = assert!(BODY_BYTES_MAX <= SEND_WINDOW_BYTES);
+// An entry holds what a send holds, and fits into a frame of its own.
+const _: () = assert!(2 * FRAME_BYTES_MAX <= SERVER_FRAME_BYTES_MAX);
