@@ -203,9 +203,10 @@ impl Cluster {
     }
 
     fn create(&self, spec: Spec) -> Result<()> {
-        let members = self.nodes.iter().flat_map(|(id, node)| {
-            ["--member".to_owned(), format!("{id}={}", node.grpc)]
-        });
+        let members = self
+            .nodes
+            .iter()
+            .flat_map(|(id, node)| ["--member".to_owned(), format!("{id}={}", node.grpc)]);
         let members: Vec<String> = members.collect();
         // Any UUID will do: the cluster lives as long as the test.
         let cluster = "0192f5a0-1234-7abc-8def-0123456789ab";
@@ -278,7 +279,8 @@ async fn get(address: SocketAddr, path: &str) -> Result<String> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let exchange = async {
         let mut stream = tokio::net::TcpStream::connect(address).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;

@@ -69,11 +69,8 @@ impl Ledger {
         let places: BTreeMap<&UserId, Places<'_>> =
             mailboxes.iter().map(|(user, entries)| (user, Places::of(entries))).collect();
         for ack in acked {
-            let origin = Origin::Session {
-                sender: ack.sender.clone(),
-                session: ack.session,
-                n: ack.n,
-            };
+            let origin =
+                Origin::Session { sender: ack.sender.clone(), session: ack.session, n: ack.n };
             for (user, seq) in [(&ack.sender, Some(ack.seq)), (&ack.to, None)] {
                 let copies = places[user].copies.get(&origin).map_or(&[][..], Vec::as_slice);
                 let right = |copy: &&(Seq, &Entry)| {

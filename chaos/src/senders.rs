@@ -52,7 +52,8 @@ impl Senders {
         let mut tasks = JoinSet::new();
         let shards = client.map().shard_count().context("a legal map")?;
         for shard in shards.shards() {
-            let [sender, to] = [user_on(client, shard, "sender")?, user_on(client, shard, "reader")?];
+            let [sender, to] =
+                [user_on(client, shard, "sender")?, user_on(client, shard, "reader")?];
             let sender = Sender { client: client.clone(), user: sender, to };
             tasks.spawn(sender.run(stop.clone(), acked.clone()));
         }
@@ -116,11 +117,15 @@ impl Sender {
     async fn run(self, stop: Arc<AtomicBool>, acked: Arc<Mutex<Vec<Acked>>>) -> Result<()> {
         let device = DeviceId::new("phone")?;
         let user = self.user.clone();
-        let register =
-            Command::RegisterDevice { user: user.clone(), device: device.clone(), start: Start::Head };
+        let register = Command::RegisterDevice {
+            user: user.clone(),
+            device: device.clone(),
+            start: Start::Head,
+        };
         self.definite(&register).await?;
         let open_id = OpenId::from_bytes([1; 16])?;
-        let open = Command::Open { user: user.clone(), device: device.clone(), open_id, ends: None };
+        let open =
+            Command::Open { user: user.clone(), device: device.clone(), open_id, ends: None };
         let Reply::Opened { session } = self.definite(&open).await? else {
             bail!("{user} has no session");
         };
@@ -132,8 +137,7 @@ impl Sender {
             let to = vec![Recipient::User(self.to.clone())];
             let content = ContentHash::of(&to, 1, &body);
             let client_msg_id = ClientMsgId::new(UnixMs::new(n), [0; 10]);
-            let judged =
-                Judged::Allow(Draft { to, kind: 1, client_msg_id, body: body.clone() });
+            let judged = Judged::Allow(Draft { to, kind: 1, client_msg_id, body: body.clone() });
             let send = Command::Send(Send {
                 user: user.clone(),
                 device: device.clone(),

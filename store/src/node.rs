@@ -127,8 +127,7 @@ impl Node {
             let id = GroupId::shard(number);
             let group = starter.group(id, &placement.replicas, placement.preferred).await?;
             registry.add(group.clone());
-            let shard =
-                Shard::start(id, group, state.clone(), &config.proposals, clock.clone());
+            let shard = Shard::start(id, group, state.clone(), &config.proposals, clock.clone());
             shards.insert(number, shard);
         }
         let node = Arc::new(Node {
@@ -225,7 +224,9 @@ impl Node {
         }
         let thread = self.log_thread.lock().take();
         if let Some(thread) = thread {
-            tokio::task::spawn_blocking(|| thread.shut_down()).await.map_err(io::Error::other)??;
+            tokio::task::spawn_blocking(|| thread.shut_down())
+                .await
+                .map_err(io::Error::other)??;
         }
         Ok(self.state.flush()?)
     }
@@ -254,13 +255,12 @@ impl Starter<'_> {
         let machine = Machine::open(self.state.clone(), id, Arc::new(Alarms))?;
         let log = self.log.group(id);
         let network = self.network.for_group(id);
-        let group =
-            Group::start(id, *replica, &self.config.raft, network, log, machine).await?;
+        let group = Group::start(id, *replica, &self.config.raft, network, log, machine).await?;
         if creator == me {
             let address = |node: &NodeId| self.identity.created.nodes[node].grpc.clone();
-            let members = replicas.iter().map(|(replica, node)| {
-                (*replica, Replica { node: *node, address: address(node) })
-            });
+            let members = replicas
+                .iter()
+                .map(|(replica, node)| (*replica, Replica { node: *node, address: address(node) }));
             group.create(members.collect()).await?;
         }
         Ok(group)

@@ -58,9 +58,7 @@ async fn create_cluster(node: &Node, clock: &dyn Clock) {
     if !node.control.is_leader() {
         return;
     }
-    let known = node.state.read(GroupId::CONTROL, |_, view| {
-        read::cluster_map(view)
-    });
+    let known = node.state.read(GroupId::CONTROL, |_, view| read::cluster_map(view));
     if matches!(known, Ok(Ok(None))) {
         let command = Command::CreateCluster { map: node.identity.created.clone() };
         let batch = Batch { time: clock.wall(), commands: vec![command] };

@@ -80,9 +80,9 @@ impl StoreService {
             Some(request::What::Command(bytes)) => {
                 let command =
                     Command::decode(&bytes).map_err(|error| invalid(error.to_string()))?;
-                let id = command.routed_by().ok_or_else(|| {
-                    invalid("the command is the cluster's own".to_owned())
-                })?;
+                let id = command
+                    .routed_by()
+                    .ok_or_else(|| invalid("the command is the cluster's own".to_owned()))?;
                 let shard = self.shard(request.shard, &id)?;
                 let pending = shard.enqueue(command).await.map_err(failure)?;
                 Ok(async move { command_outcome(pending.reply().await) }.boxed())
@@ -145,9 +145,7 @@ impl StoreService {
     }
 }
 
-fn command_outcome(
-    outcome: Result<tidemark_store_core::Reply, shard::Error>,
-) -> response::What {
+fn command_outcome(outcome: Result<tidemark_store_core::Reply, shard::Error>) -> response::What {
     match outcome {
         Ok(reply) => response::What::Reply(reply.encode()),
         Err(error) => response::What::Failure(failure(error).into()),
