@@ -103,6 +103,16 @@ mod tests {
         }
     }
 
+    /// These two would feed the same bytes if kind 255 did not go behind the escape.
+    #[test]
+    fn a_kind_is_never_taken_for_an_escape() {
+        let name = format!("{}\0\u{1}{}", "\0".repeat(4), "\0".repeat(6 + 245));
+        let body = [&[0; 245][..], &length(3), b"xyz"].concat();
+        let plain = ContentHash::of_parts([(255, name.as_str())].into_iter(), 1, b"xyz");
+        let escaped = ContentHash::of_parts([(257, "")].into_iter(), 1, &body);
+        assert_ne!(plain, escaped);
+    }
+
     #[test]
     fn a_vector_holds_the_hash_still() {
         let hash = ContentHash::of(&[user("bob")], 1, b"hello");
