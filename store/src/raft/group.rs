@@ -6,13 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
+use openraft::async_runtime::instant::Instant;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{
+    ClientWriteError, Fatal, InitializeError, LinearizableReadError, RaftError,
+};
 use openraft::impls::OneshotResponder;
 use openraft::network::{NetSnapshot, RaftNetworkFactory};
 use openraft::raft::ClientWriteResult;
-use openraft::{Config, ReadPolicy, SnapshotPolicy};
+use openraft::{Config, RaftMetrics, ReadPolicy, SnapshotPolicy};
 use thiserror::Error;
 use tidemark_store_core::Reply;
+use tidemark_types::NodeId;
 use tokio::sync::oneshot;
 
 use super::log::GroupLog;
@@ -25,6 +30,12 @@ use crate::storage::GroupId;
 /// openraft keeps an entry count per group for what waits in its own queue; the bytes are bounded
 /// before it, by the proposer.
 type Inner = openraft::Raft<TypeConfig, Machine>;
+
+/// A follower that was not heard of for this long may be gone: a few heartbeats.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
+
+/// A follower that lacks no more than this catches up while leadership moves.
+const CLOSE_ENTRIES: u64 = 1_000;
 
 /// One Raft group of this node.
 #[derive(Clone)]
@@ -52,14 +63,6 @@ pub enum GroupError {
         /// What openraft says.
         reason: String,
     },
-    /// Something the caller waited for did not come in time.
-    #[error("raft group {group}: {reason}")]
-    Wait {
-        /// Which group.
-        group: GroupId,
-        /// What was waited for.
-        reason: String,
-    },
 }
 
 /// Why a payload was not handed to Raft: it certainly had no effect.
@@ -80,6 +83,20 @@ pub enum NotSubmitted {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("the outcome is unknown: {0}")]
 pub struct Lost(pub String);
+
+/// Why leadership did not move, as far as is known.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TransferError {
+    /// Nothing was tried.
+    #[error(transparent)]
+    NotSubmitted(#[from] NotSubmitted),
+    /// The group has no replica there.
+    #[error("node {0} has no replica of this group")]
+    NoReplica(NodeId),
+    /// It may still move.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+}
 
 /// A payload on its way.
 pub struct Submitted(oneshot::Receiver<ClientWriteResult<TypeConfig>>);
@@ -128,13 +145,14 @@ impl Group {
         }
     }
 
-    /// Waits until some replica leads.
-    pub async fn led(&self, within: Duration) -> Result<ReplicaId, GroupError> {
-        let wait = self.raft.wait(Some(within));
-        let metrics = wait.metrics(|metrics| metrics.current_leader.is_some(), "a leader").await;
-        let failed = |reason: String| GroupError::Wait { group: self.id, reason };
-        let metrics = metrics.map_err(|error| failed(error.to_string()))?;
-        metrics.current_leader.ok_or_else(|| failed("no leader".to_owned()))
+    /// Its name.
+    pub fn id(&self) -> GroupId {
+        self.id
+    }
+
+    /// Does this replica lead, as far as it knows?
+    pub fn is_leader(&self) -> bool {
+        self.raft.is_leader()
     }
 
     /// Hands an encoded batch to Raft; batches are taken in the order in which this returns.
@@ -165,6 +183,39 @@ impl Group {
         }
     }
 
+    /// Does the replica on `node` follow this leader so closely that it could take over at once?
+    pub fn follows_closely(&self, node: NodeId) -> bool {
+        let metrics = self.metrics();
+        let replica = replica_on(&metrics, node);
+        let (Some(replica), Some(heard), Some(matched)) =
+            (replica, metrics.heartbeat, metrics.replication)
+        else {
+            return false;
+        };
+        let heard = heard.get(&replica).copied().flatten();
+        let matched = matched.get(&replica).cloned().flatten().map(|id| id.index);
+        heard.is_some_and(|heard| heard.elapsed() < HEARD_WITHIN)
+            && matched.unwrap_or_default() + CLOSE_ENTRIES
+                >= metrics.last_log_index.unwrap_or_default()
+    }
+
+    /// Hands leadership, which must be this replica's, to the one on `to`, and waits until that
+    /// leads; its term.
+    pub async fn transfer_to(&self, to: NodeId, within: Duration) -> Result<u64, TransferError> {
+        if let Err(forward) = self.raft.as_leader() {
+            return Err(NotSubmitted::NotLeader { leader: forward.leader_node }.into());
+        }
+        let replica = replica_on(&self.metrics(), to).ok_or(TransferError::NoReplica(to))?;
+        let stopped = |fatal: Fatal<TypeConfig>| NotSubmitted::Stopped(fatal.to_string());
+        self.raft.trigger().transfer_leader(replica).await.map_err(stopped)?;
+        let wait = self.raft.wait(Some(within));
+        let led = wait.metrics(|metrics| metrics.current_leader == Some(replica), "the new leader");
+        match led.await {
+            Ok(metrics) => Ok(metrics.current_term),
+            Err(error) => Err(Lost(error.to_string()).into()),
+        }
+    }
+
     /// Flushes the state, and lets the log be purged up to what is kept behind it.
     pub async fn compact(&self) -> Result<(), NotSubmitted> {
         let stopped =
@@ -174,18 +225,22 @@ impl Group {
 
     /// How the group stands.
     pub fn status(&self) -> GroupStatus {
-        let metrics =
-            openraft::async_runtime::watch::WatchReceiver::borrow_watched(&self.raft.metrics())
-                .clone();
+        let metrics = self.metrics();
+        let members = metrics.membership_config.membership();
+        let leader = metrics.current_leader.and_then(|id| members.get_node(&id).cloned());
         GroupStatus {
             running: metrics.running_state.map_err(|fatal| fatal.to_string()),
             term: metrics.current_term,
-            leader: metrics.current_leader,
+            leader,
             last_log: metrics.last_log_index,
             applied: metrics.last_applied.map(|id| id.index),
             snapshot: metrics.snapshot.map(|id| id.index),
             purged: metrics.purged.map(|id| id.index),
         }
+    }
+
+    fn metrics(&self) -> RaftMetrics<TypeConfig> {
+        self.raft.metrics().borrow_watched().clone()
     }
 
     /// Stops the group; its log and state are closed by their owners.
@@ -201,8 +256,8 @@ pub struct GroupStatus {
     pub running: Result<(), String>,
     /// The current term.
     pub term: u64,
-    /// The replica that leads it, as far as this one knows.
-    pub leader: Option<ReplicaId>,
+    /// Who leads it, as far as this replica knows.
+    pub leader: Option<Replica>,
     /// The last entry of the log.
     pub last_log: Option<u64>,
     /// The last applied entry.
@@ -211,6 +266,12 @@ pub struct GroupStatus {
     pub snapshot: Option<u64>,
     /// The last entry that was purged.
     pub purged: Option<u64>,
+}
+
+/// The group's replica on `node`.
+fn replica_on(metrics: &RaftMetrics<TypeConfig>, node: NodeId) -> Option<ReplicaId> {
+    let mut members = metrics.membership_config.membership().nodes();
+    members.find(|(_, replica)| replica.node == node).map(|(id, _)| *id)
 }
 
 fn openraft_config(id: GroupId, config: &RaftConfig) -> Config {

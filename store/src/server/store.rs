@@ -65,7 +65,7 @@ impl StoreService {
     /// Takes a request; the future that will answer it.
     async fn take(&self, request: Request) -> BoxFuture<'static, Response> {
         let id = request.id;
-        let answer = |what| Response { id, what: Some(what) };
+        let answer = move |what| Response { id, what: Some(what) };
         match self.start(request).await {
             Ok(pending) => pending.map(answer).boxed(),
             Err(failure) => {
@@ -115,14 +115,15 @@ impl StoreService {
         mut requests: Streaming<Requests>,
         responses: mpsc::Sender<Result<Responses, Status>>,
     ) {
-        let mut open = FuturesUnordered::new();
+        let mut open = FuturesUnordered::<BoxFuture<'static, Response>>::new();
         let mut ended = false;
         while !ended || !open.is_empty() {
             tokio::select! {
                 message = requests.message(), if !ended && open.len() < OPEN_MAX => {
                     match message {
                         Ok(Some(message)) => for request in message.requests {
-                            open.push(self.take(request).await);
+                            let answer = self.take(request).await;
+                            open.push(answer);
                         },
                         // The client has gone, and nobody reads the answers.
                         Err(_) => return,

@@ -12,10 +12,10 @@ use thiserror::Error;
 use tidemark_env::Clock;
 use tidemark_store_core::{Command, Fatal, Read, Reply};
 use tidemark_types::limits::CLOCK_SKEW_MAX;
-use tidemark_types::{ClientMsgId, ErrorCode};
+use tidemark_types::{ClientMsgId, ErrorCode, NodeId};
 
 use crate::config::ProposalConfig;
-use crate::raft::group::{Group, Lost, NotSubmitted};
+use crate::raft::group::{Group, Lost, NotSubmitted, TransferError};
 use crate::raft::types::Replica;
 use crate::storage::{GroupId, StateDb, StateDbError};
 
@@ -43,6 +43,9 @@ pub enum Error {
     /// The shard's group has stopped.
     #[error("the shard has stopped: {0}")]
     Stopped(String),
+    /// Leadership cannot move to a node without a replica.
+    #[error("node {0} has no replica of this group")]
+    NoReplica(NodeId),
     /// The id was made too far in the future.
     #[error("the message id was made more than {} s in the future", CLOCK_SKEW_MAX.as_secs())]
     IdInFuture,
@@ -64,9 +67,20 @@ impl Error {
             Error::Overloaded { .. } => ErrorCode::Overloaded,
             Error::NotLeader { .. } => ErrorCode::NotLeader,
             Error::Stopped(_) => ErrorCode::Unavailable,
+            Error::NoReplica(_) => ErrorCode::Invalid,
             Error::IdInFuture => ErrorCode::IdInFuture,
             Error::Unknown(_) => ErrorCode::Unknown,
             Error::State(_) | Error::Fatal(_) => ErrorCode::Internal,
+        }
+    }
+}
+
+impl From<TransferError> for Error {
+    fn from(error: TransferError) -> Self {
+        match error {
+            TransferError::NotSubmitted(error) => error.into(),
+            TransferError::NoReplica(node) => Error::NoReplica(node),
+            TransferError::Lost(lost) => lost.into(),
         }
     }
 }
