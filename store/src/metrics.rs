@@ -17,6 +17,14 @@ const LOG_LAZY_WRITES_TOTAL: &str = "store_log_lazy_writes_total";
 const LOG_COLD_READS_TOTAL: &str = "store_log_cold_reads_total";
 const LOG_FAILURES_TOTAL: &str = "store_log_failures_total";
 const ALARMS_TOTAL: &str = "store_alarms_total";
+const PROPOSAL_SECONDS: &str = "store_proposal_seconds";
+const PROPOSAL_BATCH_COMMANDS: &str = "store_proposal_batch_commands";
+const PROPOSALS_REFUSED_TOTAL: &str = "store_proposals_refused_total";
+const APPLY_SECONDS: &str = "store_apply_seconds";
+
+/// From a fast local commit to what a failover costs, in seconds.
+const LATENCY: [f64; 13] =
+    [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 
 /// Histograms and their buckets, for whoever builds the exporter.
 ///
@@ -27,11 +35,30 @@ pub const BUCKETS: &[(&str, &[f64])] = &[
         LOG_FSYNC_SECONDS,
         &[0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0],
     ),
+    (PROPOSAL_SECONDS, &LATENCY),
+    (APPLY_SECONDS, &LATENCY),
+    (PROPOSAL_BATCH_COMMANDS, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]),
     (LOG_BATCH_ENTRIES, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0]),
 ];
 
 /// Tells the exporter what each metric means; once, at start.
 pub fn describe() {
+    describe_histogram!(
+        PROPOSAL_SECONDS,
+        Unit::Seconds,
+        "From a command's place in the queue to its reply: committed by a majority and applied."
+    );
+    describe_histogram!(PROPOSAL_BATCH_COMMANDS, Unit::Count, "Commands in one log entry.");
+    describe_counter!(
+        PROPOSALS_REFUSED_TOTAL,
+        Unit::Count,
+        "Clients' commands refused because the shard had too much to do."
+    );
+    describe_histogram!(
+        APPLY_SECONDS,
+        Unit::Seconds,
+        "One round of entries applied and written to the state."
+    );
     describe_counter!(
         ALARMS_TOTAL,
         Unit::Count,
@@ -103,4 +130,24 @@ pub(crate) fn log_failed() {
 /// Something of `kind` happened that never must.
 pub(crate) fn alarm(kind: &'static str) {
     counter!(ALARMS_TOTAL, "kind" => kind).increment(1);
+}
+
+/// A command was answered after this long.
+pub(crate) fn proposal_answered(took: Duration) {
+    histogram!(PROPOSAL_SECONDS).record(took);
+}
+
+/// A batch of this many commands was handed to Raft.
+pub(crate) fn proposal_batch(commands: usize) {
+    histogram!(PROPOSAL_BATCH_COMMANDS).record(commands as f64);
+}
+
+/// A client's command was refused for lack of room.
+pub(crate) fn proposal_refused() {
+    counter!(PROPOSALS_REFUSED_TOTAL).increment(1);
+}
+
+/// A round of entries was applied and written.
+pub(crate) fn applied(took: Duration) {
+    histogram!(APPLY_SECONDS).record(took);
 }

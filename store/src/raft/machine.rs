@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
@@ -15,6 +16,7 @@ use tidemark_store_core::{Applied as Outcome, Effect, Transaction, codec};
 
 use super::snapshot::{SnapshotError, SnapshotStream};
 use super::types::{LogId, Replies, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::metrics;
 use crate::storage::{GroupId, GroupState, StateDb};
 
 /// Entries that are applied and written together; more only make the write larger.
@@ -75,6 +77,7 @@ impl Machine {
 
     /// Applies entries, writes them, and only then answers.
     fn round(&mut self, entries: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
+        let started = Instant::now();
         let mut applied = self.applied.clone();
         let mut answers = Vec::with_capacity(entries.len());
         let writes = {
@@ -98,6 +101,7 @@ impl Machine {
         };
         self.state.write(writes, &applied.encode()).map_err(io::Error::other)?;
         self.applied = applied;
+        metrics::applied(started.elapsed());
         for (outcomes, responder) in answers {
             let (replies, effects) = split(outcomes);
             if let Some(responder) = responder {

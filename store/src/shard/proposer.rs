@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -22,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{Error, RETRY_AFTER};
 use crate::config::ProposalConfig;
+use crate::metrics;
 use crate::raft::group::{Group, Lost, Submitted};
 
 /// Commands that wait for a batch; their bytes are bounded by the room, this bounds their number.
@@ -35,6 +37,7 @@ pub(super) struct Proposer {
     internal_room: Arc<Semaphore>,
     client_bytes_max: usize,
     internal_bytes_max: usize,
+    clock: Arc<dyn Clock>,
 }
 
 struct Proposal {
@@ -45,6 +48,7 @@ struct Proposal {
 /// Who waits for a command's reply, and the room it takes meanwhile.
 struct Waiting {
     answer: oneshot::Sender<Result<Reply, Error>>,
+    since: Duration,
     _room: OwnedSemaphorePermit,
 }
 
@@ -52,10 +56,17 @@ impl Proposer {
     /// Starts the task; it ends when the last handle is dropped and everything is answered.
     pub(super) fn start(group: Group, config: &ProposalConfig, clock: Arc<dyn Clock>) -> Self {
         let (queue, commands) = mpsc::channel(QUEUE_COMMANDS);
-        let task = Task { group, config: config.clone(), clock, commands, next: VecDeque::new() };
+        let task = Task {
+            group,
+            config: config.clone(),
+            clock: clock.clone(),
+            commands,
+            next: VecDeque::new(),
+        };
         tokio::spawn(task.run());
         Proposer {
             queue,
+            clock,
             client_room: Arc::new(Semaphore::new(config.client_bytes_max)),
             internal_room: Arc::new(Semaphore::new(config.internal_bytes_max)),
             client_bytes_max: config.client_bytes_max,
@@ -67,7 +78,10 @@ impl Proposer {
     /// command is refused when there is no room; the cluster's own waits, in a share of its own
     /// (R7).
     pub(super) async fn enqueue(&self, command: Command) -> Result<Pending, Error> {
-        let overloaded = || Error::Overloaded { retry_after: RETRY_AFTER };
+        let overloaded = || {
+            metrics::proposal_refused();
+            Error::Overloaded { retry_after: RETRY_AFTER }
+        };
         let stopped = || Error::Stopped("it takes no more commands".to_owned());
         let room = if command.is_internal() {
             let cost = permits(&command, self.internal_bytes_max);
@@ -78,7 +92,7 @@ impl Proposer {
             self.client_room.clone().try_acquire_many_owned(cost).map_err(|_| overloaded())?
         };
         let (answer, reply) = oneshot::channel();
-        let waiting = Waiting { answer, _room: room };
+        let waiting = Waiting { answer, since: self.clock.monotonic(), _room: room };
         self.queue.send(Proposal { command, waiting }).await.map_err(|_| stopped())?;
         Ok(Pending(reply))
     }
@@ -143,9 +157,10 @@ impl Task {
                 break;
             }
         }
+        metrics::proposal_batch(commands.len());
         let batch = Batch { time: self.clock.wall(), commands };
         match self.group.submit(batch.encode()).await {
-            Ok(submitted) => Some(Box::pin(answer(submitted, waiting))),
+            Ok(submitted) => Some(Box::pin(answer(submitted, waiting, self.clock.clone()))),
             Err(error) => {
                 for waiting in waiting {
                     // A caller that has gone does not want to know.
@@ -169,11 +184,13 @@ async fn take(
     count
 }
 
-async fn answer(submitted: Submitted, waiting: Vec<Waiting>) {
+async fn answer(submitted: Submitted, waiting: Vec<Waiting>, clock: Arc<dyn Clock>) {
     match submitted.replies().await {
         Ok(replies) => {
             assert_eq!(replies.len(), waiting.len(), "one reply per command");
+            let now = clock.monotonic();
             for (reply, waiting) in replies.into_iter().zip(waiting) {
+                metrics::proposal_answered(now - waiting.since);
                 let _ = waiting.answer.send(Ok(reply));
             }
         }
