@@ -215,10 +215,7 @@ impl Client {
         let attempt = async {
             let link = self.link(node).await?;
             match link.request(shard.get(), what).await? {
-                response::What::Failure(failure) => Err(match Failure::try_from(failure) {
-                    Ok(failure) => Attempt::Failed(failure),
-                    Err(error) => Attempt::Lost(error.to_string()),
-                }),
+                response::What::Failure(failure) => Err(Attempt::Failed(failure.into())),
                 answered => Ok(answered),
             }
         };
