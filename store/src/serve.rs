@@ -1,5 +1,6 @@
 //! Running a node: logs, metrics, servers, and the signals that end it.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -37,7 +38,10 @@ pub(crate) fn logs(format: LogFormat) {
         // openraft says at info what it does for every group; a node has hundreds.
         EnvFilter::new("info,openraft=warn")
     });
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => logs.init(),
         LogFormat::Json => logs.json().init(),
@@ -73,7 +77,7 @@ pub(crate) async fn until_stopped(config: StoreConfig) -> Result<ExitCode> {
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(std::time::Duration::from_secs(1)))
         .http2_keepalive_timeout(Some(std::time::Duration::from_secs(2)))
-        .add_service(peers)
+        .add_routes(peers)
         .add_service(service)
         .serve_with_incoming(grpc);
     let web = axum::serve(web, http::router(node.clone(), metrics)).into_future();
