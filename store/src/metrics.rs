@@ -9,6 +9,7 @@ use std::time::Duration;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
+use tidemark_types::NodeId;
 
 const LOG_FSYNC_SECONDS: &str = "store_log_fsync_seconds";
 const LOG_BATCH_ENTRIES: &str = "store_log_batch_entries";
@@ -21,6 +22,8 @@ const PROPOSAL_SECONDS: &str = "store_proposal_seconds";
 const PROPOSAL_BATCH_COMMANDS: &str = "store_proposal_batch_commands";
 const PROPOSALS_REFUSED_TOTAL: &str = "store_proposals_refused_total";
 const APPLY_SECONDS: &str = "store_apply_seconds";
+const PEER_CONNECTED: &str = "store_peer_connected";
+const PEER_BATCH_FRAMES: &str = "store_peer_batch_frames";
 
 /// From a fast local commit to what a failover costs, in seconds.
 const LATENCY: [f64; 13] =
@@ -37,12 +40,23 @@ pub const BUCKETS: &[(&str, &[f64])] = &[
     ),
     (PROPOSAL_SECONDS, &LATENCY),
     (APPLY_SECONDS, &LATENCY),
+    (PEER_BATCH_FRAMES, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]),
     (PROPOSAL_BATCH_COMMANDS, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]),
     (LOG_BATCH_ENTRIES, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0]),
 ];
 
 /// Tells the exporter what each metric means; once, at start.
 pub fn describe() {
+    describe_gauge!(
+        PEER_CONNECTED,
+        Unit::Count,
+        "1 while there is a connection to the other node of that number."
+    );
+    describe_histogram!(
+        PEER_BATCH_FRAMES,
+        Unit::Count,
+        "Frames of all groups in one message to another node."
+    );
     describe_histogram!(
         PROPOSAL_SECONDS,
         Unit::Seconds,
@@ -150,4 +164,14 @@ pub(crate) fn proposal_refused() {
 /// A round of entries was applied and written.
 pub(crate) fn applied(took: Duration) {
     histogram!(APPLY_SECONDS).record(took);
+}
+
+/// A connection to another node was made, or ended.
+pub(crate) fn peer_connected(node: NodeId, connected: bool) {
+    gauge!(PEER_CONNECTED, "peer" => node.to_string()).set(f64::from(u8::from(connected)));
+}
+
+/// This many frames went to another node in one message.
+pub(crate) fn peer_batch(frames: usize) {
+    histogram!(PEER_BATCH_FRAMES).record(frames as f64);
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tidemark_env::{Clock, SystemClock};
+use tidemark_env::{Clock, SystemClock, SystemRng};
 use tidemark_proto::store::v1::store_server::StoreServer;
 use tidemark_store::config::StoreConfig;
 use tidemark_store::identity::Identity;
@@ -56,8 +56,8 @@ pub(crate) async fn until_stopped(config: StoreConfig) -> Result<ExitCode> {
     let web = listen(&config.http.to_string()).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let registry = Registry::new();
-    let network = Network::new(identity.cluster(), identity.node);
-    let peers = network.acceptor(registry.clone());
+    let network = Network::new(identity.cluster(), identity.node, Arc::new(SystemRng));
+    let peers = network.acceptor(registry.clone()).service();
     let node = Node::start(&config, network, &registry, clock).await?;
     tracing::info!(
         node = %identity.node,
@@ -77,7 +77,7 @@ pub(crate) async fn until_stopped(config: StoreConfig) -> Result<ExitCode> {
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(std::time::Duration::from_secs(1)))
         .http2_keepalive_timeout(Some(std::time::Duration::from_secs(2)))
-        .add_routes(peers)
+        .add_service(peers)
         .add_service(service)
         .serve_with_incoming(grpc);
     let web = axum::serve(web, http::router(node.clone(), metrics)).into_future();

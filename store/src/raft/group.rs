@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use openraft::async_runtime::instant::Instant;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{
@@ -13,7 +14,7 @@ use openraft::errors::{
 };
 use openraft::impls::OneshotResponder;
 use openraft::network::{NetSnapshot, RaftNetworkFactory};
-use openraft::raft::ClientWriteResult;
+use openraft::raft::{AppendEntriesRequest, ClientWriteResult, StreamAppendResult};
 use openraft::{Config, RaftMetrics, ReadPolicy, SnapshotPolicy};
 use thiserror::Error;
 use tidemark_store_core::Reply;
@@ -22,6 +23,7 @@ use tokio::sync::oneshot;
 
 use super::log::GroupLog;
 use super::machine::Machine;
+use super::network::{Call, Called};
 use super::snapshot::SnapshotStream;
 use super::types::{Payload, Replica, ReplicaId, TypeConfig};
 use crate::config::RaftConfig;
@@ -180,6 +182,29 @@ impl Group {
                 Err(NotSubmitted::NotLeader { leader: None })
             }
             Err(RaftError::Fatal(fatal)) => Err(NotSubmitted::Stopped(fatal.to_string())),
+        }
+    }
+
+    /// Answers the leader's append stream.
+    pub(super) fn append(
+        &self,
+        requests: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static,
+    ) -> impl Stream<Item = Result<StreamAppendResult<TypeConfig>, String>> + Send + 'static {
+        self.raft.stream_append(requests).map(|result| result.map_err(|fatal| fatal.to_string()))
+    }
+
+    /// Answers a candidate, or a leader that hands over.
+    pub(super) async fn answer(&self, call: Call) -> Result<Called, String> {
+        let stopped = |error: RaftError<TypeConfig>| error.to_string();
+        match call {
+            Call::Vote(request) => self.raft.vote(request).await.map(Called::Vote).map_err(stopped),
+            Call::PreVote(request) => {
+                self.raft.pre_vote(request).await.map(Called::Vote).map_err(stopped)
+            }
+            Call::Transfer(request) => {
+                let answered = self.raft.handle_transfer_leader(request).await;
+                answered.map(Called::Transfer).map_err(|fatal| fatal.to_string())
+            }
         }
     }
 
