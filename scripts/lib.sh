@@ -5,10 +5,13 @@ set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$root"
 
-if [ -n "${RUSTFLAGS:-}" ]; then
-  echo "RUSTFLAGS is set: it would replace the flags in .cargo/config.toml. Unset it." >&2
-  exit 2
-fi
+# Even an empty value replaces the flags in .cargo/config.toml.
+for name in RUSTFLAGS CARGO_ENCODED_RUSTFLAGS; do
+  if [ -n "${!name+set}" ]; then
+    echo "$name is set: it would replace the flags in .cargo/config.toml. Unset it." >&2
+    exit 2
+  fi
+done
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/tidemark/target}"
 
 # The one profile; every selection of packages is the whole workspace, for the same reason.

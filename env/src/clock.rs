@@ -99,6 +99,13 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_can_be_shared_and_never_goes_back() {
+        let clock: std::sync::Arc<dyn Clock> = std::sync::Arc::new(SystemClock::new());
+        let before = clock.monotonic();
+        assert!(clock.clone().monotonic() >= before);
+    }
+
+    #[test]
     fn the_system_clock_is_past_2020() {
         assert!(SystemClock::new().wall() > UnixMs::new(1_577_836_800_000));
     }

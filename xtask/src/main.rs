@@ -5,10 +5,10 @@
 mod docs;
 mod tidy;
 
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 fn main() -> Result<ExitCode> {
     let root = root()?;
@@ -31,8 +31,11 @@ fn main() -> Result<ExitCode> {
     }
 }
 
-/// The repository: this crate's parent.
+/// The repository around the current directory. Not the one that this was built from: checkouts
+/// may share a target directory, and with it this program.
 fn root() -> Result<PathBuf> {
-    let parent = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-    parent.map(Path::to_owned).context("xtask lies in the repository")
+    let asked = Command::new("git").args(["rev-parse", "--show-toplevel"]).output();
+    let answer = asked.context("git")?;
+    ensure!(answer.status.success(), "git: {}", String::from_utf8_lossy(&answer.stderr));
+    Ok(PathBuf::from(String::from_utf8(answer.stdout)?.trim_end()))
 }

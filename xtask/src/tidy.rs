@@ -1,5 +1,7 @@
 //! The checks: each is a function from a tracked file to what is wrong with it.
 
+mod markdown;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -25,20 +27,35 @@ const LAYERS: [(&str, &[&str]); 8] = [
 ];
 
 /// Where a library that we keep in one room may be named.
-const ROOMS: [(&str, &[&str]); 2] =
-    [("openraft", &["store/src/raft/"]), ("rocksdb", &["store/src/storage/"])];
+const ROOMS: [(&str, &[&str]); 3] = [
+    ("openraft", &["store/src/raft/"]),
+    ("rocksdb", &["store/src/storage/"]),
+    // The wire: its crate, the edges of the store node, and whoever calls them.
+    (
+        "tonic",
+        &[
+            "proto/",
+            "store/client/",
+            "store/src/raft/network",
+            "store/src/serve.rs",
+            "store/src/server/",
+        ],
+    ),
+];
 
 /// Everything that is wrong, one line each.
 pub(crate) fn problems(root: &Path) -> Result<Vec<String>> {
     let mut problems = Vec::new();
-    for path in tracked(root)? {
+    let files = tracked(root)?;
+    problems.extend(markdown::rules(root, &files)?);
+    for path in files {
         // Binary files and files deleted in the working tree have no text to check.
         let Ok(text) = fs::read_to_string(root.join(&path)) else { continue };
         let found = [rust(&path, &text), manifest(&path, &text), paths(&path, &text)];
         problems.extend(found.into_iter().flatten().map(|problem| format!("{path}: {problem}")));
         if path.ends_with(".md") {
-            let found = links(root, &path, &text).into_iter().chain(adr(&path, &text));
-            problems.extend(found.map(|problem| format!("{path}: {problem}")));
+            let found = markdown::problems(root, &path, &text);
+            problems.extend(found.into_iter().map(|problem| format!("{path}: {problem}")));
         }
     }
     for (path, text) in docs::generated() {
@@ -79,16 +96,22 @@ fn rust(path: &str, text: &str) -> Vec<String> {
         }
     }
     for (library, rooms) in ROOMS {
-        let outside = !rooms.iter().any(|room| path.starts_with(room));
-        let names = |line: &str| {
-            let line = line.trim_start();
-            !line.starts_with("//") && line.contains(&format!("{library}::"))
-        };
-        if path.starts_with("store/src/") && outside && text.lines().any(names) {
+        let outside = !path.starts_with("xtask/") && !rooms.iter().any(|r| path.starts_with(r));
+        if outside && text.lines().any(|line| names(line, library)) {
             problems.push(format!("it names {library}, which stays in {}", rooms.join(", ")));
         }
     }
     problems
+}
+
+/// Does a line of code, comments apart, name something of this library?
+fn names(line: &str, library: &str) -> bool {
+    let line = line.trim_start();
+    let path = format!("{library}::");
+    let mut found = line.match_indices(&path);
+    // "monotonic::" does not name "tonic::".
+    let whole = |at: usize| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+    !line.starts_with("//") && found.any(|(at, _)| whole(at))
 }
 
 fn manifest(path: &str, text: &str) -> Vec<String> {
@@ -123,26 +146,6 @@ fn paths(path: &str, text: &str) -> Vec<String> {
     found.map(|own| format!("it names a path of one machine: {own}")).collect()
 }
 
-/// Links to files that are not there.
-fn links(root: &Path, path: &str, text: &str) -> Vec<String> {
-    let folder = root.join(path).parent().map(Path::to_owned).unwrap_or_default();
-    let targets =
-        text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(to, _)| to);
-    let local = targets.filter(|to| !to.contains("://") && !to.starts_with('#'));
-    let broken = local.filter(|to| !folder.join(to.split('#').next().unwrap_or(to)).exists());
-    broken.map(|to| format!("the link to {to} leads nowhere")).collect()
-}
-
-/// A decision record has these parts.
-fn adr(path: &str, text: &str) -> Vec<String> {
-    if !path.starts_with("docs/adr/0") {
-        return Vec::new();
-    }
-    let parts = ["Status", "Context", "Decision", "Consequences"];
-    let missing = parts.iter().filter(|part| !text.contains(&format!("## {part}")));
-    missing.map(|part| format!("the part ## {part} is missing")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,7 +167,7 @@ mod tests {
         assert_eq!(manifest("types/Cargo.toml", up).len(), 1);
         assert_eq!(manifest("unknown/Cargo.toml", "").len(), 1);
         assert_eq!(paths("a.md", concat!("see /wo", "rk/main")).len(), 1);
-        assert_eq!(links(Path::new("/"), "a.md", "[x](nowhere.md)").len(), 1);
-        assert_eq!(adr("docs/adr/0001-x.md", "## Status\n## Context").len(), 2);
+        assert_eq!(rust("chaos/src/a.rs", "//! x\nlet s = tonic::Status::ok();").len(), 1);
+        assert_eq!(rust("env/src/a.rs", "//! x\nmonotonic::now()"), Vec::<String>::new());
     }
 }
