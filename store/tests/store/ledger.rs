@@ -4,7 +4,7 @@
 //! content to know what must be in which mailbox.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -57,139 +57,156 @@ pub(crate) enum Said {
     Acked { at: usize, session: SessionId, n: u64, seq: Seq, time: UnixMs },
 }
 
-impl fmt::Display for Said {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Said::Opened { at, session } => write!(f, "opened {at} {session}"),
-            Said::Acked { at, session, n, seq, time } => {
-                write!(f, "acked {at} {session} {n} {seq} {}", time.get())
-            }
+/// A line: when it was said, on this machine's clock, and what.
+pub(crate) fn line(when: Duration, said: &Said) -> String {
+    let when = when.as_micros();
+    match said {
+        Said::Opened { at, session } => format!("opened {when} {at} {session}"),
+        Said::Acked { at, session, n, seq, time } => {
+            format!("acked {when} {at} {session} {n} {seq} {}", time.get())
         }
     }
 }
 
-impl Said {
-    /// The line without its end; `None` for what the test harness says. A line that a kill cut off
-    /// was never said.
-    fn parse(line: &str) -> Option<Self> {
-        let mut words = line.split(' ');
-        let (kind, numbers) = (words.next()?, words.map(|word| word.parse::<u64>().ok()));
-        let session = |number: u64| SessionId::new(number).ok();
-        match (kind, numbers.collect::<Option<Vec<_>>>()?.as_slice()) {
-            ("opened", [at, id]) => {
-                Some(Said::Opened { at: usize::try_from(*at).ok()?, session: session(*id)? })
-            }
-            ("acked", [at, id, n, seq, time]) => Some(Said::Acked {
-                at: usize::try_from(*at).ok()?,
-                session: session(*id)?,
-                n: *n,
-                seq: Seq::new(u32::try_from(*seq).ok()?),
-                time: UnixMs::new(*time),
-            }),
-            _ => None,
+/// `None` for what the test harness says. A line that a kill cut off was never said.
+fn parse(line: &str) -> Option<(Duration, Said)> {
+    let mut words = line.split(' ');
+    let (kind, numbers) = (words.next()?, words.map(|word| word.parse::<u64>().ok()));
+    let numbers = numbers.collect::<Option<Vec<_>>>()?;
+    let (when, numbers) = numbers.split_first()?;
+    let session = |number: u64| SessionId::new(number).ok();
+    let said = match (kind, numbers) {
+        ("opened", [at, id]) => {
+            Said::Opened { at: usize::try_from(*at).ok()?, session: session(*id)? }
         }
-    }
+        ("acked", [at, id, n, seq, time]) => Said::Acked {
+            at: usize::try_from(*at).ok()?,
+            session: session(*id)?,
+            n: *n,
+            seq: Seq::new(u32::try_from(*seq).ok()?),
+            time: UnixMs::new(*time),
+        },
+        _ => return None,
+    };
+    Some((Duration::from_micros(*when), said))
 }
 
 /// Everything that was acknowledged.
+///
+/// What was said after the power was cut may be there or not: a real cut would have silenced it.
+/// (ext4 lets an fsync that was under way return without an error then, though nothing came of it.)
 #[derive(Default)]
 pub(crate) struct Ledger {
     sessions: BTreeMap<(usize, SessionId), Sends>,
+    /// Sends acknowledged before the cut.
     pub(crate) acked: usize,
+    /// And after it.
+    pub(crate) late: usize,
 }
 
 #[derive(Default)]
 struct Sends {
-    /// The verdicts, from number 1 on.
+    /// The verdicts that must be there, from number 1 on.
     verdicts: Vec<Verdict>,
-    /// The send after the last acknowledged one is known not to have happened.
-    closed: bool,
-    /// What was acknowledged when it was last asked about.
-    settled: Option<usize>,
+    /// Those after them that were said too late: what is there of them is the same.
+    late: Vec<Verdict>,
+    /// Whether the session itself must be there.
+    opened_late: bool,
+    /// It was asked about since: what is in `verdicts` is all there is.
+    settled: bool,
 }
 
 impl Ledger {
     /// Notes a line of the child; is it an acknowledged send?
-    pub(crate) fn note(&mut self, line: &str) -> Result<bool> {
-        match Said::parse(line) {
-            Some(Said::Opened { at, session }) => {
-                self.sessions.entry((at, session)).or_default();
+    pub(crate) fn note(&mut self, line: &str, cut: Option<Duration>) -> Result<bool> {
+        let Some((when, said)) = parse(line) else { return Ok(false) };
+        let late = cut.is_some_and(|cut| when >= cut);
+        match said {
+            Said::Opened { at, session } => {
+                let sends = Sends { opened_late: late, ..Sends::default() };
+                // One that was opened too late may be forgotten, and then its number is free.
+                let replaced = self.sessions.insert((at, session), sends);
+                let again = replaced.is_some_and(|sends| !sends.opened_late);
+                ensure!(!again, "{line}: opened twice");
                 Ok(false)
             }
-            Some(Said::Acked { at, session, n, seq, time }) => {
+            Said::Acked { at, session, n, seq, time } => {
                 let sends =
                     self.sessions.get_mut(&(at, session)).context("a session was opened")?;
-                sends.verdicts.push(Verdict::Accepted { seq, time });
-                ensure!(n == sends.verdicts.len() as u64, "{line}: acknowledged out of order");
-                self.acked += 1;
+                let expected = (sends.verdicts.len() + sends.late.len() + 1) as u64;
+                ensure!(n == expected, "{line}: acknowledged out of order");
+                let verdict = Verdict::Accepted { seq, time };
+                match late {
+                    true => sends.late.push(verdict),
+                    false => sends.verdicts.push(verdict),
+                }
+                *(if late { &mut self.late } else { &mut self.acked }) += 1;
                 Ok(true)
             }
-            None => Ok(false),
         }
     }
 
-    /// Asks again for what was acknowledged last, and for the one send of each session that may or
-    /// may not have happened; what is wrong with the answers.
-    pub(crate) async fn retry(&mut self, node: &Node) -> Result<usize, Wrong> {
+    /// Compares the node's whole state with what was acknowledged, asks again for all that a
+    /// device could ask for, and compares again; how much was asked.
+    pub(crate) async fn verify(&mut self, node: &Node) -> Result<usize, Wrong> {
+        let found = Found::read(node).await?;
+        self.compare(&found)?;
+        for (key, sends) in &mut self.sessions {
+            // What was unknown is known now.
+            sends.late.clear();
+            sends.verdicts = found.own.get(key).cloned().unwrap_or_default();
+        }
+        let retries = self.retry(node).await?;
+        self.compare(&Found::read(node).await?)?;
+        Ok(retries)
+    }
+
+    /// Asks again for the last sends of each session, and for the one after them, which the device
+    /// cannot know about.
+    async fn retry(&mut self, node: &Node) -> Result<usize, Wrong> {
         let mut retries = 0;
-        for ((at, session), sends) in &mut self.sessions {
-            let last = sends.verdicts.len();
-            if sends.settled == Some(last) {
-                continue;
-            }
-            let first = last.saturating_sub(usize::try_from(LACKING).unwrap() - 1);
-            let numbers: Vec<_> = (first as u64 + 1..=last as u64).collect();
-            let again = numbers.iter().map(|n| node.propose(send(*at, *session, *n)));
-            let replies = join_all(again).await;
-            retries += replies.len();
-            for (n, reply) in numbers.into_iter().zip(replies) {
+        for ((at, session), sends) in self.sessions.iter_mut().filter(|(_, sends)| !sends.settled) {
+            let last = sends.verdicts.len() as u64;
+            let numbers = last.saturating_sub(LACKING - 1) + 1..=last;
+            let again = numbers.clone().map(|n| node.propose(send(*at, *session, n)));
+            for (n, reply) in numbers.zip(join_all(again).await) {
+                retries += 1;
                 let stored = sends.verdicts[usize::try_from(n).unwrap() - 1];
                 if !matches!(&reply, Ok(Reply::Sent(verdict)) if *verdict == stored) {
                     let is = format!("was {stored:?}, is {reply:?}");
                     return Err(Wrong(format!("send {n} of {session} of user {at} {is}")));
                 }
             }
-            // Without a definite answer it must be asked again in this session: here it is.
-            let next = last as u64 + 1;
-            match node.propose(send(*at, *session, next)).await {
-                Ok(Reply::Sent(verdict)) => {
-                    sends.verdicts.push(verdict);
-                    self.acked += 1;
-                }
-                Ok(Reply::Rejected(Reject::SessionEnded { last_n })) if last_n == last as u64 => {
-                    sends.closed = true;
-                }
+            match node.propose(send(*at, *session, last + 1)).await {
+                Ok(Reply::Sent(verdict)) => sends.verdicts.push(verdict),
+                Ok(Reply::Rejected(Reject::SessionEnded { last_n })) if last_n == last => {}
+                Ok(Reply::Rejected(Reject::Invalid(_))) if sends.opened_late && last == 0 => {}
                 other => {
-                    let is = format!("{next} of {session} of user {at}: {other:?}");
+                    let is = format!("{} of {session} of user {at}: {other:?}", last + 1);
                     return Err(Wrong(format!("the unknown send {is}")));
                 }
             }
-            sends.settled = Some(sends.verdicts.len());
+            sends.settled = true;
         }
         Ok(retries)
     }
 
-    /// Compares the node's whole state with what was acknowledged.
-    pub(crate) async fn check(&self, node: &Node) -> Result<(), Wrong> {
-        let found = Found::read(node).await?;
+    fn compare(&self, found: &Found) -> Result<(), Wrong> {
         for ((at, session), sends) in &self.sessions {
             let own = found.own.get(&(*at, *session)).map_or(&[][..], Vec::as_slice);
             let context = format!("session {session} of user {at}");
-            // A session was answered in order, so what it holds is a prefix, and what was
-            // acknowledged is at most one send short of it.
-            let beyond = own.len().checked_sub(sends.verdicts.len());
-            let allowed = if sends.closed || sends.settled.is_some() { 0 } else { 1 };
-            match beyond {
-                None => {
-                    let (acked, kept) = (sends.verdicts.len(), own.len());
-                    return Err(Wrong(format!("{context}: {acked} acknowledged, {kept} kept")));
-                }
-                Some(beyond) if beyond > allowed => {
-                    return Err(Wrong(format!("{context}: {beyond} sends too many")));
-                }
-                Some(_) => {}
+            let (acked, kept) = (sends.verdicts.len(), own.len());
+            if kept < acked {
+                return Err(Wrong(format!("{context}: {acked} acknowledged, {kept} kept")));
             }
-            for (n, (is, was)) in (1..).zip(own.iter().zip(&sends.verdicts)) {
+            // One send may have had no answer yet.
+            let unknown = if sends.settled { 0 } else { sends.late.len() + 1 };
+            if kept > acked + unknown {
+                return Err(Wrong(format!("{context}: {acked} acknowledged, {kept} sent")));
+            }
+            for (n, (is, was)) in
+                (1..).zip(own.iter().zip(sends.verdicts.iter().chain(&sends.late)))
+            {
                 if is != was {
                     return Err(Wrong(format!("{context}: send {n} was {was:?}, is {is:?}")));
                 }

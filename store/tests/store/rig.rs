@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
@@ -54,7 +54,7 @@ impl Random {
     pub(crate) fn from_environment() -> Result<(u64, Random)> {
         let seed = match std::env::var("TIDEMARK_SEED") {
             Ok(text) => text.parse().context("TIDEMARK_SEED is a number")?,
-            Err(_) => std::time::UNIX_EPOCH.elapsed()?.subsec_nanos().into(),
+            Err(_) => UNIX_EPOCH.elapsed()?.subsec_nanos().into(),
         };
         Ok((seed, Random(seed)))
     }
@@ -118,8 +118,9 @@ impl LoopFs {
         self.folder.path()
     }
 
-    /// Cuts the power. Whoever writes gets errors from now on.
-    pub(crate) fn cut(&mut self, cut: Cut, random: &mut Random) -> Result<()> {
+    /// Cuts the power. Whoever writes gets errors from now on. Returns a time just before it, since
+    /// the epoch: what was synced by then is kept.
+    pub(crate) fn cut(&mut self, cut: Cut, random: &mut Random) -> Result<Duration> {
         let mut synced = File::create(self.mount_point().join("synced"))?;
         synced.write_all(b"kept")?;
         synced.sync_all()?;
@@ -132,10 +133,11 @@ impl LoopFs {
         // The ioctl has the same number on XFS and ext4; `-x` lets xfs_io try it here.
         let command = if cut == Cut::Plain { "shutdown" } else { "shutdown -f" };
         let mount_point = self.mount_point();
+        let when = UNIX_EPOCH.elapsed()?;
         run("xfs_io", [OsStr::new("-x"), "-c".as_ref(), command.as_ref(), mount_point.as_ref()])?;
         let alive = File::create(self.mount_point().join("alive"));
         ensure!(alive.is_err(), "the filesystem still takes writes after its power was cut");
-        Ok(())
+        Ok(when)
     }
 
     /// Mounts what is left; nobody may use the filesystem any more.
@@ -216,6 +218,10 @@ impl LoopFs {
 
 impl Drop for LoopFs {
     fn drop(&mut self) {
+        let _ = Command::new("cp")
+            .arg("-a")
+            .arg(self.data())
+            .output();
         // After a panic somebody may still hold a file: then it goes when that one does.
         if self.mounted && self.unmount().is_err() {
             let lazily = run("umount", [OsStr::new("-l"), self.mount_point().as_ref()]);
