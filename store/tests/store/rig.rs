@@ -218,10 +218,6 @@ impl LoopFs {
 
 impl Drop for LoopFs {
     fn drop(&mut self) {
-        let _ = Command::new("cp")
-            .arg("-a")
-            .arg(self.data())
-            .output();
         // After a panic somebody may still hold a file: then it goes when that one does.
         if self.mounted && self.unmount().is_err() {
             let lazily = run("umount", [OsStr::new("-l"), self.mount_point().as_ref()]);
