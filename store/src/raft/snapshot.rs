@@ -241,3 +241,188 @@ fn decode(frame: &[u8]) -> Result<Frame, SnapshotError> {
     };
     decoded.map_err(|error| damaged(&error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const FROM: GroupId = GroupId::new(1);
+    const TO: GroupId = GroupId::new(2);
+
+    type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
+
+    fn create() -> (TempDir, StateDb) {
+        let dir = TempDir::new().expect("a folder");
+        let db = StateDb::create(&dir.path().join("state")).expect("a new state");
+        (dir, db)
+    }
+
+    fn write(db: &StateDb, group: GroupId, pairs: &Pairs, applied: &[u8]) {
+        let pairs =
+            pairs.iter().map(|(key, value)| (key.clone(), Some(Bytes::from(value.clone()))));
+        db.group(group).expect("live").write(pairs.collect(), applied).expect("a write");
+    }
+
+    fn pairs(db: &StateDb, group: GroupId) -> Pairs {
+        let mut pairs = Pairs::new();
+        db.read(group, |_, view| {
+            let mut visit = |key: &[u8], value: &[u8]| {
+                pairs.insert(key.to_vec(), value.to_vec());
+                ControlFlow::Continue(())
+            };
+            view.scan(&[Kind::Applied as u8 + 1], &[u8::MAX], &mut visit).expect("a scan");
+        })
+        .expect("a read");
+        pairs
+    }
+
+    /// More frames than may wait, none of them empty, with values of every size that matters.
+    fn large() -> Pairs {
+        let sizes = [0, 1, 100, 5_000, 70_000, FRAME_BYTES + 1];
+        let pair = |at: u16| {
+            let key = [&[0x11][..], &at.to_be_bytes()].concat();
+            let size = sizes[usize::from(at) % sizes.len()];
+            let value = (0..size).map(|byte| (byte * 31 + usize::from(at)) as u8).collect();
+            (key, value)
+        };
+        (0..61).map(pair).collect()
+    }
+
+    async fn frames(db: &StateDb) -> Vec<Bytes> {
+        let (_, mut stream) = SnapshotStream::of(db.clone(), FROM).await.expect("a stream");
+        let mut frames = Vec::new();
+        while let Some(frame) = stream.next().await {
+            frames.push(frame.expect("a frame"));
+        }
+        frames
+    }
+
+    fn receive(db: &StateDb, frames: &[Bytes]) -> Result<Staging, SnapshotError> {
+        let mut receiver = Receiver::new(db.stage(TO).expect("a generation"));
+        for frame in frames {
+            receiver.take(frame)?;
+        }
+        receiver.finish()
+    }
+
+    #[tokio::test]
+    async fn a_stream_of_many_frames_installs_the_same_pairs() {
+        let (_one, from) = create();
+        let (_two, to) = create();
+        write(&from, FROM, &large(), b"five");
+        write(&to, TO, &Pairs::from([(vec![0x11], b"old".to_vec())]), b"one");
+        let (applied, stream) = SnapshotStream::of(from.clone(), FROM).await.expect("a stream");
+        assert_eq!(applied, Some(Bytes::from_static(b"five")));
+        // What is applied after the view was fixed is not in it.
+        write(&from, FROM, &Pairs::from([(vec![0x12], b"later".to_vec())]), b"six");
+        let staged = stream.stage(&to, TO).await.expect("complete");
+        assert_eq!(pairs(&to, TO).len(), 1, "it is not live before it is installed");
+        to.group(TO).expect("live").install(staged, b"five").expect("an install");
+        assert_eq!(pairs(&to, TO), large());
+        let applied = to.group(TO).expect("live").applied().expect("a read");
+        assert_eq!(applied, Some(Bytes::from_static(b"five")), "the installer sets it, once");
+    }
+
+    #[tokio::test]
+    async fn an_empty_state_is_a_snapshot_too() {
+        let (_one, from) = create();
+        let frames = frames(&from).await;
+        let staged = receive(&from, &frames).expect("complete");
+        from.group(TO).expect("live").install(staged, b"one").expect("an install");
+        assert_eq!(pairs(&from, TO), Pairs::new());
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_not_whole_is_refused_and_changes_nothing() {
+        let (_one, from) = create();
+        let (_two, to) = create();
+        let old = Pairs::from([(vec![0x11], b"old".to_vec())]);
+        write(&from, FROM, &large(), b"five");
+        write(&to, TO, &old, b"one");
+        let whole = frames(&from).await;
+        assert!(whole.len() > FRAMES_WAITING + 3, "{} frames", whole.len());
+        receive(&to, &whole).expect("it is whole");
+
+        let mut broken = Vec::new();
+        for at in 0..whole.len() {
+            let mut missing = whole.clone();
+            missing.remove(at);
+            broken.push((format!("without frame {at}"), missing));
+            let mut repeated = whole.clone();
+            repeated.insert(at, whole[at].clone());
+            broken.push((format!("with frame {at} twice"), repeated));
+            broken.push((format!("cut before frame {at}"), whole[..at].to_vec()));
+            if at + 1 < whole.len() {
+                let mut swapped = whole.clone();
+                swapped.swap(at, at + 1);
+                broken.push((format!("with frames {at} and {} swapped", at + 1), swapped));
+            }
+            let mut short = whole.clone();
+            short[at] = whole[at].slice(..whole[at].len() - 1);
+            broken.push((format!("with frame {at} cut short"), short));
+        }
+        let mut longer = whole.clone();
+        longer.push(encode(PAIRS, &Vec::<(Bytes, Bytes)>::new()));
+        broken.push(("with a frame behind the last one".to_owned(), longer));
+        for (name, frames) in broken {
+            assert!(receive(&to, &frames).is_err(), "{name}");
+            assert_eq!(pairs(&to, TO), old, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flipped_bit_in_any_frame_is_refused() {
+        let (_one, from) = create();
+        write(&from, FROM, &large(), b"five");
+        for frame in frames(&from).await {
+            for at in (0..frame.len().min(40)).chain((0..frame.len()).step_by(9_973)) {
+                let mut damaged = frame.to_vec();
+                damaged[at] ^= 1 << (at % 8);
+                let refused = decode(&damaged).err().expect("it is damaged").to_string();
+                assert!(refused.contains("its checksum does not match"), "byte {at}: {refused}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_altered_pair_under_a_right_checksum_is_refused_at_the_end() {
+        let (_one, from) = create();
+        write(&from, FROM, &large(), b"five");
+        let mut frames = frames(&from).await;
+        let Frame::Pairs(mut pairs) = decode(&frames[0]).expect("whole") else { panic!("pairs") };
+        pairs[0].1 = Bytes::from_static(b"forged");
+        frames[0] = encode(PAIRS, &pairs);
+        assert!(matches!(receive(&from, &frames), Err(SnapshotError::Incomplete(_))));
+    }
+
+    #[tokio::test]
+    async fn a_receiver_that_goes_away_ends_the_reader() {
+        let (_dir, db) = create();
+        write(&db, FROM, &large(), b"five");
+        let (_, mut stream) = SnapshotStream::of(db.clone(), FROM).await.expect("a stream");
+        stream.next().await.expect("a frame").expect("whole");
+        drop(stream);
+        // The reader holds a handle of the state until it ends.
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+        while db.handles() > 1 {
+            assert!(tokio::time::Instant::now() < deadline, "the reader still waits");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_frame_panic(kind: u8, body: Vec<u8>) {
+            let _ = decode(&body);
+            let rest = [&[kind][..], &body].concat();
+            let crc = crc32fast::hash(&rest).to_be_bytes();
+            let _ = decode(&[&crc[..], &rest].concat());
+        }
+    }
+}

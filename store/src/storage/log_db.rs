@@ -9,8 +9,8 @@
 //! ```text
 //!  commit(batch) ──> WriteBatch ──> WAL (fdatasync if durable) ──> memtable ──> SST files
 //!                                    │
-//!                 open: replayed; a torn last record is dropped (it was never acknowledged),
-//!                       a damaged record before the end refuses
+//!                 open: replayed; a torn end is cut off (it was never acknowledged),
+//!                       any other damage refuses
 //! ```
 
 use std::fs::File;
@@ -27,6 +27,7 @@ use rocksdb::{
 use thiserror::Error;
 
 use super::log_key::{self, KeyError, LogKey};
+use super::wal_tail;
 use super::{Change, EntryValue, GroupId, GroupMarks, LogBackend, LogBatch, LogReads, LogWrite};
 
 /// The version of keys and values that this build reads and writes.
@@ -118,7 +119,11 @@ impl LogDb {
     /// Opens the log at `path`; refuses if none is there, if it is damaged, or if its format is
     /// not ours.
     pub fn open(path: &Path) -> Result<Self, LogDbError> {
-        let db = DB::open(&options(), path).map_err(|source| rocks_error(path, source))?;
+        let db = match DB::open(&options(), path) {
+            Err(refusal) if refusal.kind() == ErrorKind::Corruption => reopen(path, refusal),
+            opened => opened,
+        };
+        let db = db.map_err(|source| rocks_error(path, source))?;
         check_format(&db, path)?;
         Ok(Self::new(db))
     }
@@ -256,10 +261,26 @@ impl LogReads for LogDbReads {
     }
 }
 
+/// Opens a log that was refused once more, if its end was only torn.
+fn reopen(path: &Path, refusal: rocksdb::Error) -> Result<DB, rocksdb::Error> {
+    match wal_tail::cut(path) {
+        Ok(Some(cut)) => {
+            tracing::warn!(?cut, "a power cut tore the end of the log, which was never synced");
+            DB::open(&options(), path)
+        }
+        Ok(None) => Err(refusal),
+        Err(error) => {
+            tracing::error!(%error, "the damaged log cannot be examined");
+            Err(refusal)
+        }
+    }
+}
+
 fn options() -> Options {
     let mut options = Options::default();
-    // A torn last record was never acknowledged; damage before the end is loss. The default mode
-    // (point in time) would silently forget everything behind one flipped bit.
+    // A record that the file's end cuts off was never acknowledged; damage is loss, unless
+    // [`wal_tail`] finds a reason. The default mode (point in time) would silently forget
+    // everything behind one flipped bit.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     // That mode and recycled WAL files exclude each other: old records would look like a tail.
     options.set_recycle_log_file_num(0);

@@ -8,6 +8,7 @@ pub mod log_backend;
 pub mod log_db;
 mod log_key;
 pub mod state_db;
+mod wal_tail;
 
 pub use group::GroupId;
 pub use log_backend::{Change, EntryValue, GroupMarks, LogBackend, LogBatch, LogReads, LogWrite};

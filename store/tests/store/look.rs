@@ -1,0 +1,71 @@
+//! Reading a node's state as a caller of `Shard::read` does.
+
+use std::ops::ControlFlow;
+
+use tidemark_store::node::Node;
+use tidemark_store::shard::Shard;
+use tidemark_store_core::Read;
+use tidemark_store_core::key::{ChainKey, Key, Kind, OutRecordKey};
+use tidemark_store_core::read::{self, PageAnswer, PageLimits};
+use tidemark_store_core::value::{Chain, Entry, Mailbox, OutRecord, OutSeq, Value};
+use tidemark_types::{Id, Recipient, Seq, ShardId, UserId};
+
+/// Small against what the tests send, so that they read several pages.
+const LIMITS: PageLimits = PageLimits { entries: 100, bytes: 1 << 20 };
+
+/// A user's mailbox without its entries.
+pub(crate) async fn mailbox(node: &Node, user: &UserId) -> Mailbox {
+    let id = Recipient::User(user.clone());
+    let look = |view: &dyn Read| read::mailbox(view, &id).unwrap();
+    node.shard_of(&Id::User(user.clone())).read(look).await.unwrap()
+}
+
+/// All entries of a user's mailbox, page by page, after checking that they go from floor to head
+/// without a hole.
+pub(crate) async fn entries(node: &Node, user: &UserId) -> Vec<(Seq, Entry)> {
+    let id = Recipient::User(user.clone());
+    let look = |view: &dyn Read| {
+        let Mailbox { epoch, floor, head, .. } = read::mailbox(view, &id).unwrap();
+        let mut entries = Vec::new();
+        let mut at = floor;
+        while at < head {
+            match read::page(view, &id, epoch, at, LIMITS).unwrap() {
+                PageAnswer::Page(page) => entries.extend(page.entries),
+                other => panic!("{id} at {at}: {other:?}"),
+            }
+            at = entries.last().map_or(floor, |(seq, _)| *seq);
+        }
+        let seqs: Vec<_> = entries.iter().map(|(seq, _)| seq.get()).collect();
+        assert_eq!(seqs, (floor.get() + 1..=head.get()).collect::<Vec<_>>(), "{id}");
+        entries
+    };
+    node.shard_of(&Id::User(user.clone())).read(look).await.unwrap()
+}
+
+/// Everything that waits in a shard's outbox.
+pub(crate) async fn outbox(shard: &Shard) -> Vec<((ShardId, OutSeq), OutRecord)> {
+    let look = |view: &dyn Read| {
+        let mut records = Vec::new();
+        let (from, to) = Kind::OutRecord.range();
+        let mut visit = |key: &[u8], value: &[u8]| {
+            let key = OutRecordKey::decode(key).unwrap();
+            records.push(((key.shard, key.out_seq), OutRecord::decode(value).unwrap()));
+            ControlFlow::Continue(())
+        };
+        view.scan(&from, &to, &mut visit).unwrap();
+        records
+    };
+    shard.read(look).await.unwrap()
+}
+
+/// A shard's state hash, and the applied position it belongs to.
+pub(crate) async fn hash(shard: &Shard) -> (Option<u64>, Chain) {
+    let chain = shard.read(|view| get(view, &ChainKey {}).unwrap()).await.unwrap();
+    (shard.group().status().applied, chain)
+}
+
+/// The value of a key.
+pub(crate) fn get<K: Key>(view: &dyn Read, key: &K) -> Option<K::Value> {
+    let bytes = view.get(&key.encode()).unwrap()?;
+    Some(K::Value::decode(&bytes).unwrap())
+}

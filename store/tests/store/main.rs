@@ -1,0 +1,11 @@
+//! The store node as a whole: in this process, and in a child whose power is cut.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod clock;
+mod device;
+mod ledger;
+mod look;
+mod node;
+mod power_cut;
+mod rig;
