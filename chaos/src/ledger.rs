@@ -5,8 +5,9 @@ use std::fmt;
 
 use anyhow::Result;
 use tidemark_store::inspect::{Inspector, Report};
+use tidemark_store::storage::GroupId;
 use tidemark_store_core::value::{Content, Entry, Origin};
-use tidemark_types::{NodeId, Recipient, Seq, UserId};
+use tidemark_types::{Recipient, Seq, UserId};
 
 use crate::cluster::Cluster;
 use crate::senders::Acked;
@@ -34,17 +35,17 @@ impl Ledger {
     /// Reads every node's files; the nodes must be down.
     pub fn of(cluster: &Cluster, acked: &[Acked]) -> Result<Self> {
         let mut ledger = Ledger { acked: acked.len(), ..Ledger::default() };
-        let mut inspectors = BTreeMap::new();
-        let mut reports = Vec::new();
-        for node in cluster.ids() {
-            let inspector = Inspector::open(&cluster.data_dir(node))?;
-            let report = inspector.report(None)?;
-            ledger.seq_gaps += report.problems().count();
-            inspectors.insert(node, inspector);
-            reports.push(report);
-        }
+        let open = |node| Inspector::open(&cluster.data_dir(node));
+        let inspectors = cluster.ids().into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let reports = inspectors.iter().map(|inspector| inspector.report(|_| None));
+        let reports = reports.collect::<Result<Vec<_>, _>>()?;
+        let committed = highest_committed(&reports);
+        let level =
+            |inspector: &Inspector| inspector.report(|group| committed.get(&group).copied());
+        let reports = inspectors.iter().map(level).collect::<Result<Vec<_>, _>>()?;
+        ledger.seq_gaps = reports.iter().map(|report| report.problems().count()).sum();
         ledger.divergent = divergent(&reports);
-        for inspector in inspectors.values() {
+        for inspector in &inspectors {
             ledger.count(inspector, acked)?;
         }
         Ok(ledger)
@@ -125,18 +126,23 @@ fn says(entry: &Entry, ack: &Acked) -> bool {
     matches!(&entry.content, Content::Message { message, .. } if message.body == ack.body)
 }
 
-/// Groups whose state hash or mailboxes differ although all replicas stand at the same index; a
-/// replica that stands elsewhere differs as well, since a run ends only when they are level.
-fn divergent(reports: &[Report]) -> usize {
-    let mut groups = BTreeMap::<&str, Vec<(NodeId, Option<u64>, &str)>>::new();
-    for report in reports {
-        for group in &report.groups {
-            let stands = (report.node, group.at, group.state_hash.as_str());
-            groups.entry(&group.group).or_default().push(stands);
-        }
+/// The highest index of each group that some replica has recorded as committed: a replica's own
+/// record may lag, the log of all of them reaches it.
+fn highest_committed(reports: &[Report]) -> BTreeMap<GroupId, u64> {
+    let mut highest = BTreeMap::new();
+    for group in reports.iter().flat_map(|report| &report.groups) {
+        let index = highest.entry(group.group).or_default();
+        *index = group.at.unwrap_or_default().max(*index);
     }
-    let differ = |replicas: &&Vec<(NodeId, Option<u64>, &str)>| {
-        replicas.iter().any(|(_, at, hash)| (at, hash) != (&replicas[0].1, &replicas[0].2))
-    };
-    groups.values().filter(differ).count()
+    highest
+}
+
+/// Groups whose state hash or mailboxes differ between replicas at the same index.
+fn divergent(reports: &[Report]) -> usize {
+    let mut groups = BTreeMap::<GroupId, Vec<_>>::new();
+    for group in reports.iter().flat_map(|report| &report.groups) {
+        let stands = (group.at, &group.state_hash, &group.mailboxes);
+        groups.entry(group.group).or_default().push(stands);
+    }
+    groups.values().filter(|replicas| replicas.iter().any(|one| *one != replicas[0])).count()
 }

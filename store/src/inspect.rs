@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use thiserror::Error;
 use tidemark_store_core::key::{
     ChainKey, EntryKey, InboundKey, Key, Kind, MailboxKey, OutboundKey,
@@ -76,8 +76,9 @@ pub struct Report {
 /// What a group holds at one index.
 #[derive(Debug, Serialize)]
 pub struct GroupReport {
-    /// Its name.
-    pub group: String,
+    /// Which group.
+    #[serde(serialize_with = "display")]
+    pub group: GroupId,
     /// The term of its vote.
     pub term: u64,
     /// The last entry purged from the log.
@@ -100,6 +101,10 @@ pub struct GroupReport {
     pub outbound: BTreeMap<u16, (u64, u64)>,
     /// Its streams from other shards: the last number applied.
     pub inbound: BTreeMap<u16, u64>,
+}
+
+fn display<S: Serializer>(group: &GroupId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(group)
 }
 
 /// What a mailbox holds.
@@ -148,11 +153,11 @@ impl Inspector {
         })
     }
 
-    /// All groups, each at `to` or, without it, at its recorded commit mark.
-    pub fn report(&self, to: Option<u64>) -> Result<Report, InspectError> {
+    /// All groups, each at the index that `to` says, or else at its recorded commit mark.
+    pub fn report(&self, to: impl Fn(GroupId) -> Option<u64>) -> Result<Report, InspectError> {
         let groups = survey(&self.log)?;
         let groups = groups.iter().map(|log| {
-            self.replayed(log, to, |position, view| report(log, position, view))?
+            self.replayed(log, to(log.group), |position, view| report(log, position, view))?
                 .map_err(|source| InspectError::State { group: log.group, source })
         });
         Ok(Report { node: self.identity.node, groups: groups.collect::<Result<_, _>>()? })
@@ -245,7 +250,7 @@ fn report(log: &GroupSummary, position: Position, view: &dyn Read) -> Result<Gro
     let inbound = all::<InboundKey>(view)?.into_iter();
     let inbound = inbound.map(|(key, Inbound { in_seq })| (key.shard.get(), in_seq.get()));
     Ok(GroupReport {
-        group: log.group.to_string(),
+        group: log.group,
         term: log.vote.map_or(0, |vote| vote.leader_id.term),
         purged: log.purged.map(|id| id.index),
         committed: log.committed.map(|id| id.index),

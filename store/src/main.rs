@@ -124,7 +124,7 @@ fn main() -> ExitCode {
             .map_err(anyhow::Error::from)
             .and_then(|inspector| match mailbox {
                 Some(user) => print_entries(&inspector, user, to, output),
-                None => print_report(&inspector.report(to)?, output),
+                None => print_report(&inspector.report(|_| to)?, output),
             }),
     };
     done.unwrap_or_else(|error| {

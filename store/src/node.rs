@@ -36,7 +36,7 @@ use crate::shard::{self, Shard};
 use crate::storage::{GroupId, LogDb, LogDbError, StateDb, StateDbError};
 
 /// How long a leader may take to hand over, before the node stops without it.
-const HAND_OVER_WITHIN: Duration = Duration::from_secs(5);
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why a node cannot be created, started or stopped.
 #[derive(Debug, Error)]
@@ -162,6 +162,11 @@ impl Node {
         [(GroupId::CONTROL, &self.control)].into_iter().chain(shards)
     }
 
+    /// Every shard of which it has a replica.
+    pub fn shards(&self) -> impl Iterator<Item = (ShardId, &Shard)> {
+        self.shards.iter().map(|(id, shard)| (*id, shard))
+    }
+
     /// A shard, if it has a replica of it.
     pub fn shard(&self, shard: ShardId) -> Option<&Shard> {
         self.shards.get(&shard)
@@ -202,10 +207,18 @@ impl Node {
             return Err("the node is stopping".to_owned());
         }
         let leaderless = self.groups().find(|(_, group)| group.status().leader.is_none());
-        match leaderless {
-            Some((id, _)) => Err(format!("{id} has no leader")),
-            None => Ok(()),
+        if let Some((id, _)) = leaderless {
+            return Err(format!("{id} has no leader"));
         }
+        for id in self.shards.keys() {
+            match self.state.read(GroupId::shard(*id), |_, view| read::shard(view)) {
+                Ok(Ok(Some(_))) => {}
+                Ok(Ok(None)) => return Err(format!("shard {id} is not initialised")),
+                Ok(Err(error)) => return Err(error.to_string()),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        Ok(())
     }
 
     /// Moves a group's leadership, which must be this node's, to `to`; the new leader's term.

@@ -117,16 +117,22 @@ async fn transfer(id: ShardId, group: &Group, to: NodeId) {
     }
 }
 
-/// Moves every leadership to some node that follows closely, before this one stops.
+/// Moves every leadership to some node that follows closely, before this one stops; all at once.
 pub(super) async fn hand_over(node: &Node) {
-    let me = node.identity.node;
-    for (id, group) in node.groups().filter(|(_, group)| group.is_leader()) {
-        let others = node.identity.created.nodes.keys().filter(|other| **other != me);
-        let Some(to) = others.copied().find(|other| group.follows_closely(*other)) else {
-            continue;
-        };
-        if let Err(error) = group.transfer_to(to, HAND_OVER_WITHIN).await {
-            tracing::warn!(%id, %to, %error, "leadership did not move before the stop");
+    let led = node.groups().filter(|(_, group)| group.is_leader());
+    let moves = led.map(|(id, group)| async move {
+        let others = node.identity.created.nodes.keys();
+        for to in others.copied().filter(|other| *other != node.identity.node) {
+            if !group.follows_closely(to) {
+                continue;
+            }
+            match group.transfer_to(to, HAND_OVER_WITHIN).await {
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::warn!(%id, %to, %error, "leadership did not move before the stop");
+                }
+            }
         }
-    }
+    });
+    futures::future::join_all(moves).await;
 }

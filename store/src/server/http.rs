@@ -31,7 +31,7 @@ async fn healthz(State(shared): State<Shared>) -> (StatusCode, String) {
     answer(shared.node.health())
 }
 
-/// Ready: healthy, not stopping, and every group has a leader.
+/// Ready: healthy, not stopping, every group has a leader and every shard is initialised.
 async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
     answer(shared.node.readiness())
 }

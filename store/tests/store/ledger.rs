@@ -299,7 +299,7 @@ fn places(
     n: u64,
     records: &[(ShardId, u64)],
 ) -> Vec<Place> {
-    let shard_of = |user: &UserId| node.identity().shards.shard_of(&Id::User(user.clone()));
+    let shard_of = |user: &UserId| node.shard_number(&Id::User(user.clone()));
     let home = shard_of(&user(at));
     let (to, _) = message(at, session, n);
     let here = to.into_iter().filter(|to| shard_of(to) == home).map(Place::Mailbox);

@@ -13,11 +13,16 @@ use tidemark_types::{Id, Recipient, Seq, ShardId, UserId};
 /// Small against what the tests send, so that they read several pages.
 const LIMITS: PageLimits = PageLimits { entries: 100, bytes: 1 << 20 };
 
+/// The shard on which a user lives.
+pub(crate) fn home<'a>(node: &'a Node, user: &UserId) -> &'a Shard {
+    node.shard(node.shard_number(&Id::User(user.clone()))).unwrap()
+}
+
 /// A user's mailbox without its entries.
 pub(crate) async fn mailbox(node: &Node, user: &UserId) -> Mailbox {
     let id = Recipient::User(user.clone());
     let look = |view: &dyn Read| read::mailbox(view, &id).unwrap();
-    node.shard_of(&Id::User(user.clone())).read(look).await.unwrap()
+    home(node, user).read(look).await.unwrap()
 }
 
 /// All entries of a user's mailbox, page by page, after checking that they go from floor to head
@@ -39,7 +44,7 @@ pub(crate) async fn entries(node: &Node, user: &UserId) -> Vec<(Seq, Entry)> {
         assert_eq!(seqs, (floor.get() + 1..=head.get()).collect::<Vec<_>>(), "{id}");
         entries
     };
-    node.shard_of(&Id::User(user.clone())).read(look).await.unwrap()
+    home(node, user).read(look).await.unwrap()
 }
 
 /// Everything that waits in a shard's outbox.

@@ -8,19 +8,24 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::future::join_all;
 use tempfile::TempDir;
-use tidemark_env::Clock;
+use tidemark_env::{Clock, ManualClock, SystemClock, SystemRng};
 use tidemark_store::config::StoreConfig;
 use tidemark_store::identity::IdentityError;
 use tidemark_store::node::{Node, NodeError, log_dir, state_dir};
+use tidemark_store::raft::network::{Network, Registry};
 use tidemark_store::shard;
-use tidemark_store_core::value::{Chain, Content, Payload, Verdict};
+use tidemark_store_core::value::{
+    Chain, ClusterMap, Content, NodeAddress, Payload, Settings, Verdict,
+};
 use tidemark_store_core::{Command, Reply};
-use tidemark_types::{ClusterId, Epoch, Id, Recipient, Seq, ShardCount, ShardId, UserId};
+use tidemark_types::{
+    ClusterId, Epoch, Id, NodeId, Recipient, Seq, ShardCount, ShardId, UnixMs, UserId,
+};
 
-use crate::clock::{RealClock, StoppedClock};
 use crate::device::{Device, device, verdict};
 use crate::look;
 
+const ME: NodeId = NodeId::new(1);
 const SHARDS: u16 = 4;
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -35,20 +40,59 @@ pub(crate) fn config(data_dir: &Path) -> StoreConfig {
 
 pub(crate) fn create(config: &StoreConfig) -> Result<(), NodeError> {
     let cluster = ClusterId::from_bytes([7; 16]).unwrap();
-    Node::create(config, cluster, ShardCount::new(SHARDS).unwrap()).map(drop)
+    let address = NodeAddress { grpc: config.grpc.to_string() };
+    let shards = ShardCount::new(SHARDS).unwrap();
+    let map = ClusterMap::new(cluster, shards, [(ME, address)].into(), Settings::default());
+    Node::create(&config.data_dir, ME, map).map(drop)
 }
 
-pub(crate) async fn start(config: &StoreConfig) -> Node {
-    Node::start(config, Arc::new(RealClock::new())).await.unwrap()
+async fn try_start(config: &StoreConfig, clock: Arc<dyn Clock>) -> Result<Arc<Node>, NodeError> {
+    let cluster = ClusterId::from_bytes([7; 16]).unwrap();
+    let network = Network::new(cluster, ME, Arc::new(SystemRng));
+    Node::start(config, network, &Registry::new(), clock).await
 }
 
-async fn start_stopped(config: &StoreConfig) -> Node {
-    Node::start(config, Arc::new(StoppedClock)).await.unwrap()
+/// Starts a node, and waits until it takes requests.
+pub(crate) async fn serving(
+    config: &StoreConfig,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<Node>, String> {
+    let node = try_start(config, clock).await.map_err(|error| error.to_string())?;
+    let started = Instant::now();
+    while let Err(reason) = node.readiness() {
+        if started.elapsed() > DEADLINE {
+            return Err(reason);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(node)
+}
+
+/// Stops a node, and waits until nobody holds it or its directory any more.
+pub(crate) async fn stop(node: Arc<Node>) -> Result<(), NodeError> {
+    let stopped = node.shut_down().await;
+    let held = Arc::downgrade(&node);
+    drop(node);
+    let started = Instant::now();
+    while held.strong_count() > 0 {
+        assert!(started.elapsed() < DEADLINE, "somebody holds the node");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    stopped
+}
+
+pub(crate) async fn start(config: &StoreConfig) -> Arc<Node> {
+    serving(config, Arc::new(SystemClock::new())).await.unwrap()
+}
+
+/// The wall clock stands still, so that two nodes can apply batches of the same time.
+async fn start_stopped(config: &StoreConfig) -> Arc<Node> {
+    serving(config, Arc::new(ManualClock::at(UnixMs::new(1_800_000_000_000)))).await.unwrap()
 }
 
 async fn refusal(config: &StoreConfig) -> NodeError {
-    let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
-    Node::start(config, clock).await.err().expect("it must not start")
+    let started = try_start(config, Arc::new(SystemClock::new())).await;
+    started.err().expect("it must not start")
 }
 
 fn user(name: &str) -> UserId {
@@ -88,7 +132,7 @@ async fn send_all(node: &Node, alice: &Device, to: &[UserId], count: u64) -> Vec
 /// Checks that `count` sends of `send_all` are where they belong, each once.
 async fn check(node: &Node, [alice, near, far]: &[UserId; 3], verdicts: &[Verdict]) {
     let own = look::entries(node, alice).await;
-    let records = look::outbox(node.shard_of(&Id::User(alice.clone()))).await;
+    let records = look::outbox(look::home(node, alice)).await;
     let theirs = look::entries(node, near).await;
     assert_eq!((own.len(), theirs.len()), (verdicts.len(), verdicts.len()));
     assert_eq!(records.len(), verdicts.len());
@@ -124,7 +168,7 @@ async fn what_was_acknowledged_is_there_after_a_restart_and_a_retry_gets_the_sam
     let verdicts = send_all(&node, &alice, &names[1..], 150).await;
     check(&node, &names, &verdicts).await;
     let before = hashes(&node).await;
-    node.shut_down().await.unwrap();
+    stop(node).await.unwrap();
 
     let node = start(&config).await;
     check(&node, &names, &verdicts).await;
@@ -136,7 +180,7 @@ async fn what_was_acknowledged_is_there_after_a_restart_and_a_retry_gets_the_sam
     for ((was, _), (is, _)) in before.into_iter().zip(hashes(&node).await) {
         assert!(is > was, "a restart goes on behind what was applied: {was:?}, {is:?}");
     }
-    node.shut_down().await.unwrap();
+    stop(node).await.unwrap();
 }
 
 /// The copy of a running node's directory is what kill -9 leaves: the log, and of the state only
@@ -151,14 +195,14 @@ async fn replaying_the_log_gives_the_state_hash_of_a_node_that_stopped_cleanly()
     let alice = Device::open(&node, &names[0], [1; 16]).await.unwrap();
     let verdicts = send_all(&node, &alice, &names[1..], 100).await;
     copy(&kept.data_dir, &copied.data_dir);
-    node.shut_down().await.unwrap();
+    stop(node).await.unwrap();
 
     // Both go on with the same entries at the same time.
     let [kept, copied] = [start_stopped(&kept).await, start_stopped(&copied).await];
     check(&copied, &names, &verdicts).await;
     assert_eq!(hashes(&kept).await, hashes(&copied).await);
-    kept.shut_down().await.unwrap();
-    copied.shut_down().await.unwrap();
+    stop(kept).await.unwrap();
+    stop(copied).await.unwrap();
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -186,7 +230,7 @@ async fn a_node_starts_on_a_log_that_was_purged() {
     let alice = Device::open(&node, &names[0], [1; 16]).await.unwrap();
     let verdicts = send_all(&node, &alice, &names[1..], 200).await;
     for _ in 0..2 {
-        let shard = node.shard_of(&Id::User(names[0].clone()));
+        let shard = look::home(&node, &names[0]);
         let deadline = Instant::now() + DEADLINE;
         while shard.group().status().purged.is_none_or(|index| index < 100) {
             assert!(Instant::now() < deadline, "not purged: {:?}", shard.group().status());
@@ -199,11 +243,11 @@ async fn a_node_starts_on_a_log_that_was_purged() {
         check(&node, &names, &verdicts).await;
         let retried = verdict(node.propose(send(&alice, 200, &names[1..])).await);
         assert_eq!(retried.as_ref(), Ok(&verdicts[199]));
-        node.shut_down().await.unwrap();
+        stop(node).await.unwrap();
         node = start(&config).await;
     }
     check(&node, &names, &verdicts).await;
-    node.shut_down().await.unwrap();
+    stop(node).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -261,8 +305,8 @@ async fn a_directory_has_one_node_at_a_time() {
     let node = start(&config).await;
     let refused = refusal(&config).await;
     assert!(matches!(refused, NodeError::LogDb(_)), "{refused}");
-    node.shut_down().await.unwrap();
-    start(&config).await.shut_down().await.unwrap();
+    stop(node).await.unwrap();
+    stop(start(&config).await).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -317,7 +361,7 @@ async fn overload_refuses_clients_without_effect_and_lets_the_clusters_own_comma
     for device in &devices {
         verdict(node.propose(send(device, 1, &to)).await).unwrap();
     }
-    node.shut_down().await.unwrap();
+    stop(node).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -334,5 +378,5 @@ async fn a_command_at_the_wrong_shard_has_no_effect() {
     let Reply::Rejected(reject) = refused else { panic!("{refused:?}") };
     assert_eq!(reject.code(), tidemark_types::ErrorCode::WrongShard);
     assert!(!look::mailbox(&node, &alice).await.deleted);
-    node.shut_down().await.unwrap();
+    stop(node).await.unwrap();
 }

@@ -21,11 +21,11 @@ use tidemark_store::node::Node;
 use tidemark_store_core::value::Verdict;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::clock::RealClock;
 use crate::device::{Device, verdict};
 use crate::ledger::{self, Ledger, Said, USERS, Wrong};
 use crate::node;
 use crate::rig::{Child, Cut, LoopFs, Loss, Random, machine_lock};
+use tidemark_env::SystemClock;
 
 const IMAGE_BYTES: u64 = 512 << 20;
 
@@ -65,8 +65,8 @@ async fn send_for_ever(config: &StoreConfig, cycle: u8) {
     if !config.data_dir.exists() {
         node::create(config).unwrap();
     }
-    let node = Arc::new(node::start(config).await);
-    let mut failed = node.failed();
+    let node = node::start(config).await;
+    let mut failed = node.fatal();
     let senders = (0..USERS).map(|at| tokio::spawn(send_from(Arc::clone(&node), at, cycle)));
     let senders = join_all(senders);
     tokio::select! {
@@ -156,11 +156,10 @@ impl Rig {
         let config = self.config();
         let Rig { ledger, runtime, .. } = self;
         runtime.block_on(async {
-            let clock = Arc::new(RealClock::new());
-            let started = Node::start(&config, clock).await;
+            let started = node::serving(&config, Arc::new(SystemClock::new())).await;
             let node = started.map_err(|error| Wrong(format!("it does not start: {error}")))?;
             let checked = ledger.verify(&node).await;
-            let stopped = node.shut_down().await;
+            let stopped = node::stop(node).await;
             stopped.map_err(|error| Wrong(format!("it does not stop: {error}")))?;
             checked
         })

@@ -185,8 +185,8 @@ fn lying_disk() -> Disk {
     let two = vote(2, 2);
     let mut saving = Box::pin(saver.save_vote(&two));
     assert!(saving.as_mut().now_or_never().is_none());
-    now(log.save_committed(Some(log_id(2, 9)))).expect("queued");
     append(&mut log, (0..10).map(|index| entry(2, index, 10)).collect());
+    now(log.save_committed(Some(log_id(2, 9)))).expect("queued");
     assert!(writer.step().expect("a good disk"));
     now(saving).expect("saved");
     disk
@@ -218,6 +218,19 @@ fn committed_entries_missing_at_the_end_refuse() {
     disk.lose_entry(group(7), 9);
     let refused = refusal(&disk);
     assert!(matches!(refused, RecoverError::CommittedLost { committed: 9, .. }), "{refused}");
+}
+
+/// A mark beyond the log comes with a snapshot, and is not kept: after a crash before the purge the
+/// log would not reach it.
+#[test]
+fn a_commit_mark_beyond_the_log_is_not_kept() {
+    let disk = Disk::default();
+    let (store, mut writer) = open(&disk, LogOptions::default());
+    let mut log = store.group(group(7));
+    now(log.save_committed(Some(log_id(2, 9)))).expect("taken");
+    let _ = writer.step().expect("a good disk");
+    assert_eq!(now(log.read_committed()).expect("readable"), None);
+    assert!(LogStore::open(disk, LogOptions::default()).is_ok());
 }
 
 #[test]
