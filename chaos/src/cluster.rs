@@ -255,7 +255,7 @@ impl Drop for Cluster {
 
 /// Waits until no other test runs a cluster on this machine.
 fn lock() -> Result<File> {
-    let path = std::env::temp_dir().join("tidemark-real-cluster.lock");
+    let path = std::env::temp_dir().join("tidemark-real-processes.lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
     file.lock()?;
     Ok(file)
