@@ -116,6 +116,10 @@ impl Node {
         let (log, writer) = LogStore::open(LogDb::open(&log_dir(dir))?, LogOptions::default())?;
         let log_thread = writer.spawn()?;
         let state = StateDb::open(&state_dir(dir))?;
+        for (node, address) in identity.created.nodes.iter().filter(|(id, _)| **id != identity.node)
+        {
+            network.dial(&Replica { node: *node, address: address.grpc.clone() });
+        }
         let starter = Starter { config, identity: &identity, log: &log, state: &state, network };
 
         let map = &identity.created;

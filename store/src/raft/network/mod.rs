@@ -52,9 +52,15 @@ struct Shared {
 }
 
 impl Network {
-    /// The connections of node `me`; each is opened when a group first needs it.
+    /// The connections of node `me`; each is opened when it is dialled, or a group first needs it.
     pub fn new(cluster: ClusterId, me: NodeId, rng: Arc<dyn Rng>) -> Self {
         Network { shared: Arc::new(Shared { cluster, me, rng, peers: Mutex::default() }) }
+    }
+
+    /// Opens the connection to another node, and keeps it: a follower has none of its own otherwise
+    /// when it suddenly has to ask for votes.
+    pub fn dial(&self, replica: &Replica) {
+        self.peer(replica);
     }
 
     /// The service that answers other nodes, for the groups in `registry`.
