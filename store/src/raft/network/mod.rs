@@ -18,6 +18,8 @@ mod accept;
 mod dial;
 mod frame;
 mod groups;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
