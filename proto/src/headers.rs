@@ -23,10 +23,3 @@ pub const LIVE: &str = "tidemark-live-session";
 pub const LAST_N: &str = "tidemark-last-n";
 /// With `RESET`: epoch, floor and head, with a comma between them.
 pub const POSITION: &str = "tidemark-position";
-
-/// The node that opens a stream to another one.
-pub const FROM: &str = "tidemark-from";
-/// The node it means to reach.
-pub const TO: &str = "tidemark-to";
-/// The version of the frames between nodes.
-pub const PEERS_VERSION: &str = "tidemark-peers-version";

@@ -23,7 +23,9 @@ const PROPOSAL_BATCH_COMMANDS: &str = "store_proposal_batch_commands";
 const PROPOSALS_REFUSED_TOTAL: &str = "store_proposals_refused_total";
 const APPLY_SECONDS: &str = "store_apply_seconds";
 const PEER_CONNECTED: &str = "store_peer_connected";
-const PEER_BATCH_FRAMES: &str = "store_peer_batch_frames";
+const PEER_RECONNECTS_TOTAL: &str = "store_peer_reconnects_total";
+const PEER_FRAMES_TOTAL: &str = "store_peer_frames_sent_total";
+const PEER_BATCHES_TOTAL: &str = "store_peer_batches_sent_total";
 
 /// From a fast local commit to what a failover costs, in seconds.
 const LATENCY: [f64; 13] =
@@ -40,7 +42,6 @@ pub const BUCKETS: &[(&str, &[f64])] = &[
     ),
     (PROPOSAL_SECONDS, &LATENCY),
     (APPLY_SECONDS, &LATENCY),
-    (PEER_BATCH_FRAMES, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]),
     (PROPOSAL_BATCH_COMMANDS, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]),
     (LOG_BATCH_ENTRIES, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0]),
 ];
@@ -52,10 +53,20 @@ pub fn describe() {
         Unit::Count,
         "1 while there is a connection to the other node of that number."
     );
-    describe_histogram!(
-        PEER_BATCH_FRAMES,
+    describe_counter!(
+        PEER_RECONNECTS_TOTAL,
         Unit::Count,
-        "Frames of all groups in one message to another node."
+        "Attempts to connect to another node after the first one, by that node."
+    );
+    describe_counter!(
+        PEER_FRAMES_TOTAL,
+        Unit::Count,
+        "What groups said to other nodes' groups, requests and answers."
+    );
+    describe_counter!(
+        PEER_BATCHES_TOTAL,
+        Unit::Count,
+        "Messages to other nodes; frames in one share its cost."
     );
     describe_histogram!(
         PROPOSAL_SECONDS,
@@ -171,7 +182,13 @@ pub(crate) fn peer_connected(node: NodeId, connected: bool) {
     gauge!(PEER_CONNECTED, "peer" => node.to_string()).set(f64::from(u8::from(connected)));
 }
 
-/// This many frames went to another node in one message.
-pub(crate) fn peer_batch(frames: usize) {
-    histogram!(PEER_BATCH_FRAMES).record(frames as f64);
+/// `peer` is dialed again.
+pub(crate) fn peer_reconnect(peer: NodeId) {
+    counter!(PEER_RECONNECTS_TOTAL, "peer" => peer.to_string()).increment(1);
+}
+
+/// A message of `frames` left for another node.
+pub(crate) fn peer_batch_sent(frames: usize) {
+    counter!(PEER_FRAMES_TOTAL).increment(frames as u64);
+    counter!(PEER_BATCHES_TOTAL).increment(1);
 }

@@ -30,7 +30,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::raft::group::{Group, GroupError};
 use crate::raft::log::{Failure, LogOptions, LogStore, LogThread, RecoverError};
 use crate::raft::machine::Machine;
-use crate::raft::network::{Network, Registry};
+use crate::raft::network::{Acceptor, Peers};
 use crate::raft::types::{Replica, ReplicaId};
 use crate::shard::{self, Shard};
 use crate::storage::{GroupId, LogDb, LogDbError, StateDb, StateDbError};
@@ -102,12 +102,12 @@ impl Node {
         Ok(identity)
     }
 
-    /// Starts the node on its directory. Its groups are in `registry` and have replayed what they
+    /// Starts the node on its directory. Its groups are in `acceptor` and have replayed what they
     /// knew as committed when it returns; they elect their leaders on their own.
     pub async fn start(
         config: &StoreConfig,
-        network: Network,
-        registry: &Registry,
+        peers: Peers,
+        acceptor: &Acceptor,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, NodeError> {
         config.validate()?;
@@ -118,19 +118,19 @@ impl Node {
         let state = StateDb::open(&state_dir(dir))?;
         for (node, address) in identity.created.nodes.iter().filter(|(id, _)| **id != identity.node)
         {
-            network.dial(&Replica { node: *node, address: address.grpc.clone() });
+            peers.dial(&Replica { node: *node, address: address.grpc.clone() });
         }
-        let starter = Starter { config, identity: &identity, log: &log, state: &state, network };
+        let starter = Starter { config, identity: &identity, log: &log, state: &state, peers };
 
         let map = &identity.created;
         let first = *map.nodes.keys().next().expect("a cluster has a node");
         let control = starter.group(GroupId::CONTROL, &map.control, first).await?;
-        registry.add(control.clone());
+        acceptor.add(control.clone());
         let mut shards = BTreeMap::new();
         for (number, placement) in identity.shards().shards().zip(&map.shards) {
             let id = GroupId::shard(number);
             let group = starter.group(id, &placement.replicas, placement.preferred).await?;
-            registry.add(group.clone());
+            acceptor.add(group.clone());
             let shard = Shard::start(id, group, state.clone(), &config.proposals, clock.clone());
             shards.insert(number, shard);
         }
@@ -255,7 +255,7 @@ struct Starter<'a> {
     identity: &'a Identity,
     log: &'a LogStore,
     state: &'a StateDb,
-    network: Network,
+    peers: Peers,
 }
 
 impl Starter<'_> {
@@ -271,7 +271,7 @@ impl Starter<'_> {
         let (replica, _) = mine.expect("every group has a replica on every node");
         let machine = Machine::open(self.state.clone(), id, Arc::new(Alarms))?;
         let log = self.log.group(id);
-        let network = self.network.for_group(id);
+        let network = self.peers.network(id, *replica);
         let group = Group::start(id, *replica, &self.config.raft, network, log, machine).await?;
         if creator == me {
             let address = |node: &NodeId| self.identity.created.nodes[node].grpc.clone();

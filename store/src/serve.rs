@@ -7,17 +7,16 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tidemark_env::{Clock, SystemClock, SystemRng};
+use tidemark_env::{Clock, SystemClock};
 use tidemark_proto::store::v1::store_server::StoreServer;
 use tidemark_store::config::StoreConfig;
 use tidemark_store::identity::Identity;
 use tidemark_store::metrics;
 use tidemark_store::node::Node;
-use tidemark_store::raft::network::{Network, Registry};
+use tidemark_store::raft::network::{self, Acceptor, Me, Peers, TcpConnector};
 use tidemark_store::server::{http, store::StoreService};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tonic::transport::Server;
 use tracing_subscriber::EnvFilter;
 
 /// Requests and pages are bounded below this; a relay's batch of large bodies is the largest.
@@ -55,10 +54,10 @@ pub(crate) async fn until_stopped(config: StoreConfig) -> Result<ExitCode> {
     let grpc = listen(&config.grpc.to_string()).await?;
     let web = listen(&config.http.to_string()).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let registry = Registry::new();
-    let network = Network::new(identity.cluster(), identity.node, Arc::new(SystemRng));
-    let peers = network.acceptor(registry.clone()).service();
-    let node = Node::start(&config, network, &registry, clock).await?;
+    let me = Me { cluster: identity.cluster(), node: identity.node };
+    let acceptor = Acceptor::new(me);
+    let peers = Peers::new(me, Arc::new(TcpConnector));
+    let node = Node::start(&config, peers, &acceptor, clock).await?;
     tracing::info!(
         node = %identity.node,
         grpc = %config.grpc,
@@ -72,14 +71,10 @@ pub(crate) async fn until_stopped(config: StoreConfig) -> Result<ExitCode> {
     let service = StoreServer::new(StoreService::new(node.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let grpc = tokio_stream::wrappers::TcpListenerStream::new(grpc);
-    let grpc = Server::builder()
-        .tcp_nodelay(true)
-        .http2_keepalive_interval(Some(std::time::Duration::from_secs(1)))
-        .http2_keepalive_timeout(Some(std::time::Duration::from_secs(2)))
-        .add_service(peers)
+    let grpc = network::server()
+        .add_service(acceptor.service())
         .add_service(service)
-        .serve_with_incoming(grpc);
+        .serve_with_incoming(network::incoming(grpc));
     let web = axum::serve(web, http::router(node.clone(), metrics)).into_future();
     let mut fatal = node.fatal();
     tokio::select! {
@@ -95,6 +90,7 @@ pub(crate) async fn until_stopped(config: StoreConfig) -> Result<ExitCode> {
         stopped = stop_signal() => {
             tracing::info!(signal = stopped?, "stopping: moving leaders away");
             node.shut_down().await?;
+            acceptor.shut_down();
             tracing::info!("stopped");
             Ok(ExitCode::SUCCESS)
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{Stream, TryStreamExt};
 use openraft::async_runtime::instant::Instant;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{
@@ -14,7 +14,10 @@ use openraft::errors::{
 };
 use openraft::impls::OneshotResponder;
 use openraft::network::{NetSnapshot, RaftNetworkFactory};
-use openraft::raft::{AppendEntriesRequest, ClientWriteResult, StreamAppendResult};
+use openraft::raft::{
+    AppendEntriesRequest, ClientWriteResult, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
 use openraft::{Config, RaftMetrics, ReadPolicy, SnapshotPolicy};
 use thiserror::Error;
 use tidemark_store_core::Reply;
@@ -23,7 +26,6 @@ use tokio::sync::oneshot;
 
 use super::log::GroupLog;
 use super::machine::Machine;
-use super::network::{Call, Called};
 use super::snapshot::SnapshotStream;
 use super::types::{Payload, Replica, ReplicaId, TypeConfig};
 use crate::config::RaftConfig;
@@ -43,6 +45,7 @@ const CLOSE_ENTRIES: u64 = 1_000;
 #[derive(Clone)]
 pub struct Group {
     id: GroupId,
+    replica: ReplicaId,
     raft: Inner,
 }
 
@@ -55,6 +58,14 @@ pub enum GroupError {
         /// Which group.
         group: GroupId,
         /// What openraft says.
+        reason: String,
+    },
+    /// Something that was waited for did not come.
+    #[error("raft group {group}: {reason}")]
+    Wait {
+        /// Which group.
+        group: GroupId,
+        /// What, and how the group stands.
         reason: String,
     },
     /// The group has members already, or its log is not empty.
@@ -134,7 +145,7 @@ impl Group {
         let failed = |reason: String| GroupError::Start { group: id, reason };
         let config = openraft_config(id, config).validate().map_err(|e| failed(e.to_string()))?;
         let raft = openraft::Raft::new(replica, Arc::new(config), network, log, machine).await;
-        Ok(Group { id, raft: raft.map_err(|e| failed(e.to_string()))? })
+        Ok(Group { id, replica, raft: raft.map_err(|e| failed(e.to_string()))? })
     }
 
     /// Makes `members` a new group; on one of them, once.
@@ -152,9 +163,38 @@ impl Group {
         self.id
     }
 
+    /// Which replica of it this is.
+    pub fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
     /// Does this replica lead, as far as it knows?
     pub fn is_leader(&self) -> bool {
         self.raft.is_leader()
+    }
+
+    /// Waits until the group stands as `holds` wants it.
+    pub async fn until(
+        &self,
+        within: Duration,
+        what: &str,
+        holds: impl Fn(&GroupStatus) -> bool + Send,
+    ) -> Result<GroupStatus, GroupError> {
+        let mut metrics = self.raft.metrics();
+        let wait = async {
+            loop {
+                let status = status(&metrics.borrow_and_update());
+                if holds(&status) {
+                    return Ok(status);
+                }
+                metrics.changed().await.map_err(|_| "the group stopped")?;
+            }
+        };
+        let waited = tokio::time::timeout(within, wait).await.unwrap_or(Err("too late"));
+        waited.map_err(|why| GroupError::Wait {
+            group: self.id,
+            reason: format!("{what}: {why}; {:?}", self.status()),
+        })
     }
 
     /// Hands an encoded batch to Raft; batches are taken in the order in which this returns.
@@ -182,29 +222,6 @@ impl Group {
                 Err(NotSubmitted::NotLeader { leader: None })
             }
             Err(RaftError::Fatal(fatal)) => Err(NotSubmitted::Stopped(fatal.to_string())),
-        }
-    }
-
-    /// Answers the leader's append stream.
-    pub(super) fn append(
-        &self,
-        requests: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static,
-    ) -> impl Stream<Item = Result<StreamAppendResult<TypeConfig>, String>> + Send + 'static {
-        self.raft.stream_append(requests).map(|result| result.map_err(|fatal| fatal.to_string()))
-    }
-
-    /// Answers a candidate, or a leader that hands over.
-    pub(super) async fn answer(&self, call: Call) -> Result<Called, String> {
-        let stopped = |error: RaftError<TypeConfig>| error.to_string();
-        match call {
-            Call::Vote(request) => self.raft.vote(request).await.map(Called::Vote).map_err(stopped),
-            Call::PreVote(request) => {
-                self.raft.pre_vote(request).await.map(Called::Vote).map_err(stopped)
-            }
-            Call::Transfer(request) => {
-                let answered = self.raft.handle_transfer_leader(request).await;
-                answered.map(Called::Transfer).map_err(|fatal| fatal.to_string())
-            }
         }
     }
 
@@ -250,18 +267,7 @@ impl Group {
 
     /// How the group stands.
     pub fn status(&self) -> GroupStatus {
-        let metrics = self.metrics();
-        let members = metrics.membership_config.membership();
-        let leader = metrics.current_leader.and_then(|id| members.get_node(&id).cloned());
-        GroupStatus {
-            running: metrics.running_state.map_err(|fatal| fatal.to_string()),
-            term: metrics.current_term,
-            leader,
-            last_log: metrics.last_log_index,
-            applied: metrics.last_applied.map(|id| id.index),
-            snapshot: metrics.snapshot.map(|id| id.index),
-            purged: metrics.purged.map(|id| id.index),
-        }
+        status(&self.raft.metrics().borrow_watched())
     }
 
     fn metrics(&self) -> RaftMetrics<TypeConfig> {
@@ -271,6 +277,55 @@ impl Group {
     /// Stops the group; its log and state are closed by their owners.
     pub async fn shut_down(&self) -> io::Result<()> {
         self.raft.shutdown().await.map_err(io::Error::other)
+    }
+}
+
+/// What other replicas ask of this one. An error means that the group has stopped.
+impl Group {
+    /// For a vote.
+    pub(in crate::raft) async fn vote(
+        &self,
+        request: VoteRequest<TypeConfig>,
+    ) -> Result<VoteResponse<TypeConfig>, String> {
+        self.raft.vote(request).await.map_err(|error| error.to_string())
+    }
+
+    /// Whether it would vote.
+    pub(in crate::raft) async fn pre_vote(
+        &self,
+        request: VoteRequest<TypeConfig>,
+    ) -> Result<VoteResponse<TypeConfig>, String> {
+        self.raft.pre_vote(request).await.map_err(|error| error.to_string())
+    }
+
+    /// To stand for election at once, because the leader wants to step down.
+    pub(in crate::raft) async fn take_over(
+        &self,
+        request: TransferLeaderRequest<TypeConfig>,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, String> {
+        self.raft.handle_transfer_leader(request).await.map_err(|fatal| fatal.to_string())
+    }
+
+    /// To take a stream of appends; answers in their order. Ends after the first failure.
+    pub(in crate::raft) fn append(
+        &self,
+        appends: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static,
+    ) -> impl Stream<Item = Result<StreamAppendResult<TypeConfig>, String>> + Send + 'static {
+        self.raft.stream_append(appends).map_err(|fatal| fatal.to_string())
+    }
+
+    /// To take one append without entries: a heartbeat, a new commit index.
+    pub(in crate::raft) async fn append_nothing(
+        &self,
+        append: AppendEntriesRequest<TypeConfig>,
+    ) -> Result<StreamAppendResult<TypeConfig>, String> {
+        // With entries, a partial success would be answered as a full one.
+        assert!(append.entries.is_empty(), "only for appends without entries");
+        let prev = append.prev_log_id;
+        let response = self.raft.append_entries(append).await;
+        response
+            .map(|response| response.into_stream_result(prev, prev))
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -291,6 +346,19 @@ pub struct GroupStatus {
     pub snapshot: Option<u64>,
     /// The last entry that was purged.
     pub purged: Option<u64>,
+}
+
+fn status(metrics: &RaftMetrics<TypeConfig>) -> GroupStatus {
+    let members = metrics.membership_config.membership();
+    GroupStatus {
+        running: metrics.running_state.clone().map_err(|fatal| fatal.to_string()),
+        term: metrics.current_term,
+        leader: metrics.current_leader.and_then(|id| members.get_node(&id).cloned()),
+        last_log: metrics.last_log_index,
+        applied: metrics.last_applied.map(|id| id.index),
+        snapshot: metrics.snapshot.map(|id| id.index),
+        purged: metrics.purged.map(|id| id.index),
+    }
 }
 
 /// The group's replica on `node`.

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::future::join_all;
 use tempfile::TempDir;
-use tidemark_env::{Clock, ManualClock, SystemClock, SystemRng};
+use tidemark_env::{Clock, ManualClock, SystemClock};
 use tidemark_store::config::StoreConfig;
 use tidemark_store::identity::IdentityError;
 use tidemark_store::node::{Node, NodeError, log_dir, state_dir};
-use tidemark_store::raft::network::{Network, Registry};
+use tidemark_store::raft::network::{Acceptor, Me, Peers, TcpConnector};
 use tidemark_store::shard;
 use tidemark_store_core::value::{
     Chain, ClusterMap, Content, NodeAddress, Payload, Settings, Verdict,
@@ -48,8 +48,9 @@ pub(crate) fn create(config: &StoreConfig) -> Result<(), NodeError> {
 
 async fn try_start(config: &StoreConfig, clock: Arc<dyn Clock>) -> Result<Arc<Node>, NodeError> {
     let cluster = ClusterId::from_bytes([7; 16]).unwrap();
-    let network = Network::new(cluster, ME, Arc::new(SystemRng));
-    Node::start(config, network, &Registry::new(), clock).await
+    let me = Me { cluster, node: ME };
+    let peers = Peers::new(me, Arc::new(TcpConnector));
+    Node::start(config, peers, &Acceptor::new(me), clock).await
 }
 
 /// Starts a node, and waits until it takes requests.

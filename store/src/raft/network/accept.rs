@@ -1,187 +1,397 @@
-//! The connections that other nodes opened to this one.
+//! The answering side: other nodes' streams, handed out to this node's groups.
+//!
+//! ```text
+//!                    ┌─ call: a task, bounded in number ──────────────┐
+//!   batches ─► reader┤                                                ├─► outbox ─► batches
+//!                    └─ stream: a task, its appends in a bounded queue┘
+//! ```
+//!
+//! The reader never waits for a group: an honest dialer keeps to its window, and one that does not
+//! loses the connection.
 
 use std::collections::HashMap;
-use std::pin::Pin;
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{StreamExt, stream};
 use openraft::raft::AppendEntriesRequest;
-use tidemark_proto::store::v1::PeerBatch;
-use tidemark_proto::store::v1::peers_server::{Peers, PeersServer};
-use tidemark_proto::{Failure, headers};
-use tidemark_types::{ClusterId, ErrorCode, NodeId};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use parking_lot::RwLock;
+use thiserror::Error;
+use tidemark_store_core::codec::DecodeError;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
+use tonic::server::NamedService;
 use tonic::{Status, Streaming};
 
-use super::VERSION;
-use super::frame::{Answer, Call, Number, Request};
-use super::groups::Registry;
+use super::frame::{Address, Answer, Ask, Hello, Refusal, Request, Told};
+use super::outbox::{Outbox, Outgoing, outbox};
+use super::wire::{Batches, Exchange, PeerBatch, Server};
+use super::{CONNECT_WITHIN, Me, STREAM_WINDOW};
+use crate::raft::group::Group;
 use crate::raft::types::TypeConfig;
 use crate::storage::GroupId;
 
-/// Answers that wait to be written.
-const OUTGOING_FRAMES: usize = 4_096;
+/// Calls of one connection that may wait for their groups: votes of a thousand groups at once.
+const CALLS_MAX: usize = 1024;
+/// A group that does not answer a call for so long will not; its caller gave up long ago.
+const CALL_WITHIN: Duration = Duration::from_secs(10);
+/// Streams that one connection may have open: a few for each of a thousand groups.
+const STREAMS_MAX: usize = 8 * 1024;
 
-/// Frames in one message.
-const BATCH_FRAMES: usize = 256;
-
-/// Requests of one append stream that its group has not taken: openraft has fewer under way.
-const REQUESTS: usize = 256;
-
-/// The service that answers other nodes.
+/// Answers the other nodes for the groups of this one; a cheap handle.
 #[derive(Clone)]
-pub struct Acceptor {
-    cluster: ClusterId,
-    me: NodeId,
-    registry: Registry,
+pub struct Acceptor(Arc<Inner>);
+
+struct Inner {
+    me: Me,
+    groups: RwLock<HashMap<GroupId, Group>>,
+    stopped: watch::Sender<bool>,
 }
 
 impl Acceptor {
-    pub(super) fn new(cluster: ClusterId, me: NodeId, registry: Registry) -> Self {
-        Acceptor { cluster, me, registry }
+    /// Answers for no group yet.
+    pub fn new(me: Me) -> Self {
+        let (stopped, _) = watch::channel(false);
+        Acceptor(Arc::new(Inner { me, groups: RwLock::default(), stopped }))
     }
 
-    /// The service, to be added to a server.
-    pub fn service(self) -> PeersServer<Self> {
-        PeersServer::new(self)
-            .max_decoding_message_size(usize::MAX)
-            .max_encoding_message_size(usize::MAX)
+    /// Answers for `group` from now on; instead of an earlier one of the same name.
+    pub fn add(&self, group: Group) {
+        self.0.groups.write().insert(group.id(), group);
     }
 
-    fn check(&self, metadata: &tonic::metadata::MetadataMap) -> Result<(), Failure> {
-        let said = |name| metadata.get(name).and_then(|value| value.to_str().ok());
-        let expected = [
-            (headers::CLUSTER, self.cluster.to_string(), ErrorCode::WrongCluster),
-            (headers::TO, self.me.to_string(), ErrorCode::Invalid),
-            (headers::PEERS_VERSION, VERSION.to_string(), ErrorCode::Invalid),
-        ];
-        for (name, ours, code) in expected {
-            if said(name) != Some(&ours) {
-                let text = format!("{name} is {:?}, and here {ours}", said(name));
-                return Err(Failure::new(code).message(text));
-            }
-        }
-        Ok(())
+    /// No longer answers for `group`. Streams that it has open go on until they end.
+    pub fn remove(&self, group: GroupId) {
+        self.0.groups.write().remove(&group);
     }
-}
 
-#[tonic::async_trait]
-impl Peers for Acceptor {
-    type ConnectStream = Pin<Box<dyn Stream<Item = Result<PeerBatch, Status>> + Send>>;
-
-    async fn connect(
+    /// The gRPC service, to be mounted on a server.
+    pub fn service(
         &self,
-        request: tonic::Request<Streaming<PeerBatch>>,
-    ) -> Result<tonic::Response<Self::ConnectStream>, Status> {
-        self.check(request.metadata())?;
-        let (answers, queued) = mpsc::channel(OUTGOING_FRAMES);
-        let connection =
-            Connection { registry: self.registry.clone(), answers, appends: HashMap::new() };
-        tokio::spawn(connection.serve(request.into_inner()));
-        let batches = ReceiverStream::new(queued).ready_chunks(BATCH_FRAMES);
-        Ok(tonic::Response::new(Box::pin(batches.map(|frames| Ok(PeerBatch { frames })))))
+    ) -> impl Service<
+        http::Request<Body>,
+        Response = http::Response<Body>,
+        Error = Infallible,
+        Future: Send,
+    > + NamedService
+    + Clone
+    + Send
+    + Sync
+    + 'static {
+        Server(self.clone())
+    }
+
+    /// Ends every connection and refuses new ones, for good: a server waits for its streams before
+    /// it stops, and these would never end by themselves.
+    pub fn shut_down(&self) {
+        self.0.stopped.send_replace(true);
+    }
+
+    /// Whom a call or stream is for, if it is here.
+    fn group(&self, to: Address) -> Result<Group, Refusal> {
+        let groups = self.0.groups.read();
+        let group = groups.get(&to.group).ok_or(Refusal::UnknownGroup)?;
+        match group.replica() {
+            replica if replica == to.replica => Ok(group.clone()),
+            other => Err(Refusal::OtherReplica(other)),
+        }
+    }
+
+    /// The first batch must be the hello of a node of this cluster that means this node.
+    async fn greet(&self, batches: &mut Streaming<PeerBatch>) -> Result<Hello, Refused> {
+        let Me { cluster, node } = self.0.me;
+        let first = tokio::time::timeout(CONNECT_WITHIN, batches.message()).await;
+        let first = first.map_err(|_| Refused::Silent)?.map_err(|_| Refused::Silent)?;
+        let first = first.ok_or(Refused::Silent)?;
+        let [frame] = &first.frames[..] else { return Err(Refused::NoHello) };
+        match Request::decode(frame)? {
+            Request::Hello(hello) if hello.cluster != cluster => {
+                Err(Refused::Cluster { theirs: hello.cluster, ours: cluster })
+            }
+            Request::Hello(hello) if hello.to != node => {
+                Err(Refused::Node { meant: hello.to, me: node })
+            }
+            Request::Hello(hello) if hello.from == node => Err(Refused::Twin(node)),
+            Request::Hello(hello) => Ok(hello),
+            Request::Call { .. } | Request::Append { .. } | Request::End { .. } => {
+                Err(Refused::NoHello)
+            }
+        }
     }
 }
 
-/// One connection of another node.
-struct Connection {
-    registry: Registry,
-    answers: mpsc::Sender<Bytes>,
-    appends: HashMap<Number, mpsc::Sender<AppendEntriesRequest<TypeConfig>>>,
+/// Why a node is not listened to.
+#[derive(Debug, Error)]
+enum Refused {
+    #[error("this node is stopping")]
+    Stopping,
+    #[error("no hello came")]
+    Silent,
+    #[error("the first frame must be a hello, alone")]
+    NoHello,
+    #[error("the hello is broken: {0}")]
+    Broken(#[from] DecodeError),
+    #[error("this node belongs to cluster {ours}, not to {theirs}")]
+    Cluster { theirs: tidemark_types::ClusterId, ours: tidemark_types::ClusterId },
+    #[error("this is node {me}, not node {meant}")]
+    Node { meant: tidemark_types::NodeId, me: tidemark_types::NodeId },
+    #[error("the caller says it is node {0}, but that is this node")]
+    Twin(tidemark_types::NodeId),
+    #[error("the answer cannot be encoded: {0}")]
+    Encode(#[from] super::frame::FrameError),
 }
 
-impl Connection {
-    /// Takes requests until the connection ends; append streams end with it.
-    async fn serve(mut self, mut batches: Streaming<PeerBatch>) {
-        while let Ok(Some(batch)) = batches.message().await {
-            for frame in batch.frames {
-                let Ok(request) = Request::decode(&frame) else {
-                    tracing::error!("a frame of another node does not decode: connection closed");
-                    return;
-                };
-                self.take(request).await;
-            }
-        }
-    }
+/// What a dialer must not say; the connection ends.
+#[derive(Debug, Error)]
+enum Broken {
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error("it said hello twice")]
+    HelloAgain,
+    #[error("stream {0} has more than {STREAM_WINDOW} appends under way")]
+    Window(u64),
+    #[error("it has more than {STREAMS_MAX} streams open")]
+    Streams,
+}
 
-    async fn take(&mut self, request: Request) {
-        match request {
-            Request::Append { group, stream, request } => {
-                self.append(group, stream, request).await;
-            }
-            Request::EndAppend { stream } => {
-                self.appends.remove(&stream);
-            }
-            Request::Call { group, call, request } => self.call(group, call, request),
-        }
-    }
-
-    async fn append(
-        &mut self,
-        group: GroupId,
-        stream: Number,
-        request: AppendEntriesRequest<TypeConfig>,
-    ) {
-        if !self.appends.contains_key(&stream) {
-            let (requests_tx, requests) = mpsc::channel(REQUESTS);
-            tokio::spawn(answer_appends(
-                self.registry.clone(),
-                group,
-                stream,
-                requests,
-                self.answers.clone(),
-            ));
-            self.appends.insert(stream, requests_tx);
-        }
-        let full = self.appends[&stream].try_send(request).is_err();
-        if full {
-            // The group does not keep up, or has ended the stream. The other groups must not wait
-            // for it: its stream ends, and its leader opens another one.
-            self.appends.remove(&stream);
-        }
-    }
-
-    fn call(&self, group: GroupId, call: Number, request: Call) {
-        let (registry, answers) = (self.registry.clone(), self.answers.clone());
+impl Exchange for Acceptor {
+    async fn exchange(&self, mut batches: Streaming<PeerBatch>) -> Result<Batches, Status> {
+        let mut stopped = self.0.stopped.subscribe();
+        let greeted = if *stopped.borrow_and_update() {
+            Err(Refused::Stopping)
+        } else {
+            self.greet(&mut batches).await
+        };
+        let greeted = greeted.and_then(|hello| {
+            let Me { cluster, node } = self.0.me;
+            let back = Answer::Hello(Hello { cluster, from: node, to: hello.from }).encode()?;
+            Ok((hello, back))
+        });
+        let (hello, back) = greeted.map_err(|refused| {
+            tracing::warn!(%refused, "a node was refused");
+            Status::failed_precondition(refused.to_string())
+        })?;
+        let (outbox, outgoing) = outbox(back);
+        let (ended_tx, ended) = oneshot::channel();
+        let session = Session {
+            acceptor: self.clone(),
+            outbox,
+            streams: HashMap::new(),
+            calls: Arc::new(Semaphore::new(CALLS_MAX)),
+        };
         tokio::spawn(async move {
-            let result = match registry.get(group) {
-                Some(group) => group.answer(request).await,
-                None => Err(format!("there is no {group} here")),
+            let status = session.run(batches, stopped).await;
+            tracing::info!(peer = %hello.from, reason = status.message(), "a node's stream ended");
+            // The transport may have gone first.
+            let _ = ended_tx.send(status);
+        });
+        Ok(answers(outgoing, ended))
+    }
+}
+
+/// The answers until the session ends, then why it did.
+fn answers(outgoing: Outgoing, ended: oneshot::Receiver<Status>) -> Batches {
+    let batches = outgoing.batches().boxed();
+    stream::unfold(Some((batches, ended)), |state| async move {
+        let (mut batches, mut ended) = state?;
+        let status = tokio::select! {
+            biased;
+            // First, and at once: an ended session does not wait for its groups' last answers.
+            status = &mut ended => status,
+            batch = batches.next() => match batch {
+                Some(batch) => return Some((Ok(batch), Some((batches, ended)))),
+                None => ended.await,
+            },
+        };
+        let died = || Status::internal("the session's task died");
+        Some((Err(status.unwrap_or_else(|_| died())), None))
+    })
+    .boxed()
+}
+
+/// One connection.
+struct Session {
+    acceptor: Acceptor,
+    outbox: Outbox,
+    /// Where each open stream's appends go. A stream whose task has ended stays until the dialer
+    /// ends it too: what was already on its way is not a new stream.
+    streams: HashMap<u64, mpsc::Sender<AppendEntriesRequest<TypeConfig>>>,
+    calls: Arc<Semaphore>,
+}
+
+impl Session {
+    /// Reads until the connection ends; why it did.
+    async fn run(
+        mut self,
+        mut batches: Streaming<PeerBatch>,
+        mut stopped: watch::Receiver<bool>,
+    ) -> Status {
+        let status = loop {
+            let batch = tokio::select! {
+                biased;
+                // Also when the acceptor itself is gone.
+                _ = stopped.changed() => break Status::unavailable("this node is stopping"),
+                batch = batches.message() => batch,
             };
-            // Nobody waits any more if the connection is gone.
-            let _ = answers.send(Answer::Call { call, result }.encode()).await;
+            let frames = match batch {
+                Ok(Some(batch)) => batch.frames,
+                Ok(None) => break Status::ok("the caller ended it"),
+                Err(status) => break Status::aborted(status.message()),
+            };
+            let taken = frames.iter().try_for_each(|frame| self.take(Request::decode(frame)?));
+            if let Err(broken) = taken {
+                tracing::error!(%broken, "a node broke the protocol");
+                break Status::invalid_argument(broken.to_string());
+            }
+        };
+        self.outbox.close();
+        status
+    }
+
+    fn take(&mut self, request: Request) -> Result<(), Broken> {
+        match request {
+            Request::Hello(_) => Err(Broken::HelloAgain),
+            Request::Call { call, to, ask } => {
+                self.call(call, to, ask);
+                Ok(())
+            }
+            Request::Append { stream, to, last, append } => self.append(stream, to, last, append),
+            Request::End { stream } => {
+                self.streams.remove(&stream);
+                Ok(())
+            }
+        }
+    }
+
+    fn call(&self, call: u64, to: Address, ask: Ask) {
+        let outbox = self.outbox.clone();
+        let Ok(permit) = self.calls.clone().try_acquire_owned() else {
+            // If even that has no room, the caller's deadline answers.
+            if let Ok(frame) = (Answer::Called { call, result: Err(Refusal::Busy) }).encode() {
+                outbox.try_send(&frame);
+            }
+            return;
+        };
+        let group = self.acceptor.group(to);
+        tokio::spawn(async move {
+            let _permit = permit;
+            let answered = async {
+                let result = match group {
+                    Ok(group) => ask_group(&group, ask).await,
+                    Err(refusal) => Err(refusal),
+                };
+                answer(&outbox, &Answer::Called { call, result }).await;
+            };
+            if tokio::time::timeout(CALL_WITHIN, answered).await.is_err() {
+                tracing::warn!(group = %to.group, "a group did not answer a call");
+            }
         });
     }
+
+    fn append(
+        &mut self,
+        stream: u64,
+        to: Address,
+        last: bool,
+        append: AppendEntriesRequest<TypeConfig>,
+    ) -> Result<(), Broken> {
+        if !self.streams.contains_key(&stream) {
+            let group = self.acceptor.group(to);
+            let outbox = self.outbox.clone();
+            if last && append.entries.is_empty() {
+                tokio::spawn(heartbeat(stream, group, append, outbox));
+                return Ok(());
+            }
+            if self.streams.len() == STREAMS_MAX {
+                return Err(Broken::Streams);
+            }
+            let (appends, queue) = mpsc::channel(STREAM_WINDOW);
+            self.streams.insert(stream, appends);
+            tokio::spawn(drive(stream, group, queue, outbox));
+        }
+        let sent = self.streams.get(&stream).map(|appends| appends.try_send(append));
+        if last {
+            self.streams.remove(&stream);
+        }
+        match sent {
+            // Its task has answered with what ended it.
+            None | Some(Ok(()) | Err(mpsc::error::TrySendError::Closed(_))) => Ok(()),
+            Some(Err(mpsc::error::TrySendError::Full(_))) => Err(Broken::Window(stream)),
+        }
+    }
 }
 
-/// Drives one append stream of one group.
-async fn answer_appends(
-    registry: Registry,
-    group: GroupId,
-    stream: Number,
-    requests: mpsc::Receiver<AppendEntriesRequest<TypeConfig>>,
-    answers: mpsc::Sender<Bytes>,
-) {
-    let failed = match registry.get(group) {
-        Some(group) => {
-            let mut results = std::pin::pin!(group.append(ReceiverStream::new(requests)));
-            let mut failed = None;
-            while let Some(result) = results.next().await {
-                match result {
-                    Ok(result) => {
-                        let answer = Answer::Append { stream, result };
-                        if answers.send(answer.encode()).await.is_err() {
-                            return;
-                        }
-                    }
-                    Err(reason) => failed = Some(reason),
-                }
-            }
-            failed
-        }
-        None => Some(format!("there is no {group} here")),
+async fn ask_group(group: &Group, ask: Ask) -> Result<Told, Refusal> {
+    let told = match ask {
+        Ask::Vote(request) => group.vote(request).await.map(Told::Vote),
+        Ask::PreVote(request) => group.pre_vote(request).await.map(Told::Vote),
+        Ask::Transfer(request) => group.take_over(request).await.map(Told::Transfer),
     };
-    // Nobody waits any more if the connection is gone.
-    let _ = answers.send(Answer::EndAppend { stream, failed }.encode()).await;
+    told.map_err(Refusal::Stopped)
+}
+
+/// A stream of one append without entries, which needs no pipeline: by far the most frequent.
+async fn heartbeat(
+    stream: u64,
+    group: Result<Group, Refusal>,
+    append: AppendEntriesRequest<TypeConfig>,
+    outbox: Outbox,
+) {
+    let result = match group {
+        Ok(group) => group.append_nothing(append).await.map_err(Refusal::Stopped),
+        Err(refusal) => Err(refusal),
+    };
+    answer(&outbox, &Answer::Appended { stream, result }).await;
+}
+
+/// Feeds a stream's appends to its group, and answers each, until either ends.
+async fn drive(
+    stream: u64,
+    group: Result<Group, Refusal>,
+    queue: mpsc::Receiver<AppendEntriesRequest<TypeConfig>>,
+    outbox: Outbox,
+) {
+    let group = match group {
+        Ok(group) => group,
+        Err(refusal) => {
+            answer(&outbox, &Answer::Appended { stream, result: Err(refusal) }).await;
+            return;
+        }
+    };
+    let all_taken = Arc::new(AtomicBool::new(false));
+    let ended = all_taken.clone();
+    let appends = stream::unfold((queue, ended), |(mut queue, ended)| async move {
+        let append = queue.recv().await;
+        ended.store(append.is_none(), Ordering::Relaxed);
+        Some((append?, (queue, ended)))
+    });
+    let mut results = pin!(group.append(appends));
+    while let Some(result) = results.next().await {
+        let more = matches!(result, Ok(Ok(_)));
+        let result = result.map_err(Refusal::Stopped);
+        if !answer(&outbox, &Answer::Appended { stream, result }).await || !more {
+            return;
+        }
+    }
+    // A group that stops between two appends says nothing.
+    if !all_taken.load(Ordering::Relaxed) {
+        let refusal = Refusal::Stopped("it takes no more appends".to_owned());
+        answer(&outbox, &Answer::Appended { stream, result: Err(refusal) }).await;
+    }
+}
+
+/// Queues an answer; false if nobody will ever read it.
+async fn answer(outbox: &Outbox, answer: &Answer) -> bool {
+    match answer.encode() {
+        Ok(frame) => outbox.send(frame).await.is_ok(),
+        Err(error) => {
+            // Answers are small: this is a reason of absurd length at worst.
+            tracing::error!(%error, "an answer cannot be encoded");
+            false
+        }
+    }
 }

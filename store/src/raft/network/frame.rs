@@ -1,97 +1,220 @@
-//! What travels in a batch: requests of all groups one way, answers the other way.
+//! What two nodes say to each other: a version byte and postcard, like all our encodings.
 //!
-//! Encoded by postcard from openraft's own messages, so both ends must be of one version; the
-//! stream's headers see to that.
+//! ```text
+//!   dialer                                   acceptor
+//!     Hello                          ──►
+//!                                    ◄──     Hello
+//!     Call {7, Vote}                 ──►
+//!     Append {8}  Append {8}         ──►
+//!                                    ◄──     Appended {8}  Called {7}  Appended {8}
+//!     End {8}                        ──►
+//! ```
+//!
+//! Calls and streams are numbered by the dialer, never twice on a connection. Answers come in any
+//! order, but those of one stream in the order of its requests. The first append of a number opens
+//! the stream; one marked as the last closes it behind itself. A refusal ends its call or stream.
+//!
+//! An entry's payload is opaque bytes: copied once into the frame, and once out of it, so that an
+//! entry kept in memory does not keep the whole message that brought it.
 
 use bytes::Bytes;
+use openraft::EntryPayload;
 use openraft::raft::{
     AppendEntriesRequest, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 use tidemark_store_core::codec::{self, DecodeError};
+use tidemark_types::{ClusterId, NodeId};
 
-use super::VERSION;
-use crate::raft::types::TypeConfig;
+use crate::raft::types::{ReplicaId, TypeConfig};
 use crate::storage::GroupId;
 
-/// The number of a call or an append stream on its connection.
-pub(super) type Number = u64;
+/// Raised whenever a frame changes its meaning; nodes of different versions do not talk.
+const VERSION: u8 = 1;
 
-/// From the node that opened the connection.
-#[derive(Serialize, Deserialize)]
-#[serde(bound = "")]
-pub(super) enum Request {
-    /// The next request of an append stream; the first one opens it.
-    Append { group: GroupId, stream: Number, request: AppendEntriesRequest<TypeConfig> },
-    /// No more requests of an append stream follow.
-    EndAppend { stream: Number },
-    /// One request that has one answer.
-    Call { group: GroupId, call: Number, request: Call },
+/// The largest frame: far above the largest batch of commands, far below what hurts memory.
+pub(super) const FRAME_BYTES_MAX: usize = 32 << 20;
+
+/// What an entry takes in a frame beside its payload, roughly.
+const ENTRY_HEAD_BYTES: usize = 32;
+/// What a frame takes beside its entries, roughly.
+const FRAME_HEAD_BYTES: usize = 96;
+
+/// The first frame in each direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Hello {
+    /// The sender's cluster.
+    pub(super) cluster: ClusterId,
+    /// The sender.
+    pub(super) from: NodeId,
+    /// Whom the sender takes the receiver for.
+    pub(super) to: NodeId,
 }
 
-/// A request that has one answer.
-#[derive(Serialize, Deserialize)]
-#[serde(bound = "")]
-pub(in crate::raft) enum Call {
+/// Whom a call or an append is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Address {
+    /// The group.
+    pub(super) group: GroupId,
+    /// The replica of it; never answered by another.
+    pub(super) replica: ReplicaId,
+}
+
+/// What a dialer sends.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Request {
+    /// Who it is.
+    Hello(Hello),
+    /// Wants one answer.
+    Call {
+        /// The call's number.
+        call: u64,
+        /// Whom it asks.
+        to: Address,
+        /// What it asks.
+        ask: Ask,
+    },
+    /// Wants an answer, after those to the stream's earlier appends.
+    Append {
+        /// The stream's number.
+        stream: u64,
+        /// Whom it is for.
+        to: Address,
+        /// No more will follow on this stream.
+        last: bool,
+        /// openraft's request.
+        append: AppendEntriesRequest<TypeConfig>,
+    },
+    /// No more appends come, and no answer is wanted any more.
+    End {
+        /// The stream's number.
+        stream: u64,
+    },
+}
+
+/// What a call asks.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Ask {
+    /// A vote.
     Vote(VoteRequest<TypeConfig>),
+    /// Whether a vote would be given.
     PreVote(VoteRequest<TypeConfig>),
+    /// To take over the leadership.
     Transfer(TransferLeaderRequest<TypeConfig>),
 }
 
-/// To the node that opened the connection.
-#[derive(Serialize, Deserialize)]
-#[serde(bound = "")]
+/// What an acceptor sends.
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
-    /// To the next request of an append stream, in order.
-    Append { stream: Number, result: StreamAppendResult<TypeConfig> },
-    /// The append stream has ended; with a reason if it was cut off.
-    EndAppend { stream: Number, failed: Option<String> },
-    /// To a call.
-    Call { call: Number, result: Result<Called, String> },
+    /// Who it is.
+    Hello(Hello),
+    /// The answer to a call.
+    Called {
+        /// The call's number.
+        call: u64,
+        /// What came of it.
+        result: Result<Told, Refusal>,
+    },
+    /// The answer to the first append of the stream that has none yet.
+    Appended {
+        /// The stream's number.
+        stream: u64,
+        /// What came of it.
+        result: Result<StreamAppendResult<TypeConfig>, Refusal>,
+    },
 }
 
-/// What a call was answered.
-#[derive(Serialize, Deserialize)]
-#[serde(bound = "")]
-pub(in crate::raft) enum Called {
+/// A group's answer to a call.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Told {
+    /// To a vote or pre-vote.
     Vote(VoteResponse<TypeConfig>),
+    /// To a transfer.
     Transfer(TransferLeaderResponse<TypeConfig>),
 }
 
-const FRAME_VERSION: u8 = VERSION as u8;
+/// Why a node does not let its group answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+pub(super) enum Refusal {
+    /// It does not have the group, or not yet.
+    #[error("the node has no replica of the group")]
+    UnknownGroup,
+    /// It has another replica of the group.
+    #[error("the node has replica {0} of the group, not the one that was asked")]
+    OtherReplica(ReplicaId),
+    /// The group has stopped there.
+    #[error("the group has stopped there: {0}")]
+    Stopped(String),
+    /// Too many calls wait there already.
+    #[error("too many calls wait there")]
+    Busy,
+}
+
+/// Why something was not said.
+#[derive(Debug, Error)]
+pub(super) enum FrameError {
+    /// It does not fit.
+    #[error("a frame of {bytes} bytes is larger than {FRAME_BYTES_MAX}")]
+    TooLarge {
+        /// How many it has.
+        bytes: usize,
+    },
+    /// Something has no encoding.
+    #[error("a frame cannot be encoded: {0}")]
+    Encode(postcard::Error),
+}
 
 impl Request {
-    pub(super) fn encode(&self) -> Bytes {
-        codec::encode(FRAME_VERSION, self).into()
+    /// Its frame.
+    pub(super) fn encode(&self) -> Result<Bytes, FrameError> {
+        let entries = match self {
+            Request::Append { append, .. } => append.entries.iter().map(weight).sum(),
+            Request::Hello(_) | Request::Call { .. } | Request::End { .. } => 0,
+        };
+        encode(self, FRAME_HEAD_BYTES + entries)
     }
 
+    /// The request in a frame.
     pub(super) fn decode(frame: &[u8]) -> Result<Self, DecodeError> {
-        codec::decode("a request between nodes", FRAME_VERSION, frame)
-    }
-
-    /// An upper estimate of its size, for bounds.
-    pub(super) fn cost(&self) -> usize {
-        const FIXED: usize = 256;
-        match self {
-            Request::Append { request, .. } => {
-                let bytes = |entry: &crate::raft::types::Entry| match &entry.payload {
-                    openraft::EntryPayload::Normal(payload) => payload.0.len() + FIXED,
-                    _ => FIXED,
-                };
-                FIXED + request.entries.iter().map(bytes).sum::<usize>()
-            }
-            Request::EndAppend { .. } | Request::Call { .. } => FIXED,
-        }
+        decode(frame)
     }
 }
 
 impl Answer {
-    pub(super) fn encode(&self) -> Bytes {
-        codec::encode(FRAME_VERSION, self).into()
+    /// Its frame.
+    pub(super) fn encode(&self) -> Result<Bytes, FrameError> {
+        encode(self, FRAME_HEAD_BYTES)
     }
 
+    /// The answer in a frame.
     pub(super) fn decode(frame: &[u8]) -> Result<Self, DecodeError> {
-        codec::decode("an answer between nodes", FRAME_VERSION, frame)
+        decode(frame)
     }
+}
+
+fn weight(entry: &crate::raft::types::Entry) -> usize {
+    let payload = match &entry.payload {
+        EntryPayload::Normal(payload) => payload.0.len(),
+        // Small and rare; a frame that turns out larger grows.
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+    };
+    ENTRY_HEAD_BYTES + payload
+}
+
+/// Room for all of it from the start: a `Vec` that grows would copy the payloads again.
+fn encode(frame: &impl Serialize, bytes: usize) -> Result<Bytes, FrameError> {
+    let mut start = Vec::with_capacity(bytes);
+    start.push(VERSION);
+    let frame = postcard::to_extend(frame, start).map_err(FrameError::Encode)?;
+    if frame.len() > FRAME_BYTES_MAX {
+        return Err(FrameError::TooLarge { bytes: frame.len() });
+    }
+    Ok(frame.into())
+}
+
+fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, DecodeError> {
+    codec::decode("a frame between nodes", VERSION, frame)
 }

@@ -1,100 +1,69 @@
-//! The transport between the replicas of all groups.
+//! Raft between store nodes: one gRPC stream per ordered pair of nodes, shared by all groups.
 //!
 //! ```text
-//!   group A ─┐                                                   ┌─ group A
-//!   group B ─┼─► Peer ══ one stream, frames coalesced ══► accept ┼─ group B
-//!   group C ─┘   (dial)                                          └─ group C
+//!   group ─┐                                                             ┌─ group
+//!   group ─┼─ Link ── Connection ── Outbox ══ batches of frames ══► Session ─┼─ group
+//!   group ─┘    ▲          ▲                                         │   └─ group
+//!               └──────────┴───────────────◄══ answers ══ Outbox ◄───┘
+//!   dialer: asks for its groups                      acceptor: answers for its groups
 //! ```
 //!
-//! One connection per ordered pair of nodes, whatever the number of groups: a node's requests go
-//! out on the connection it opened, the answers come back on the same. Whatever is ready goes into
-//! one message, so that heartbeats of idle groups cost next to nothing.
+//! A node dials every other node that it has something to ask; what the other asks of it comes over
+//! the other's own stream. Whatever is ready when the transport can take more leaves in one
+//! message, so the cost of a message is shared by all groups that have something to say.
 //!
-//! Invariants: a call fails at once while there is no connection, and at once when it breaks; it
-//! never waits for a reconnection. A frame that does not decode ends its connection, it is never
-//! skipped. Every queue is bounded.
+//! Invariants:
+//! * Frames arrive in the order in which they were queued, or the connection ends. A broken frame
+//!   ends it; none is ever skipped: a gap in a stream of appends would be a hole nobody looks for.
+//! * Nothing waits for ever: when a connection ends, every call and stream on it fails at once;
+//!   calls have deadlines, and an append that gets no answer in time ends its stream.
+//! * A slow group holds up only itself. Neither reader ever waits for a group; each stream's
+//!   requests under way are bounded, in number and bytes, by whoever asks.
+//! * A frame names the replica it is for, not only the group: a replica that was replaced by
+//!   another on the same node never answers for its predecessor.
+//!
+//! It refuses a node of another cluster, of another protocol version, or one that is not whom it
+//! was taken for. It does not authenticate or encrypt: that is the connector's and the listener's.
 
 mod accept;
+mod connect;
+mod connection;
 mod dial;
 mod frame;
-mod groups;
+mod link;
+mod outbox;
+mod wire;
+
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::time::Duration;
 
-use openraft::network::RaftNetworkFactory;
-use parking_lot::Mutex;
-use tidemark_env::Rng;
 use tidemark_types::{ClusterId, NodeId};
 
 pub use accept::Acceptor;
-use dial::Peer;
-pub(super) use frame::{Call, Called};
-pub use groups::Registry;
+pub use connect::{Connector, Duplex, TcpConnector, incoming, server};
+pub use dial::Peers;
+pub use link::{Link, Network};
 
-use super::types::{Replica, ReplicaId, TypeConfig};
-use crate::storage::GroupId;
-
-/// The version of the frames; nodes of different versions do not talk.
-const VERSION: u32 = 1;
-
-/// A node's connections to all others; a cheap handle.
-#[derive(Clone)]
-pub struct Network {
-    shared: Arc<Shared>,
+/// Who a node is towards the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Me {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Itself.
+    pub node: NodeId,
 }
 
-struct Shared {
-    cluster: ClusterId,
-    me: NodeId,
-    rng: Arc<dyn Rng>,
-    peers: Mutex<BTreeMap<NodeId, Arc<Peer>>>,
-}
+/// From the first packet to the other's hello. A node that takes longer is as good as down.
+const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 
-impl Network {
-    /// The connections of node `me`; each is opened when it is dialled, or a group first needs it.
-    pub fn new(cluster: ClusterId, me: NodeId, rng: Arc<dyn Rng>) -> Self {
-        Network { shared: Arc::new(Shared { cluster, me, rng, peers: Mutex::default() }) }
-    }
+/// An append that gets no answer for so long ends its stream. Longer than a slow fsync, shorter
+/// than anybody's patience.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-    /// Opens the connection to another node, and keeps it: a follower has none of its own otherwise
-    /// when it suddenly has to ask for votes.
-    pub fn dial(&self, replica: &Replica) {
-        self.peer(replica);
-    }
+/// Appends of one stream that may be unanswered; as many as openraft takes at once.
+const STREAM_WINDOW: usize = 64;
 
-    /// The service that answers other nodes, for the groups in `registry`.
-    pub fn acceptor(&self, registry: Registry) -> Acceptor {
-        Acceptor::new(self.shared.cluster, self.shared.me, registry)
-    }
-
-    /// The connections as one group uses them.
-    pub(crate) fn for_group(&self, group: GroupId) -> GroupNetwork {
-        GroupNetwork { network: self.clone(), group }
-    }
-
-    fn peer(&self, replica: &Replica) -> Arc<Peer> {
-        let Shared { cluster, me, rng, peers } = &*self.shared;
-        let mut peers = peers.lock();
-        let peer = peers
-            .entry(replica.node)
-            .or_insert_with(|| Peer::start(*cluster, *me, replica.clone(), rng.clone()));
-        peer.clone()
-    }
-}
-
-/// The network of one group.
-pub(crate) struct GroupNetwork {
-    network: Network,
-    group: GroupId,
-}
-
-impl RaftNetworkFactory<TypeConfig> for GroupNetwork {
-    type Network = dial::Target;
-
-    async fn new_client(&mut self, target: ReplicaId, replica: &Replica) -> dial::Target {
-        dial::Target::new(self.group, target, self.network.peer(replica))
-    }
-}
+/// And their bytes, unless a single one has more: bounds what waits in the other's memory.
+const STREAM_WINDOW_BYTES: usize = 4 << 20;

@@ -1,0 +1,133 @@
+//! How a node gets a byte stream to another, and what the two expect of it.
+//!
+//! A peer that vanished without a word must be noticed within seconds, in both directions: by
+//! HTTP/2 pings while nothing is said, and by `TCP_USER_TIMEOUT` while something is under way. With
+//! TCP's own patience alone a healed partition stays broken for its retransmission backoff, which
+//! was measured at 24 s.
+
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::{Stream, stream};
+use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tonic::codegen::{Service, http::Uri};
+use tonic::transport::{Channel, Endpoint, Server};
+
+/// Unacknowledged bytes for so long mean that the other is gone.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
+/// A backstop under HTTP/2's pings.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(10);
+/// An idle connection is asked this often whether it lives.
+const PING_EVERY: Duration = Duration::from_secs(1);
+/// And has this long to answer.
+const PONG_WITHIN: Duration = Duration::from_secs(2);
+/// HTTP/2's windows: several batches under way, or a round trip would bound the throughput.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// See [`STREAM_WINDOW_BYTES`]; the connection carries one stream, and its window must not bind.
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// A failed accept (no more descriptors, say) is tried again after this long.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// A byte stream in both directions.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Duplex for T {}
+
+/// Makes byte streams to other nodes; a simulation has its own.
+pub trait Connector: Send + Sync + 'static {
+    /// A stream to `address` (`host:port`). Whoever waits for it gives up after a while.
+    fn connect(&self, address: String) -> BoxFuture<'static, io::Result<Box<dyn Duplex>>>;
+}
+
+/// TCP, as the other constants here want it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TcpConnector;
+
+impl Connector for TcpConnector {
+    fn connect(&self, address: String) -> BoxFuture<'static, io::Result<Box<dyn Duplex>>> {
+        Box::pin(async move {
+            let stream = TcpStream::connect(address).await?;
+            tune(&stream)?;
+            Ok(Box::new(stream) as Box<dyn Duplex>)
+        })
+    }
+}
+
+/// A gRPC server with the same patience and windows as our connections, to mount services on.
+pub fn server() -> Server {
+    Server::builder()
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PONG_WITHIN))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+}
+
+/// The connections of other nodes, for [`Server::serve_with_incoming`].
+pub fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> + Send {
+    stream::unfold(listener, |listener| async move {
+        loop {
+            let accepted = listener.accept().await.and_then(|(stream, _)| {
+                tune(&stream)?;
+                Ok(stream)
+            });
+            match accepted {
+                Ok(stream) => return Some((Ok(stream), listener)),
+                // It concerns one connection, or passes; the listener itself stays good.
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                }
+            }
+        }
+    })
+}
+
+/// A channel to `address` over `connector`, connected.
+pub(super) async fn channel(
+    connector: Arc<dyn Connector>,
+    address: String,
+) -> Result<Channel, tonic::transport::Error> {
+    Endpoint::from_shared(format!("http://{address}"))?
+        .http2_keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PONG_WITHIN)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .connect_with_connector(Adapter { connector, address })
+        .await
+}
+
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(PING_EVERY);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))
+}
+
+/// Our connector as tonic wants it.
+struct Adapter {
+    connector: Arc<dyn Connector>,
+    address: String,
+}
+
+impl Service<Uri> for Adapter {
+    type Response = TokioIo<Box<dyn Duplex>>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let connecting = self.connector.connect(self.address.clone());
+        Box::pin(async move { Ok(TokioIo::new(connecting.await?)) })
+    }
+}

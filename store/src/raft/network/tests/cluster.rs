@@ -1,0 +1,56 @@
+//! What groups do over the network while it works.
+
+use tidemark_types::NodeId;
+
+use super::{Cluster, WITHIN};
+use crate::raft::group::GroupStatus;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_group_elects_a_leader_and_applies_the_same_everywhere() {
+    let cluster = Cluster::start(4).await;
+    for group in 0..4 {
+        let leader = cluster.leader(group).await;
+        let place = cluster.group(leader, group).status().leader.unwrap();
+        assert_eq!(place.address, cluster.nodes[leader].address);
+        let applied = cluster.propose(leader, group, 50).await;
+        cluster.same_state(group, &[0, 1, 2], applied).await;
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_whose_server_was_away_catches_up() {
+    let mut cluster = Cluster::start(2).await;
+    let leader = cluster.leader(0).await;
+    let away = (leader + 1) % 3;
+    cluster.nodes[away].stop_server().await;
+    let here: Vec<usize> = (0..3).filter(|node| *node != away).collect();
+    let leader = cluster.leader_among(0, &here).await;
+    let applied = cluster.propose(leader, 0, 100).await;
+    cluster.same_state(0, &here, applied).await;
+    assert!(cluster.nodes[away].position(0).0 < applied, "it was away");
+    cluster.nodes[away].start_server().await;
+    cluster.same_state(0, &[0, 1, 2], applied).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_moves_to_whom_it_is_given_in_one_election() {
+    let cluster = Cluster::start(1).await;
+    let leader = cluster.leader(0).await;
+    let applied = cluster.propose(leader, 0, 10).await;
+    cluster.same_state(0, &[0, 1, 2], applied).await;
+    let term = cluster.group(leader, 0).status().term;
+    let heir = (leader + 1) % 3;
+    let to = NodeId::new(heir as u64 + 1);
+    cluster.group(leader, 0).transfer_to(to, WITHIN).await.unwrap();
+    for node in 0..3 {
+        let leads = |s: &GroupStatus| s.leader.as_ref().is_some_and(|leader| leader.node == to);
+        let moved = cluster.group(node, 0).until(WITHIN, "the heir leads", leads);
+        assert_eq!(moved.await.unwrap().term, term + 1);
+    }
+    assert_eq!(cluster.leader(0).await, heir);
+    let applied = cluster.propose(heir, 0, 10).await;
+    cluster.same_state(0, &[0, 1, 2], applied).await;
+    cluster.stop().await;
+}
