@@ -48,6 +48,12 @@ pub const BUCKETS: &[(&str, &[f64])] = &[
 
 /// Tells the exporter what each metric means; once, at start.
 pub fn describe() {
+    describe_log();
+    describe_peers();
+    describe_shards();
+}
+
+fn describe_peers() {
     describe_gauge!(
         PEER_CONNECTED,
         Unit::Count,
@@ -68,6 +74,9 @@ pub fn describe() {
         Unit::Count,
         "Messages to other nodes; frames in one share its cost."
     );
+}
+
+fn describe_shards() {
     describe_histogram!(
         PROPOSAL_SECONDS,
         Unit::Seconds,
@@ -89,6 +98,9 @@ pub fn describe() {
         Unit::Count,
         "What must never happen, by kind: a client, a peer or a disk is broken. The log says more."
     );
+}
+
+fn describe_log() {
     describe_histogram!(
         LOG_FSYNC_SECONDS,
         Unit::Seconds,

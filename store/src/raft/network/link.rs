@@ -158,7 +158,7 @@ impl NetSnapshot<TypeConfig> for Link {
 impl NetStreamAppend<TypeConfig> for Link {
     fn stream_append<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         _: RPCOption,
     ) -> BoxFuture<
         's,
@@ -171,13 +171,18 @@ impl NetStreamAppend<TypeConfig> for Link {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
+            // openraft pauses after an unreachable replica before it yields the next request: to
+            // fail without asking for it would be to try again without a pause.
+            let Some(first) = input.next().await else {
+                return Ok(stream::empty().boxed());
+            };
             let connection = self.peer.connection().await.map_err(unreachable)?;
             let stream = connection.open(self.to).await.map_err(unreachable)?;
             let appends = Appends {
                 link: self,
                 stream,
                 input: Some(input),
-                ahead: None,
+                ahead: Some(first),
                 unsent: None,
                 under_way: VecDeque::new(),
                 bytes_under_way: 0,
