@@ -111,8 +111,8 @@ async fn a_broken_connection_fails_what_waits_on_it_at_once() {
     let mut other = link.clone();
     let began = Instant::now();
     let call = tokio::spawn(async move { vote(&mut other, PATIENCE).await });
-    // An open stream without anything under way waits for its input for ever.
-    let input = Box::pin(futures::stream::pending());
+    // One append that gets no answer; behind it the stream waits for its input for ever.
+    let input = Box::pin(futures::stream::iter([append()]).chain(futures::stream::pending()));
     let mut stream = link.stream_append(input, RPCOption::new(PATIENCE)).await.unwrap();
     net.set(9, 1, Some(Fault::Cut));
     let error = stream.next().await.unwrap().unwrap_err();
