@@ -171,7 +171,11 @@ impl Client {
                 Attempt::Lost(reason) => unknown.insert(reason).clone(),
                 Attempt::Failed(Failure { code, message, retry_after, leader, .. }) => {
                     if !code.is_retryable() {
-                        return Err(Error::Refused { code, message });
+                        // A refusal of this attempt says nothing of an earlier one (R3).
+                        return Err(match unknown {
+                            Some(reason) if !code.is_final() => Error::Unknown(reason),
+                            _ => Error::Refused { code, message },
+                        });
                     }
                     if code == ErrorCode::Unknown {
                         unknown = Some(message.clone());
