@@ -39,12 +39,26 @@ impl Error {
 }
 
 /// Why one attempt gave no reply.
-#[derive(Clone, Debug)]
-pub(crate) enum Attempt {
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Attempt {
     /// The node was not reached: nothing happened.
+    #[error("not sent: {0}")]
     NotSent(String),
-    /// It was sent, and the answer did not come.
+    /// It was sent, and the answer did not come: what became of it is unknown (R3).
+    #[error("no answer: {0}")]
     Lost(String),
     /// The node answered that there is no reply.
+    #[error(transparent)]
     Failed(Failure),
+}
+
+impl Attempt {
+    /// Its code in the one list.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Attempt::NotSent(_) => ErrorCode::Unavailable,
+            Attempt::Lost(_) => ErrorCode::Unknown,
+            Attempt::Failed(failure) => failure.code,
+        }
+    }
 }

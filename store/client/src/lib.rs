@@ -17,6 +17,8 @@
 mod client;
 mod error;
 mod link;
+mod watch;
 
 pub use client::{Client, ClientConfig};
-pub use error::Error;
+pub use error::{Attempt, Error};
+pub use watch::WatchEvent;

@@ -1,0 +1,45 @@
+//! What the gateway asks of the store: the seam behind which tests and the simulation put a
+//! state machine of their own.
+
+use futures::future::BoxFuture;
+use tidemark_store_client::{Attempt, Error, WatchEvent};
+use tidemark_store_core::read::{Answer, Query};
+use tidemark_store_core::value::ClusterMap;
+use tidemark_store_core::{Command, Reply};
+use tidemark_types::UserId;
+use tokio::sync::mpsc;
+
+/// The store, as the gateway sees it.
+pub trait Store: Send + Sync + 'static {
+    /// The cluster's map.
+    fn map(&self) -> &ClusterMap;
+
+    /// Proposes a command until there is a reply or the store client's deadline passes.
+    fn command(&self, command: Command) -> BoxFuture<'static, Result<Reply, Error>>;
+
+    /// Asks the leader of the shard that can answer.
+    fn query(&self, query: Query) -> BoxFuture<'static, Result<Answer, Error>>;
+
+    /// Makes one attempt at a command, and answers with the reply to come. What one caller
+    /// submits, awaiting the outer future each time, reaches its shard in that order.
+    fn submit(&self, command: Command) -> BoxFuture<'static, Result<PendingReply, Attempt>>;
+
+    /// Starts watching mailboxes; once per gateway.
+    fn watch(&self) -> (Box<dyn Watch>, mpsc::Receiver<WatchEvent>);
+}
+
+/// The outcome of one attempt.
+pub type PendingReply = BoxFuture<'static, Result<Reply, Attempt>>;
+
+/// Which users' mailboxes are watched (R15).
+pub trait Watch: Send + Sync {
+    /// Watches a user's mailbox from now on: a [`WatchEvent::Registered`] follows, and then every
+    /// append. Nothing happens if it is watched already.
+    fn register(&self, user: UserId);
+
+    /// Watches it no longer.
+    fn unregister(&self, user: &UserId);
+
+    /// May what was heard of the user's head be used? The leader beats (R15).
+    fn is_live(&self, user: &UserId) -> bool;
+}
