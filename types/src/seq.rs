@@ -101,7 +101,7 @@ impl SeqRange {
     }
 
     /// Its seqs, lowest first.
-    pub fn iter(self) -> impl Iterator<Item = Seq> {
+    pub fn iter(self) -> impl DoubleEndedIterator<Item = Seq> {
         (self.first.0..=self.last.0).map(Seq)
     }
 }

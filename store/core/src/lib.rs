@@ -27,6 +27,7 @@ pub mod key;
 pub mod memory;
 pub mod read;
 pub mod reply;
+pub mod status;
 pub mod storage;
 mod transaction;
 pub mod value;

@@ -1,16 +1,18 @@
-//! Reading a mailbox: its head, and pages of its entries (R13); and the cluster's map.
+//! What can be asked of a shard: a mailbox's head, and pages of its entries (R13); a counter; what
+//! became of a message; and, in the control group, the cluster's map.
 //!
 //! Floor, head and entries of one answer come from one snapshot of the state.
 
 use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
-use tidemark_types::{Epoch, Id, Recipient, Seq, SeqRange};
+use tidemark_types::{CounterId, Epoch, Id, Recipient, Seq, SeqRange};
 
 use crate::codec::{self, DecodeError};
-use crate::key::{ClusterMapKey, EntryKey, Key, MailboxKey, ShardKey, after};
+use crate::key::{ClusterMapKey, CounterKey, EntryKey, Key, MailboxKey, ShardKey, after};
+use crate::status::{self, MessageStatus};
 use crate::storage::{Fatal, Read};
-use crate::value::{ClusterMap, Entry, Mailbox, Shard, Value};
+use crate::value::{ClusterMap, Entry, Mailbox, Origin, Shard, Value};
 
 /// How much a page may hold; it holds one entry at least, however large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +73,16 @@ pub enum Query {
         /// How much it takes.
         limits: PageLimits,
     },
+    /// The last number of a counter (R9).
+    Counter {
+        /// Which one.
+        counter: CounterId,
+    },
+    /// What the sender's shard knows of a send.
+    Message {
+        /// Which one.
+        origin: Origin,
+    },
 }
 
 /// The answer to a [`Query`].
@@ -80,6 +92,13 @@ pub enum Answer {
     Mailbox(Mailbox),
     /// To [`Query::Page`].
     Page(PageAnswer),
+    /// To [`Query::Counter`].
+    Counter {
+        /// The last number given out, 0 for none.
+        last: u64,
+    },
+    /// To [`Query::Message`]; none when nothing is known of it.
+    Message(Option<MessageStatus>),
 }
 
 impl Query {
@@ -99,6 +118,8 @@ impl Query {
     pub fn routed_by(&self) -> Id {
         match self {
             Query::Mailbox { mailbox } | Query::Page { mailbox, .. } => mailbox.id(),
+            Query::Counter { counter } => Id::Counter(counter.clone()),
+            Query::Message { origin } => Id::User(origin.sender().clone()),
         }
     }
 
@@ -109,6 +130,11 @@ impl Query {
             Query::Page { mailbox, epoch, seq_cli, limits } => {
                 page(state, mailbox, *epoch, *seq_cli, *limits).map(Answer::Page)
             }
+            Query::Counter { counter } => {
+                let counter = get(state, &CounterKey { counter: counter.clone() })?;
+                Ok(Answer::Counter { last: counter.unwrap_or_default().last })
+            }
+            Query::Message { origin } => status::message(state, origin).map(Answer::Message),
         }
     }
 }
@@ -127,25 +153,26 @@ impl Answer {
     }
 }
 
+/// The value of `key`.
+pub(crate) fn get<K: Key>(state: &dyn Read, key: &K) -> Result<Option<K::Value>, Fatal> {
+    let bytes = state.get(&key.encode())?;
+    Ok(bytes.map(|bytes| K::Value::decode(&bytes)).transpose()?)
+}
+
 /// A mailbox without its entries; one that nobody used yet is empty.
 pub fn mailbox(state: &dyn Read, mailbox: &Recipient) -> Result<Mailbox, Fatal> {
-    let key = MailboxKey { mailbox: mailbox.clone() }.encode();
-    match state.get(&key)? {
-        Some(bytes) => Ok(Mailbox::decode(&bytes)?),
-        None => Ok(Mailbox::default()),
-    }
+    let mailbox = get(state, &MailboxKey { mailbox: mailbox.clone() })?;
+    Ok(mailbox.unwrap_or_default())
 }
 
 /// The shard's own facts; none before it was initialised.
 pub fn shard(state: &dyn Read) -> Result<Option<Shard>, Fatal> {
-    let bytes = state.get(&ShardKey {}.encode())?;
-    Ok(bytes.map(|bytes| Shard::decode(&bytes)).transpose()?)
+    get(state, &ShardKey {})
 }
 
 /// The cluster's map, in the control group's state; none before the cluster was created.
 pub fn cluster_map(state: &dyn Read) -> Result<Option<ClusterMap>, Fatal> {
-    let bytes = state.get(&ClusterMapKey {}.encode())?;
-    Ok(bytes.map(|bytes| ClusterMap::decode(&bytes)).transpose()?)
+    get(state, &ClusterMapKey {})
 }
 
 /// The entries after `seq_cli`, as many as `limits` allow.

@@ -13,7 +13,7 @@ use std::str::FromStr;
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Context, Runner};
 use tidemark_store_core::command::{BackendSend, Command, Draft, Judged, Send, Start};
-use tidemark_store_core::read::{PageAnswer, PageLimits, mailbox, page};
+use tidemark_store_core::read::{Answer, PageAnswer, PageLimits, Query, mailbox, page};
 use tidemark_store_core::reply::{Applied, Effect, Reply};
 use tidemark_store_core::value::{
     ClusterMap, Content, Entry, Message, NodeAddress, Origin, OutSeq, Payload, Settings, Value,
@@ -88,6 +88,14 @@ impl Runner for Script {
             "outbox" => self.outbox(&mut args)?,
             "mailbox" => self.mailbox(&args.next()?)?,
             "page" => self.page(&mut args)?,
+            "counter" => {
+                let counter = args.next()?;
+                self.query(&Query::Counter { counter })?
+            }
+            "status" => {
+                let origin = origin(&args.next::<String>()?)?;
+                self.query(&Query::Message { origin })?
+            }
             "shard" => format!("{:?}", {
                 let shard = ShardId::new(args.next()?);
                 self.cluster.get(shard, &tidemark_store_core::key::ShardKey {})
@@ -226,6 +234,22 @@ impl Script {
         Ok(output)
     }
 
+    /// Asks it as a gateway does: encoded, where its id lives.
+    fn query(&mut self, query: &Query) -> Result<String, Failure> {
+        let state = self.cluster.state(self.cluster.count.shard_of(&query.routed_by()));
+        let answer = Query::decode(&query.encode())?.answer(state)?;
+        Ok(match Answer::decode(&answer.encode())? {
+            Answer::Message(Some(status)) => {
+                let mut output = format!("seq={} time={}", status.seq, status.time);
+                for (to, stage) in status.recipients {
+                    write!(output, " {}={stage:?}", to.id().name())?;
+                }
+                output
+            }
+            answer => format!("{answer:?}"),
+        })
+    }
+
     /// `page USER from=SEQ [epoch=N] [entries=N] [bytes=N]`
     fn page(&mut self, args: &mut Args<'_>) -> Result<String, Failure> {
         let user: UserId = args.next()?;
@@ -356,6 +380,17 @@ fn draft(args: &mut Args<'_>) -> Result<Draft, Failure> {
 fn message_id(text: &str) -> Result<ClientMsgId, Failure> {
     let (time, number) = text.split_once('.').ok_or("an id is TIME.NUMBER")?;
     Ok(ClientMsgId::new(UnixMs::new(time.parse()?), [number.parse()?; 10]))
+}
+
+/// `USER#SESSION.N` or `USER@TIME.NUMBER`, as entries are shown.
+fn origin(text: &str) -> Result<Origin, Failure> {
+    if let Some((sender, id)) = text.split_once('@') {
+        return Ok(Origin::Backend { sender: sender.parse()?, id: message_id(id)? });
+    }
+    let (sender, send) = text.split_once('#').ok_or("an origin has # or @")?;
+    let (session, n) = send.split_once('.').ok_or("a send is SESSION.N")?;
+    let (session, n) = (SessionId::new(session.parse()?)?, n.parse()?);
+    Ok(Origin::Session { sender: sender.parse()?, session, n })
 }
 
 /// Arguments of a script's command.

@@ -6,3 +6,4 @@ mod cluster;
 mod formats;
 mod golden;
 mod model;
+mod status;

@@ -1,0 +1,204 @@
+//! What became of a message, as the sender's shard knows it.
+//!
+//! Best effort, but for what it says was accepted. The seq of the sender's own copy stands in the
+//! stored acknowledgement; without one (the device has had it, or its time is over) the newest part
+//! of the mailbox is searched. Refusals are looked for behind the copy, where they were appended.
+//!
+//! ```text
+//!   floor ········ own copy ─── refusals (R6), up to LOOK ───► head
+//!         ◄─── LOOK, where no acknowledgement is stored ─────┘
+//! ```
+//!
+//! It tells a sender no more than the sender's mailbox does: a message that was dropped because
+//! its recipient blocks silently counts as delivered.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use serde::{Deserialize, Serialize};
+use tidemark_types::{ErrorCode, Id, Recipient, Seq, SeqRange, ShardId, UnixMs, UserId};
+
+use crate::key::{EntryKey, Key, OutboundKey, SentKey, SessionKey, after};
+use crate::read;
+use crate::storage::{Fatal, Read};
+use crate::value::{Content, Entry, Mailbox, Origin, OutSeq, Outgoing, Value, Verdict};
+
+/// How much of a mailbox is read to find a message or its refusals, since one question must not
+/// keep a shard busy: as many entries, and bytes of them.
+const LOOK_ENTRIES: u32 = 4_096;
+const LOOK_BYTES: usize = 8 << 20;
+
+/// What became of an accepted message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageStatus {
+    /// Its seq in the sender's own mailbox.
+    pub seq: Seq,
+    /// Log time of the acceptance.
+    pub time: UnixMs,
+    /// How far it has come at each recipient; empty when the sender's copy is no longer kept.
+    pub recipients: Vec<(Recipient, Stage)>,
+}
+
+/// How far a message has come at one recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// The recipient will have an outcome.
+    Accepted,
+    /// The recipient's shard has taken it; a refusal may still be on its way.
+    Delivered,
+    /// It was refused, for good.
+    Refused(ErrorCode),
+}
+
+/// What is known of a send; none if it was not accepted, or cannot be found any more.
+pub fn message(state: &dyn Read, origin: &Origin) -> Result<Option<MessageStatus>, Fatal> {
+    let own = Own::of(state, origin)?;
+    let found = match stored_verdict(state, origin)? {
+        Some(Verdict::Accepted { seq, time }) => Some((seq, time, own.copy(seq)?)),
+        Some(Verdict::Refused(_)) => None,
+        None => own.search()?,
+    };
+    let Some((seq, time, outgoing)) = found else { return Ok(None) };
+    let recipients = match outgoing {
+        Some(outgoing) => own.stages(outgoing, &own.refusals(seq)?)?,
+        None => Vec::new(),
+    };
+    Ok(Some(MessageStatus { seq, time, recipients }))
+}
+
+fn stored_verdict(state: &dyn Read, origin: &Origin) -> Result<Option<Verdict>, Fatal> {
+    let ack = match origin.clone() {
+        Origin::Session { sender: user, session, n } => {
+            let session = read::get(state, &SessionKey { user, session })?;
+            session.and_then(|session| {
+                let at = usize::try_from(n.checked_sub(session.base)?).ok()?;
+                session.acks.get(at).copied()
+            })
+        }
+        Origin::Backend { sender, id } => {
+            read::get(state, &SentKey { id, sender })?.map(|sent| sent.ack)
+        }
+    };
+    Ok(ack.map(|ack| ack.verdict))
+}
+
+/// The mailbox of a message's sender.
+struct Own<'a> {
+    state: &'a dyn Read,
+    origin: &'a Origin,
+    id: Recipient,
+    mailbox: Mailbox,
+}
+
+impl<'a> Own<'a> {
+    fn of(state: &'a dyn Read, origin: &'a Origin) -> Result<Self, Fatal> {
+        let id = Recipient::User(origin.sender().clone());
+        let mailbox = read::mailbox(state, &id)?;
+        Ok(Own { state, origin, id, mailbox })
+    }
+
+    fn key(&self, seq: Seq) -> Vec<u8> {
+        EntryKey { mailbox: self.id.clone(), seq }.encode()
+    }
+
+    /// Where the message went, if the entry at `seq` is still kept.
+    fn copy(&self, seq: Seq) -> Result<Option<Outgoing>, Fatal> {
+        if seq <= self.mailbox.floor {
+            return Ok(None);
+        }
+        let bytes = self.state.get(&self.key(seq))?;
+        let entry = bytes.map(|bytes| Entry::decode(&bytes)).transpose()?;
+        Ok(entry.and_then(|entry| self.outgoing(entry)))
+    }
+
+    /// Is this the sender's copy? A message to self has no other one.
+    fn outgoing(&self, entry: Entry) -> Option<Outgoing> {
+        match entry.content {
+            Content::Message { outgoing, .. } if entry.origin == *self.origin => outgoing,
+            Content::Message { .. } | Content::Refused { .. } => None,
+        }
+    }
+
+    /// The message among the newest entries, newest first.
+    fn search(&self) -> Result<Option<(Seq, UnixMs, Option<Outgoing>)>, Fatal> {
+        let Mailbox { floor, head, .. } = self.mailbox;
+        let look = SeqRange::missing(floor.max(head.back(LOOK_ENTRIES)), head);
+        let mut bytes_left = LOOK_BYTES;
+        for seq in look.iter().flat_map(|range| range.iter().rev()) {
+            let Some(bytes) = self.state.get(&self.key(seq))? else {
+                return Err(Fatal::Corrupt(format!("mailbox {}: entry {seq} is missing", self.id)));
+            };
+            let entry = Entry::decode(&bytes)?;
+            let time = entry.time;
+            if let Some(outgoing) = self.outgoing(entry) {
+                return Ok(Some((seq, time, Some(outgoing))));
+            }
+            let Some(left) = bytes_left.checked_sub(bytes.len()) else { break };
+            bytes_left = left;
+        }
+        Ok(None)
+    }
+
+    /// Who refused the message at `seq`, as told in the entries after it.
+    fn refusals(&self, seq: Seq) -> Result<BTreeMap<UserId, ErrorCode>, Fatal> {
+        let mut refusals = BTreeMap::new();
+        let (mut entries_left, mut bytes_left) = (LOOK_ENTRIES, LOOK_BYTES);
+        let mut broken = None;
+        let mut visit = |_: &[u8], value: &[u8]| {
+            match Entry::decode(value) {
+                Ok(Entry { origin, content: Content::Refused { recipient, code }, .. })
+                    if origin == *self.origin =>
+                {
+                    refusals.insert(recipient, code);
+                }
+                Ok(_) => {}
+                Err(error) => broken = Some(error),
+            }
+            entries_left -= 1;
+            bytes_left = bytes_left.saturating_sub(value.len());
+            match broken.is_some() || entries_left == 0 || bytes_left == 0 {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        };
+        let (from, to) = (after(self.key(seq)), after(self.key(self.mailbox.head)));
+        self.state.scan(&from, &to, &mut visit)?;
+        match broken {
+            Some(error) => Err(error.into()),
+            None => Ok(refusals),
+        }
+    }
+
+    fn stages(
+        &self,
+        outgoing: Outgoing,
+        refusals: &BTreeMap<UserId, ErrorCode>,
+    ) -> Result<Vec<(Recipient, Stage)>, Fatal> {
+        let shard = read::shard(self.state)?;
+        let shards = shard.ok_or_else(|| Fatal::Corrupt("entries before Init".to_owned()))?.shards;
+        let records: BTreeMap<ShardId, OutSeq> = outgoing.records.into_iter().collect();
+        let mut stages = Vec::with_capacity(outgoing.to.len());
+        for to in outgoing.to {
+            let stage = match &to {
+                Recipient::User(user) => match refusals.get(user) {
+                    Some(code) => Stage::Refused(*code),
+                    None => {
+                        let lives_on = shards.shard_of(&Id::User(user.clone()));
+                        self.stage(lives_on, records.get(&lives_on).copied())?
+                    }
+                },
+                Recipient::Group(_) => Stage::Accepted,
+            };
+            stages.push((to, stage));
+        }
+        Ok(stages)
+    }
+
+    /// Without a record the recipient lives in the sender's shard, and was served in the same
+    /// apply; another shard has taken what it acknowledged (R4).
+    fn stage(&self, shard: ShardId, record: Option<OutSeq>) -> Result<Stage, Fatal> {
+        let Some(out_seq) = record else { return Ok(Stage::Delivered) };
+        let stream = read::get(self.state, &OutboundKey { shard })?.unwrap_or_default();
+        Ok(if out_seq <= stream.trim { Stage::Delivered } else { Stage::Accepted })
+    }
+}
