@@ -2,11 +2,12 @@
 //! state machine of their own.
 
 use futures::future::BoxFuture;
+use tidemark_proto::store::v1::StatusResponse;
 use tidemark_store_client::{Attempt, Error, WatchEvent};
 use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::value::ClusterMap;
 use tidemark_store_core::{Command, Reply};
-use tidemark_types::UserId;
+use tidemark_types::{NodeId, UserId};
 use tokio::sync::mpsc;
 
 /// The store, as the gateway sees it.
@@ -26,6 +27,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// Starts watching mailboxes; once per gateway.
     fn watch(&self) -> (Box<dyn Watch>, mpsc::Receiver<WatchEvent>);
+
+    /// How the groups stand, as `node` sees them.
+    fn status(&self, node: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>>;
+
+    /// Moves a group's leadership from `from` to `to`; the term in which it leads then.
+    fn transfer_leader(
+        &self,
+        group: u32,
+        from: NodeId,
+        to: NodeId,
+    ) -> BoxFuture<'static, Result<u64, Error>>;
 }
 
 /// The outcome of one attempt.

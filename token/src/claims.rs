@@ -70,6 +70,14 @@ impl Claims {
         }
     }
 
+    /// May it take numbers of counters? They are no user's, so no device may.
+    pub fn may_count(&self) -> Result<(), Error> {
+        match &self.role {
+            Role::Device { .. } => Err(Error::NeedsRole("service")),
+            Role::Service | Role::Admin => Ok(()),
+        }
+    }
+
     /// May it look at and change the cluster, adopt and trim mailboxes?
     pub fn may_administer(&self) -> Result<(), Error> {
         match &self.role {
@@ -194,6 +202,7 @@ mod tests {
             assert_eq!(claims.may_use_device(&bob, &phone).is_ok(), other, "{claims:?}");
             assert_eq!(claims.may_connect(&alice, &phone).is_ok(), connect, "{claims:?}");
             assert!(claims.may_connect(&bob, &phone).is_err(), "{claims:?}");
+            assert_eq!(claims.may_count().is_ok(), other, "{claims:?}");
             assert_eq!(claims.may_administer().is_ok(), administer, "{claims:?}");
         }
     }

@@ -23,7 +23,7 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("store/core", &["types"]),
     ("store/client", &["types", "env", "proto", "store-core"]),
     ("store", &["types", "env", "proto", "store-core"]),
-    ("gateway", &["types", "env", "proto", "store-core", "store-client"]),
+    ("gateway", &["types", "env", "token", "proto", "store-core", "store-client"]),
     ("chaos", &["types", "env", "store", "store-core", "store-client"]),
     ("xtask", &["types", "proto"]),
 ];

@@ -1,0 +1,58 @@
+//! Who makes a unary call, and what they may.
+//!
+//! The token says it, and the crate of tokens judges it; here it becomes a refusal.
+
+use tidemark_proto::{Failure, headers};
+use tidemark_token::{Claims, Error};
+use tidemark_types::{DeviceId, ErrorCode, UserId};
+use tonic::metadata::MetadataMap;
+
+use super::Backend;
+
+/// Whoever made the call.
+pub(super) struct Caller(Claims);
+
+impl Backend {
+    /// Who calls, by the call's headers.
+    pub(super) fn caller(&self, headers: &MetadataMap) -> Result<Caller, Failure> {
+        self.check_cluster(text(headers, headers::CLUSTER)?)?;
+        let token = text(headers, headers::AUTHORIZATION)?
+            .and_then(|value| value.strip_prefix(headers::BEARER))
+            .ok_or_else(|| {
+                let text = format!("the header `{}: Bearer TOKEN` is missing", headers::AUTHORIZATION);
+                Failure::new(ErrorCode::Unauthenticated).message(text)
+            })?;
+        self.keys.verify(token).map(Caller).map_err(refused)
+    }
+}
+
+impl Caller {
+    /// May it act in this user's name?
+    pub(super) fn act_for(&self, user: &UserId) -> Result<(), Failure> {
+        self.0.may_act_for(user).map_err(refused)
+    }
+
+    /// May it speak about this user's device?
+    pub(super) fn use_device(&self, user: &UserId, device: &DeviceId) -> Result<(), Failure> {
+        self.0.may_use_device(user, device).map_err(refused)
+    }
+
+    /// May it take numbers of counters?
+    pub(super) fn count(&self) -> Result<(), Failure> {
+        self.0.may_count().map_err(refused)
+    }
+
+    /// May it do what only operators do?
+    pub(super) fn administer(&self) -> Result<(), Failure> {
+        self.0.may_administer().map_err(refused)
+    }
+}
+
+fn refused(error: Error) -> Failure {
+    Failure::new(error.code()).message(error.to_string())
+}
+
+fn text<'a>(headers: &'a MetadataMap, name: &str) -> Result<Option<&'a str>, Failure> {
+    let value = headers.get(name).map(|value| value.to_str()).transpose();
+    value.map_err(|_| Failure::new(ErrorCode::Invalid).message(format!("{name}: is no text")))
+}

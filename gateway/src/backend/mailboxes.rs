@@ -1,0 +1,127 @@
+//! `Mailboxes`: reading them, and what operators do to them.
+
+use tidemark_proto::v1::mailboxes_server::Mailboxes;
+use tidemark_proto::v1::{
+    AdoptRequest, AdoptResponse, HeadRequest, HeadResponse, SyncRequest, SyncResponse, TrimRequest,
+    TrimResponse,
+};
+use tidemark_proto::{Failure, Position, convert};
+use tidemark_store_core::read::{Answer, PageAnswer, PageLimits, Query};
+use tidemark_store_core::value::Mailbox;
+use tidemark_store_core::{Command, Reply};
+use tidemark_types::{Epoch, ErrorCode, Recipient, Seq, UserId};
+use tonic::{Request, Response, Status};
+
+use super::Backend;
+use super::caller::Caller;
+use crate::{entry, failure};
+
+impl Backend {
+    async fn sync_page(
+        &self,
+        caller: Caller,
+        request: SyncRequest,
+    ) -> Result<SyncResponse, Failure> {
+        let user: UserId = convert::name("user", &request.user)?;
+        caller.act_for(&user)?;
+        let epoch = match Epoch::new(request.epoch) {
+            Epoch::NONE => self.mailbox(&user).await?.epoch,
+            named => named,
+        };
+        let wanted = usize::try_from(request.limit).unwrap_or(usize::MAX);
+        let entries = match wanted {
+            0 => self.page.entries,
+            wanted => wanted.min(self.page.entries),
+        };
+        let seq_cli = Seq::new(request.seq_cli);
+        let limits = PageLimits { entries, ..self.page };
+        let query = Query::Page { mailbox: Recipient::User(user), epoch, seq_cli, limits };
+        match self.query(query).await? {
+            Answer::Page(PageAnswer::Page(page)) => {
+                Ok(SyncResponse { page: Some(entry::page(seq_cli, &page)) })
+            }
+            Answer::Page(PageAnswer::Reset { epoch, floor, head }) => {
+                Err(Position { epoch, floor, head }.into())
+            }
+            other => Err(failure::of_answer(&other)),
+        }
+    }
+
+    async fn mailbox_head(
+        &self,
+        caller: Caller,
+        request: HeadRequest,
+    ) -> Result<HeadResponse, Failure> {
+        let user = convert::name("user", &request.user)?;
+        caller.act_for(&user)?;
+        let Mailbox { epoch, floor, head, .. } = self.mailbox(&user).await?;
+        Ok(Position { epoch, floor, head }.into())
+    }
+
+    async fn adopt_mailbox(
+        &self,
+        caller: Caller,
+        request: AdoptRequest,
+    ) -> Result<AdoptResponse, Failure> {
+        caller.administer()?;
+        let user = convert::name("user", &request.user)?;
+        convert::at_least_1("seq", request.seq.into())?;
+        // Asked first: once the mailbox was adopted, no failure may say that nothing happened.
+        let Mailbox { epoch, .. } = self.mailbox(&user).await?;
+        self.done(Command::Adopt { user, seq: Seq::new(request.seq) }).await?;
+        Ok(AdoptResponse { epoch: epoch.get(), head: request.seq })
+    }
+
+    async fn trim_mailbox(
+        &self,
+        caller: Caller,
+        request: TrimRequest,
+    ) -> Result<TrimResponse, Failure> {
+        caller.administer()?;
+        let user: UserId = convert::name("user", &request.user)?;
+        let head = self.mailbox(&user).await?.head;
+        let upto = Seq::new(request.upto).min(head);
+        let trim = || self.command(Command::TrimMailbox { user: user.clone(), upto });
+        let mut reply = trim().await?;
+        loop {
+            match reply {
+                Reply::MailboxTrimmed { floor, more: false } => {
+                    return Ok(TrimResponse { floor: floor.get() });
+                }
+                // The floor has risen: whatever comes now, something has happened.
+                Reply::MailboxTrimmed { more: true, .. } => {
+                    reply = trim().await.map_err(|failure| {
+                        Failure { code: ErrorCode::Unknown, ..failure }
+                    })?;
+                }
+                other => return Err(failure::of_reply(&other)),
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Mailboxes for Backend {
+    async fn sync(&self, request: Request<SyncRequest>) -> Result<Response<SyncResponse>, Status> {
+        let answer = |caller, request| self.sync_page(caller, request);
+        self.call("Mailboxes.Sync", request, answer).await
+    }
+
+    async fn head(&self, request: Request<HeadRequest>) -> Result<Response<HeadResponse>, Status> {
+        let answer = |caller, request| self.mailbox_head(caller, request);
+        self.call("Mailboxes.Head", request, answer).await
+    }
+
+    async fn adopt(
+        &self,
+        request: Request<AdoptRequest>,
+    ) -> Result<Response<AdoptResponse>, Status> {
+        let answer = |caller, request| self.adopt_mailbox(caller, request);
+        self.call("Mailboxes.Adopt", request, answer).await
+    }
+
+    async fn trim(&self, request: Request<TrimRequest>) -> Result<Response<TrimResponse>, Status> {
+        let answer = |caller, request| self.trim_mailbox(caller, request);
+        self.call("Mailboxes.Trim", request, answer).await
+    }
+}

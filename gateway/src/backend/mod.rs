@@ -1,0 +1,110 @@
+//! The unary calls of back ends and operators: one file per service, all on one [`Backend`].
+//!
+//! ```text
+//!   request ─► caller: cluster, token ─► role ─► checked fields ─► store ─► answer, or Status
+//! ```
+//!
+//! A call checks who asks and what the fields are, and hands the rest to the store, which decides.
+//! Nothing is decided twice and nothing is kept. Invariant: a call that may have been taken is
+//! never told to have failed (R3); a step after the first effect turns a failure into *unknown*.
+
+mod caller;
+mod cluster;
+mod devices;
+mod mailboxes;
+mod messages;
+mod sequence;
+mod settings;
+
+use std::sync::Arc;
+
+use tidemark_env::Clock;
+use tidemark_proto::{Failure, headers};
+use tidemark_store_core::read::{Answer, PageLimits, Query};
+use tidemark_store_core::value::Mailbox;
+use tidemark_store_core::{Command, Reply};
+use tidemark_token::Keys;
+use tidemark_types::{ClusterId, ErrorCode, Recipient, UserId};
+use tonic::{Request, Response, Status};
+
+use crate::backend::caller::Caller;
+use crate::store::Store;
+use crate::{failure, metrics};
+
+/// All unary services; a cheap handle.
+#[derive(Clone)]
+pub struct Backend {
+    store: Arc<dyn Store>,
+    keys: Arc<Keys>,
+    clock: Arc<dyn Clock>,
+    page: PageLimits,
+}
+
+impl Backend {
+    /// The services over this store, for whoever has a token of these keys.
+    pub fn new(
+        store: Arc<dyn Store>,
+        keys: Arc<Keys>,
+        clock: Arc<dyn Clock>,
+        page: PageLimits,
+    ) -> Self {
+        Backend { store, keys, clock, page }
+    }
+
+    /// The one way into every call: who calls is checked first, and the outcome is counted.
+    async fn call<Q, A, F>(
+        &self,
+        name: &'static str,
+        request: Request<Q>,
+        answer: impl FnOnce(Caller, Q) -> F,
+    ) -> Result<Response<A>, Status>
+    where
+        F: Future<Output = Result<A, Failure>>,
+    {
+        let started = self.clock.monotonic();
+        let outcome = match self.caller(request.metadata()) {
+            Ok(caller) => answer(caller, request.into_inner()).await,
+            Err(refused) => Err(refused),
+        };
+        let code = outcome.as_ref().err().map(|failure| failure.code);
+        metrics::called(name, code, self.clock.monotonic() - started);
+        outcome.map(Response::new).map_err(Status::from)
+    }
+
+    async fn command(&self, command: Command) -> Result<Reply, Failure> {
+        self.store.command(command).await.map_err(|error| failure::of_error(&error))
+    }
+
+    /// A command whose reply is that it is done.
+    async fn done(&self, command: Command) -> Result<(), Failure> {
+        match self.command(command).await? {
+            Reply::Done => Ok(()),
+            other => Err(failure::of_reply(&other)),
+        }
+    }
+
+    async fn query(&self, query: Query) -> Result<Answer, Failure> {
+        self.store.query(query).await.map_err(|error| failure::of_error(&error))
+    }
+
+    /// Where a user's mailbox stands.
+    async fn mailbox(&self, user: &UserId) -> Result<Mailbox, Failure> {
+        let mailbox = Recipient::User(user.clone());
+        match self.query(Query::Mailbox { mailbox }).await? {
+            Answer::Mailbox(mailbox) => Ok(mailbox),
+            other => Err(failure::of_answer(&other)),
+        }
+    }
+
+    /// Does the caller mean this cluster? One that names none does (R8).
+    fn check_cluster(&self, named: Option<&str>) -> Result<(), Failure> {
+        let ours = self.store.map().cluster;
+        match named.map(str::parse::<ClusterId>) {
+            None => Ok(()),
+            Some(Ok(named)) if named == ours => Ok(()),
+            Some(Ok(_)) => Err(Failure::new(ErrorCode::WrongCluster)),
+            Some(Err(error)) => Err(Failure::new(ErrorCode::Invalid)
+                .message(format!("{}: {error}", headers::CLUSTER))),
+        }
+    }
+}

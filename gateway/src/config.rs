@@ -1,0 +1,239 @@
+//! A gateway's configuration: the only place of its defaults.
+//!
+//! A file in TOML with unknown keys refused; what it leaves out has the default below.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tidemark_store_client::ClientConfig;
+use tidemark_store_core::read::PageLimits;
+use tidemark_types::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
+
+/// There is no TLS yet, and tokens must not travel in the clear.
+const LOOPBACK: &str = "a loopback address, until connections are secured";
+
+/// What an entry costs in a page beside what is stored of it: tags, lengths, names in full.
+const ENTRY_OVERHEAD: usize = 512;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// Where devices, back ends and operators reach it by gRPC.
+    pub grpc: SocketAddr,
+    /// Where `/metrics`, `/healthz` and `/readyz` are.
+    pub http: SocketAddr,
+    /// The keys by which tokens are verified: a file, or a folder of several.
+    pub keys: PathBuf,
+    /// The store behind it.
+    pub store: StoreConfig,
+    /// Bounds.
+    pub limits: LimitsConfig,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        GatewayConfig {
+            grpc: SocketAddr::from((Ipv4Addr::LOCALHOST, 7301)),
+            http: SocketAddr::from((Ipv4Addr::LOCALHOST, 7401)),
+            keys: PathBuf::from("keys"),
+            store: StoreConfig::default(),
+            limits: LimitsConfig::default(),
+        }
+    }
+}
+
+/// The store behind a gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// Some of its nodes, as `host:port`; any of them tells where all are.
+    pub endpoints: Vec<String>,
+    /// How long a call to the store may take in all, in milliseconds: longer than a failover.
+    pub deadline_ms: u64,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        StoreConfig { endpoints: vec!["127.0.0.1:7101".to_owned()], deadline_ms: 5_000 }
+    }
+}
+
+impl From<&StoreConfig> for ClientConfig {
+    fn from(config: &StoreConfig) -> Self {
+        let deadline = Duration::from_millis(config.deadline_ms);
+        ClientConfig { endpoints: config.endpoints.clone(), deadline }
+    }
+}
+
+/// Bounds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Connections of devices at most; one more is refused.
+    pub connections_max: usize,
+    /// The shortest time between two `Ping`s that devices are told, in milliseconds.
+    pub heartbeat_min_ms: u64,
+    /// A device that is silent for longer is cut, in milliseconds.
+    pub heartbeat_max_ms: u64,
+    /// Entries of a page at most.
+    pub page_entries_max: usize,
+    /// Bytes of a page's entries at most, as they are stored; one entry alone may have more.
+    pub page_bytes_max: usize,
+    /// How long a gateway that was told to stop goes on for what is under way, in milliseconds.
+    pub drain_ms: u64,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        LimitsConfig {
+            // Some 20 KiB each when all is quiet: 2 GiB of memory are enough.
+            connections_max: 100_000,
+            heartbeat_min_ms: 5_000,
+            // Mobile networks forget idle connections after some minutes.
+            heartbeat_max_ms: 180_000,
+            page_entries_max: 256,
+            page_bytes_max: 512 << 10,
+            drain_ms: 10_000,
+        }
+    }
+}
+
+impl LimitsConfig {
+    /// How much a page may hold.
+    pub fn page(&self) -> PageLimits {
+        PageLimits { entries: self.page_entries_max, bytes: self.page_bytes_max }
+    }
+
+    /// How long what is under way may take once the gateway was told to stop.
+    pub fn drain(&self) -> Duration {
+        Duration::from_millis(self.drain_ms)
+    }
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration {path}: {source}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not TOML, or has a key or value that does not belong there.
+    #[error("the configuration {path}: {source}")]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// Values that contradict each other.
+    #[error("{key}: {reason}")]
+    Invalid {
+        /// Which key.
+        key: &'static str,
+        /// What it must be.
+        reason: String,
+    },
+}
+
+impl GatewayConfig {
+    /// Reads a file. It is checked once flags had their say.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+    }
+
+    /// Checks what the types cannot.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let limits = &self.limits;
+        let (min, entries) = (limits.heartbeat_min_ms, limits.page_entries_max);
+        // The largest page, the one entry that may be larger included, goes to a device as a frame.
+        let most = SERVER_FRAME_BYTES_MAX - FRAME_BYTES_MAX;
+        let overhead = entries.saturating_mul(ENTRY_OVERHEAD);
+        let at_least_1 = || "at least 1".to_owned();
+        let checks = [
+            ("grpc", self.grpc.ip().is_loopback(), LOOPBACK.to_owned()),
+            ("http", self.http.ip().is_loopback(), LOOPBACK.to_owned()),
+            ("store.endpoints", !self.store.endpoints.is_empty(), at_least_1()),
+            ("store.deadline_ms", self.store.deadline_ms > 0, at_least_1()),
+            ("limits.connections_max", limits.connections_max > 0, at_least_1()),
+            ("limits.heartbeat_min_ms", min > 0, at_least_1()),
+            (
+                "limits.heartbeat_max_ms",
+                limits.heartbeat_max_ms >= min.saturating_mul(3),
+                format!("at least three times the minimum ({min})"),
+            ),
+            ("limits.page_entries_max", entries > 0, at_least_1()),
+            (
+                "limits.page_entries_max",
+                overhead < most,
+                format!("below {}", most / ENTRY_OVERHEAD),
+            ),
+            (
+                "limits.page_bytes_max",
+                limits.page_bytes_max <= most.saturating_sub(overhead),
+                format!("at most {} with {entries} entries", most.saturating_sub(overhead)),
+            ),
+        ];
+        for (key, holds, reason) in checks {
+            if !holds {
+                return Err(ConfigError::Invalid { key, reason });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_survive_a_file() {
+        let config = GatewayConfig::default();
+        config.validate().expect("valid");
+        let text = toml::to_string(&config).expect("it is TOML");
+        assert_eq!(toml::from_str::<GatewayConfig>(&text).expect("it parses"), config);
+        assert_eq!(toml::from_str::<GatewayConfig>("").expect("nothing is needed"), config);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        for (text, key) in [
+            ("listen = 1", "listen"),
+            ("[store]\nnodes = []", "nodes"),
+            ("[limits]\nconnections = 5", "connections"),
+        ] {
+            let refused = toml::from_str::<GatewayConfig>(text).expect_err("unknown").to_string();
+            assert!(refused.contains(&format!("unknown field `{key}`")), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_is_refused_by_name() {
+        let refused = |change: fn(&mut GatewayConfig)| {
+            let mut config = GatewayConfig::default();
+            change(&mut config);
+            config.validate().expect_err("refused").to_string()
+        };
+        let open = |config: &mut GatewayConfig| config.grpc.set_ip(Ipv4Addr::UNSPECIFIED.into());
+        assert_eq!(refused(open), format!("grpc: {LOOPBACK}"));
+        let text = refused(|config| config.store.endpoints.clear());
+        assert_eq!(text, "store.endpoints: at least 1");
+        let text = refused(|config| config.limits.heartbeat_max_ms = 14_999);
+        assert_eq!(text, "limits.heartbeat_max_ms: at least three times the minimum (5000)");
+        let text = refused(|config| config.limits.page_bytes_max = 4 << 20);
+        assert_eq!(text, "limits.page_bytes_max: at most 3801088 with 256 entries");
+        let text = refused(|config| config.limits.page_entries_max = usize::MAX);
+        assert_eq!(text, "limits.page_entries_max: below 7680");
+    }
+}

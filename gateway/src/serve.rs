@@ -1,0 +1,147 @@
+//! A gateway's sockets: gRPC for back ends and operators, HTTP for whoever watches the process.
+//!
+//! ```text
+//!   stop ─► not ready ─► no new connections ─► what is under way ends, or the time is over
+//! ```
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use thiserror::Error;
+use tidemark_proto::v1::cluster_server::ClusterServer;
+use tidemark_proto::v1::devices_server::DevicesServer;
+use tidemark_proto::v1::mailboxes_server::MailboxesServer;
+use tidemark_proto::v1::messages_server::MessagesServer;
+use tidemark_proto::v1::sequence_server::SequenceServer;
+use tidemark_proto::v1::settings_server::SettingsServer;
+use tidemark_proto::FILE_DESCRIPTOR_SET;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tonic::server::NamedService;
+use tonic::transport::server::{Router, TcpIncoming};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::app::App;
+use crate::backend::Backend;
+use crate::http;
+
+/// Calls of one connection under way at once: a back end's pool needs no more, and each may hold a
+/// page.
+const STREAMS_MAX: u32 = 256;
+
+/// A connection over which nothing comes back is dead after interval plus timeout.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Samples of histograms are folded this often, scraped or not, so that they take no more memory.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// What the health service knows by name; the empty name is the whole gateway.
+const SERVICES: [&str; 7] = [
+    "",
+    MessagesServer::<Backend>::NAME,
+    MailboxesServer::<Backend>::NAME,
+    SettingsServer::<Backend>::NAME,
+    DevicesServer::<Backend>::NAME,
+    SequenceServer::<Backend>::NAME,
+    ClusterServer::<Backend>::NAME,
+];
+
+/// Why a gateway ended that nobody stopped.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The gRPC server ended.
+    #[error("the gRPC server ended: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+    /// The HTTP server ended.
+    #[error("the HTTP server ended: {0}")]
+    Http(std::io::Error),
+    /// Nothing ended it, and it ended.
+    #[error("a server ended by itself")]
+    Ended,
+}
+
+/// Where a gateway is reached.
+pub struct Listeners {
+    /// For devices, back ends and operators.
+    pub grpc: TcpListener,
+    /// For whoever watches the process.
+    pub http: TcpListener,
+}
+
+/// Serves until `stop` is ready, then drains for at most `drain`.
+pub async fn until_stopped(
+    app: Arc<App>,
+    listeners: Listeners,
+    metrics: PrometheusHandle,
+    drain: Duration,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    report(&reporter, ServingStatus::Serving).await;
+    let incoming = TcpIncoming::from(listeners.grpc).with_nodelay(Some(true));
+    let (close, closed) = oneshot::channel::<()>();
+    let grpc = grpc(&app).add_service(health).serve_with_incoming_shutdown(incoming, async {
+        // Closed by a message as by the end of this function.
+        let _ = closed.await;
+    });
+    let http = axum::serve(listeners.http, http::router(app.clone(), metrics.clone()));
+    let (mut grpc, http) = (Box::pin(grpc), http.into_future());
+    let upkeep = async {
+        loop {
+            tokio::time::sleep(UPKEEP_EVERY).await;
+            metrics.run_upkeep();
+        }
+    };
+    let stopped = async {
+        tokio::select! {
+            ended = &mut grpc => return Err(ended.map_or_else(Error::from, |()| Error::Ended)),
+            () = stop => {}
+        }
+        app.drain();
+        report(&reporter, ServingStatus::NotServing).await;
+        // Nobody listens if the server has just ended.
+        let _ = close.send(());
+        match tokio::time::timeout(drain, grpc).await {
+            Ok(ended) => Ok(ended?),
+            Err(_) => {
+                tracing::warn!("what is still under way is cut off");
+                Ok(())
+            }
+        }
+    };
+    tokio::select! {
+        done = stopped => done,
+        ended = http => Err(ended.map_or_else(Error::Http, |()| Error::Ended)),
+        () = upkeep => unreachable!("it never ends"),
+    }
+}
+
+async fn report(reporter: &HealthReporter, status: ServingStatus) {
+    for service in SERVICES {
+        reporter.set_service_status(service, status).await;
+    }
+}
+
+fn grpc(app: &App) -> Router {
+    let backend = app.backend();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the descriptors were written by the compiler");
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(STREAMS_MAX)
+        .add_service(reflection)
+        .add_service(MessagesServer::new(backend.clone()))
+        .add_service(MailboxesServer::new(backend.clone()))
+        .add_service(SettingsServer::new(backend.clone()))
+        .add_service(DevicesServer::new(backend.clone()))
+        .add_service(SequenceServer::new(backend.clone()))
+        .add_service(ClusterServer::new(backend))
+}

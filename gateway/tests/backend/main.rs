@@ -1,0 +1,14 @@
+//! Tests of the unary services and of the process around them: real sockets, the real state
+//! machine in memory.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod callers;
+mod cluster;
+mod counters;
+mod gateway;
+mod mailboxes;
+mod memory;
+mod messages;
+mod process;
+mod users;

@@ -1,0 +1,152 @@
+//! A store in memory: the real state machine behind the gateway's seam, and faults on order.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
+use parking_lot::Mutex;
+use tidemark_gateway::store::{PendingReply, Store, Watch};
+use tidemark_proto::store::v1::{GroupStatus, StatusResponse};
+use tidemark_store_client::{Attempt, Error, WatchEvent};
+use tidemark_store_core::command::Batch;
+use tidemark_store_core::memory::MemoryState;
+use tidemark_store_core::read::{Answer, Query};
+use tidemark_store_core::value::{ClusterMap, NodeAddress, Settings};
+use tidemark_store_core::{Command, Reply, Transaction};
+use tidemark_types::routing::HASH_VERSION;
+use tidemark_types::{ClusterId, NodeId, ShardCount, ShardId, UnixMs};
+use tokio::sync::mpsc;
+
+/// Log time of everything.
+pub(crate) const NOW: UnixMs = UnixMs::new(1_000_000);
+
+/// What becomes of a command or query.
+#[derive(Clone, Copy)]
+pub(crate) enum Fault {
+    /// It is answered.
+    None,
+    /// No leader is found: it is not taken.
+    Unavailable,
+    /// It is taken, and the answer is lost.
+    Lost,
+}
+
+/// A cluster of two shards on three nodes.
+pub(crate) struct MemoryStore {
+    map: ClusterMap,
+    shards: Mutex<Vec<MemoryState>>,
+    /// What becomes of the next ones; nothing happens to those after them.
+    faults: Mutex<VecDeque<Fault>>,
+    /// How nodes answer when asked for their groups; the others are down.
+    pub(crate) nodes: Mutex<BTreeMap<u64, Vec<GroupStatus>>>,
+    /// Leaders that were moved: shard, from, to.
+    pub(crate) transfers: Mutex<Vec<(u32, u64, u64)>>,
+}
+
+impl MemoryStore {
+    pub(crate) fn new() -> Self {
+        let cluster = ClusterId::from_bytes([7; 16]).unwrap();
+        let count = ShardCount::new(2).unwrap();
+        let address = |node: u64| NodeAddress { grpc: format!("127.0.0.1:{node}") };
+        let nodes = (1..=3).map(|node| (NodeId::new(node), address(node))).collect();
+        let store = MemoryStore {
+            map: ClusterMap::new(cluster, count, nodes, Settings::default()),
+            shards: Mutex::new(vec![MemoryState::default(); 2]),
+            faults: Mutex::default(),
+            nodes: Mutex::default(),
+            transfers: Mutex::default(),
+        };
+        for shard in count.shards() {
+            let settings = Settings::default();
+            let hash_version = HASH_VERSION;
+            let init = Command::Init { cluster, shard, shards: count, hash_version, settings };
+            assert_eq!(store.apply(shard, init), Reply::Done);
+        }
+        store
+    }
+
+    /// What becomes of the next commands and queries.
+    pub(crate) fn fail(&self, faults: &[Fault]) {
+        self.faults.lock().extend(faults);
+    }
+
+    /// All nodes are up, and this one leads everything.
+    pub(crate) fn lead(&self, leader: u64) {
+        let group = |group| GroupStatus { group, term: 1, leader, ..GroupStatus::default() };
+        let groups: Vec<_> = (0..2).map(group).collect();
+        *self.nodes.lock() = (1..=3).map(|node| (node, groups.clone())).collect();
+    }
+
+    fn apply(&self, shard: ShardId, command: Command) -> Reply {
+        let state = &mut self.shards.lock()[usize::from(shard.get())];
+        let batch = Batch { time: NOW, commands: vec![command] };
+        let mut transaction = Transaction::new(state);
+        let reply = transaction.apply(&batch.encode()).unwrap().remove(0).reply;
+        let writes = transaction.finish();
+        state.write(writes);
+        reply
+    }
+
+    fn outcome<T>(&self, what: impl FnOnce() -> T) -> Result<T, Error> {
+        let fault = self.faults.lock().pop_front().unwrap_or(Fault::None);
+        match fault {
+            Fault::None => Ok(what()),
+            Fault::Unavailable => Err(Error::Unavailable("no leader".to_owned())),
+            Fault::Lost => {
+                what();
+                Err(Error::Unknown("no answer".to_owned()))
+            }
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    fn map(&self) -> &ClusterMap {
+        &self.map
+    }
+
+    fn command(&self, command: Command) -> BoxFuture<'static, Result<Reply, Error>> {
+        let shard = self.map.shard_count().unwrap().shard_of(&command.routed_by().unwrap());
+        ready(self.outcome(|| self.apply(shard, command))).boxed()
+    }
+
+    fn query(&self, query: Query) -> BoxFuture<'static, Result<Answer, Error>> {
+        let shard = self.map.shard_count().unwrap().shard_of(&query.routed_by());
+        let outcome = self.outcome(|| {
+            let state = &self.shards.lock()[usize::from(shard.get())];
+            query.answer(state).unwrap()
+        });
+        ready(outcome).boxed()
+    }
+
+    fn submit(&self, _: Command) -> BoxFuture<'static, Result<PendingReply, Attempt>> {
+        panic!("no unary call is a single attempt")
+    }
+
+    fn watch(&self) -> (Box<dyn Watch>, mpsc::Receiver<WatchEvent>) {
+        panic!("no unary call watches")
+    }
+
+    fn status(&self, node: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>> {
+        let groups = self.nodes.lock().get(&node.get()).cloned();
+        let status = groups.map(|groups| StatusResponse {
+            node: node.get(),
+            cluster: self.map.cluster.as_bytes().to_vec().into(),
+            groups,
+        });
+        ready(status.ok_or_else(|| Error::Unavailable("it is down".to_owned()))).boxed()
+    }
+
+    fn transfer_leader(
+        &self,
+        group: u32,
+        from: NodeId,
+        to: NodeId,
+    ) -> BoxFuture<'static, Result<u64, Error>> {
+        let outcome = self.outcome(|| {
+            self.transfers.lock().push((group, from.get(), to.get()));
+            9
+        });
+        ready(outcome).boxed()
+    }
+}
