@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use thiserror::Error;
+use tidemark_proto::FILE_DESCRIPTOR_SET;
 use tidemark_proto::v1::cluster_server::ClusterServer;
 use tidemark_proto::v1::devices_server::DevicesServer;
 use tidemark_proto::v1::mailboxes_server::MailboxesServer;
 use tidemark_proto::v1::messages_server::MessagesServer;
 use tidemark_proto::v1::sequence_server::SequenceServer;
 use tidemark_proto::v1::settings_server::SettingsServer;
-use tidemark_proto::FILE_DESCRIPTOR_SET;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::server::NamedService;
@@ -39,9 +39,11 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Samples of histograms are folded this often, scraped or not, so that they take no more memory.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
-/// What the health service knows by name; the empty name is the whole gateway.
-const SERVICES: [&str; 7] = [
-    "",
+/// The whole gateway, to the health service.
+const GATEWAY: &str = "";
+
+/// What is served here: the descriptors also hold the store nodes' service.
+const SERVICES: [&str; 6] = [
     MessagesServer::<Backend>::NAME,
     MailboxesServer::<Backend>::NAME,
     SettingsServer::<Backend>::NAME,
@@ -121,16 +123,20 @@ pub async fn until_stopped(
 }
 
 async fn report(reporter: &HealthReporter, status: ServingStatus) {
-    for service in SERVICES {
+    for service in SERVICES.into_iter().chain([GATEWAY]) {
         reporter.set_service_status(service, status).await;
     }
 }
 
 fn grpc(app: &App) -> Router {
     let backend = app.backend();
-    let reflection = tonic_reflection::server::Builder::configure()
+    let descriptors = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .with_service_name(tonic_health::pb::health_server::SERVICE_NAME);
+    let reflection = SERVICES
+        .into_iter()
+        .fold(descriptors, |descriptors, service| descriptors.with_service_name(service))
         .build_v1()
         .expect("the descriptors were written by the compiler");
     tonic::transport::Server::builder()

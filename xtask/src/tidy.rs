@@ -42,6 +42,7 @@ const ROOMS: [(&str, &[&str]); 4] = [
             "gateway/src/connect/",
             "gateway/src/backend/",
             "gateway/src/serve.rs",
+            "gateway/tests/",
             "store/src/raft/network",
             "store/src/serve.rs",
             "store/src/server/",

@@ -19,7 +19,8 @@ impl Backend {
         let token = text(headers, headers::AUTHORIZATION)?
             .and_then(|value| value.strip_prefix(headers::BEARER))
             .ok_or_else(|| {
-                let text = format!("the header `{}: Bearer TOKEN` is missing", headers::AUTHORIZATION);
+                let text =
+                    format!("the header `{}: Bearer TOKEN` is missing", headers::AUTHORIZATION);
                 Failure::new(ErrorCode::Unauthenticated).message(text)
             })?;
         self.keys.verify(token).map(Caller).map_err(refused)

@@ -103,8 +103,10 @@ impl Backend {
             None => Ok(()),
             Some(Ok(named)) if named == ours => Ok(()),
             Some(Ok(_)) => Err(Failure::new(ErrorCode::WrongCluster)),
-            Some(Err(error)) => Err(Failure::new(ErrorCode::Invalid)
-                .message(format!("{}: {error}", headers::CLUSTER))),
+            Some(Err(error)) => {
+                Err(Failure::new(ErrorCode::Invalid)
+                    .message(format!("{}: {error}", headers::CLUSTER)))
+            }
         }
     }
 }

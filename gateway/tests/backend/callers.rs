@@ -56,7 +56,8 @@ async fn mailbox_calls(caller: &Caller) -> Vec<Made> {
 }
 
 async fn user_calls(caller: &Caller) -> Vec<Made> {
-    let (user, sender, device) = (|| "alice".to_owned(), || "bob".to_owned(), || "phone".to_owned());
+    let (user, sender, device) =
+        (|| "alice".to_owned(), || "bob".to_owned(), || "phone".to_owned());
     let start = Some(Start { at: StartAt::Floor.into(), last: 0 });
     let mut settings = settings_client::SettingsClient::new(caller.clone());
     let block = settings.block(BlockRequest { user: user(), sender: sender() }).await;

@@ -1,0 +1,114 @@
+//! What surrounds the services: health, reflection, HTTP, keys, draining.
+
+use std::time::Duration;
+
+use tidemark_proto::v1::mailboxes_client::MailboxesClient;
+use tidemark_proto::v1::{HeadRequest, HeadResponse};
+use tidemark_types::ErrorCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tonic::{Code, Response, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+use crate::gateway::{Gateway, refused};
+
+/// The whole answer to a GET.
+async fn get(gateway: &Gateway, path: &str) -> String {
+    let mut stream = TcpStream::connect(gateway.http).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+async fn head(gateway: &Gateway) -> Result<Response<HeadResponse>, Status> {
+    let request = HeadRequest { user: "alice".to_owned() };
+    MailboxesClient::new(gateway.service()).head(request).await
+}
+
+#[tokio::test]
+async fn the_health_service_knows_every_service() {
+    let gateway = Gateway::start().await;
+    let mut health = HealthClient::new(gateway.channel.clone());
+    for service in ["", "tidemark.v1.Messages", "tidemark.v1.Cluster"] {
+        let service = service.to_owned();
+        let answer = health.check(HealthCheckRequest { service }).await.unwrap().into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving);
+    }
+    let unknown = HealthCheckRequest { service: "tidemark.v1.Nothing".to_owned() };
+    assert_eq!(health.check(unknown).await.unwrap_err().code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn reflection_lists_what_is_served() {
+    let gateway = Gateway::start().await;
+    let mut reflection = ServerReflectionClient::new(gateway.channel.clone());
+    let message_request = Some(MessageRequest::ListServices(String::new()));
+    let request = ServerReflectionRequest { message_request, ..Default::default() };
+    let asked = reflection.server_reflection_info(tokio_stream::once(request)).await.unwrap();
+    let answer = asked.into_inner().message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(services)) = answer.message_response else {
+        panic!("{answer:?}")
+    };
+    let names: Vec<_> = services.service.iter().map(|service| service.name.as_str()).collect();
+    for name in ["tidemark.v1.Messages", "tidemark.v1.Sequence", "grpc.health.v1.Health"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    assert!(!names.contains(&"tidemark.store.v1.Store"), "{names:?}");
+}
+
+#[tokio::test]
+async fn http_tells_whether_it_lives_and_is_ready() {
+    let gateway = Gateway::start().await;
+    assert!(get(&gateway, "/healthz").await.starts_with("HTTP/1.1 200"));
+    assert!(get(&gateway, "/readyz").await.starts_with("HTTP/1.1 200"));
+    assert!(get(&gateway, "/metrics").await.starts_with("HTTP/1.1 200"));
+    assert!(get(&gateway, "/nothing").await.starts_with("HTTP/1.1 404"));
+    gateway.app.drain();
+    let answer = get(&gateway, "/readyz").await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.ends_with("it is stopping\n"), "{answer}");
+    assert!(get(&gateway, "/healthz").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn keys_are_reloaded_and_kept_when_they_cannot_be() {
+    let gateway = Gateway::start().await;
+    assert!(head(&gateway).await.is_ok());
+    let file = gateway.keys.path().join("one.hs256");
+    let other = gateway.keys.path().join("two.hs256");
+    std::fs::rename(&file, &other).unwrap();
+    assert!(head(&gateway).await.is_ok(), "not read yet");
+    gateway.app.reload_keys();
+    assert_eq!(refused(head(&gateway).await).code, ErrorCode::Unauthenticated);
+    std::fs::rename(&other, &file).unwrap();
+    gateway.app.reload_keys();
+    assert!(head(&gateway).await.is_ok());
+    std::fs::remove_file(&file).unwrap();
+    gateway.app.reload_keys();
+    assert!(head(&gateway).await.is_ok(), "the old ones stay");
+}
+
+#[tokio::test]
+async fn a_stopped_gateway_tells_so_and_ends() {
+    let gateway = Gateway::start().await;
+    assert!(head(&gateway).await.is_ok());
+    let mut health = HealthClient::new(gateway.channel.clone());
+    let watched = health.watch(HealthCheckRequest::default()).await.unwrap();
+    let mut watched = watched.into_inner();
+    let mut next = async || watched.message().await.unwrap().unwrap().status();
+    assert_eq!(next().await, ServingStatus::Serving);
+    gateway.stop.send(()).unwrap();
+    assert_eq!(next().await, ServingStatus::NotServing);
+    drop((watched, health));
+    let ended = tokio::time::timeout(Duration::from_secs(3), gateway.running).await;
+    ended.expect("no call is under way").unwrap().unwrap();
+    assert!(TcpStream::connect(gateway.http).await.is_err());
+}

@@ -1,0 +1,104 @@
+//! `Settings` and `Devices`.
+
+use tidemark_proto::v1::devices_client::DevicesClient;
+use tidemark_proto::v1::messages_client::MessagesClient;
+use tidemark_proto::v1::settings_client::SettingsClient;
+use tidemark_proto::v1::{
+    BlockRequest, ForgetRequest, MessagesStatusRequest, RegisterRequest, RegisterResponse,
+    SetSilentRequest, Stage, Start, StartAt, UnblockRequest,
+};
+use tidemark_types::ErrorCode;
+use tonic::{Response, Status};
+
+use crate::gateway::{Gateway, bad_field, refused};
+use crate::memory::Fault;
+use crate::messages::{origin, request};
+
+/// What alice hears of her message to grace, who lives on the same shard.
+async fn fate(gateway: &Gateway, number: u8) -> Stage {
+    let mut messages = MessagesClient::new(gateway.service());
+    messages.send(request("alice", "grace", number)).await.unwrap();
+    let origin = Some(origin("alice", number));
+    let answer = messages.status(MessagesStatusRequest { origin }).await.unwrap();
+    answer.into_inner().status.unwrap().stage()
+}
+
+#[tokio::test]
+async fn a_block_holds_until_it_is_taken_back() {
+    let gateway = Gateway::start().await;
+    let mut settings = SettingsClient::new(gateway.service());
+    let (user, sender) = (|| "grace".to_owned(), || "alice".to_owned());
+    assert_eq!(fate(&gateway, 1).await, Stage::Delivered);
+    settings.block(BlockRequest { user: user(), sender: sender() }).await.unwrap();
+    assert_eq!(fate(&gateway, 2).await, Stage::Refused);
+    settings.set_silent(SetSilentRequest { user: user(), silent: true }).await.unwrap();
+    assert_eq!(fate(&gateway, 3).await, Stage::Delivered, "alice is not told");
+    settings.set_silent(SetSilentRequest { user: user(), silent: false }).await.unwrap();
+    assert_eq!(fate(&gateway, 4).await, Stage::Refused);
+    settings.unblock(UnblockRequest { user: user(), sender: sender() }).await.unwrap();
+    assert_eq!(fate(&gateway, 5).await, Stage::Delivered);
+}
+
+#[tokio::test]
+async fn settings_name_who_and_whom() {
+    let gateway = Gateway::start().await;
+    let mut settings = SettingsClient::new(gateway.service());
+    let block = |user: &str, sender: &str| BlockRequest {
+        user: user.to_owned(),
+        sender: sender.to_owned(),
+    };
+    bad_field(settings.block(block("", "alice")).await, "user");
+    bad_field(settings.block(block("grace", "")).await, "sender");
+    let request = UnblockRequest { user: "grace".to_owned(), sender: String::new() };
+    bad_field(settings.unblock(request).await, "sender");
+    let request = SetSilentRequest { user: String::new(), silent: true };
+    bad_field(settings.set_silent(request).await, "user");
+    let failure = refused(settings.block(block("grace", "grace")).await);
+    assert_eq!(failure.code, ErrorCode::Invalid);
+    assert_eq!(failure.message, "nobody can block themselves");
+    gateway.store.fail(&[Fault::Lost]);
+    assert_eq!(refused(settings.block(block("grace", "alice")).await).code, ErrorCode::Unknown);
+}
+
+async fn register(
+    gateway: &Gateway,
+    device: &str,
+    start: Option<Start>,
+) -> Result<Response<RegisterResponse>, Status> {
+    let device = device.to_owned();
+    let request = RegisterRequest { user: "alice".to_owned(), device, start };
+    DevicesClient::new(gateway.service()).register(request).await
+}
+
+#[tokio::test]
+async fn a_device_keeps_its_place_until_it_is_forgotten() {
+    let gateway = Gateway::start().await;
+    for number in 1..=3 {
+        fate(&gateway, number).await;
+    }
+    let start = |at: StartAt, last| Some(Start { at: at.into(), last });
+    let at = |start, cursor| RegisterResponse { epoch: 1, floor: 0, head: 3, start, cursor };
+    let phone = register(&gateway, "phone", start(StartAt::Last, 2)).await.unwrap();
+    assert_eq!(phone.into_inner(), at(1, 1));
+    let again = register(&gateway, "phone", start(StartAt::Head, 0)).await.unwrap();
+    assert_eq!(again.into_inner(), at(3, 1));
+    let mut devices = DevicesClient::new(gateway.service());
+    let forget = ForgetRequest { user: "alice".to_owned(), device: "phone".to_owned() };
+    for _ in 0..2 {
+        devices.forget(forget.clone()).await.unwrap();
+    }
+    let anew = register(&gateway, "phone", start(StartAt::Floor, 0)).await.unwrap();
+    assert_eq!(anew.into_inner(), at(0, 0));
+}
+
+#[tokio::test]
+async fn a_device_is_named_and_says_where_it_starts() {
+    let gateway = Gateway::start().await;
+    let head = Some(Start { at: StartAt::Head.into(), last: 0 });
+    bad_field(register(&gateway, "", head).await, "device");
+    bad_field(register(&gateway, "phone", None).await, "start");
+    bad_field(register(&gateway, "phone", Some(Start::default())).await, "start.at");
+    let mut devices = DevicesClient::new(gateway.service());
+    let forget = ForgetRequest { user: String::new(), device: "phone".to_owned() };
+    bad_field(devices.forget(forget).await, "user");
+}
