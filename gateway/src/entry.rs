@@ -1,0 +1,142 @@
+//! What the store keeps, as devices and back ends read it: entries, origins, pages.
+//!
+//! The one place where the one becomes the other. Nothing is judged here.
+
+use tidemark_proto::convert::bytes_of;
+use tidemark_proto::v1;
+use tidemark_store_core::read::Page;
+use tidemark_store_core::value::{Content, Entry, Message, Origin, Outgoing};
+use tidemark_types::{Recipient, Seq, UserId};
+
+/// An entry, under its seq.
+pub(crate) fn entry(seq: Seq, entry: &Entry) -> v1::Entry {
+    let content = match &entry.content {
+        Content::Message { message, outgoing } => {
+            v1::entry::Content::Message(self::message(message, outgoing.as_ref()))
+        }
+        Content::Refused { recipient, code } => v1::entry::Content::Refused(v1::Refused {
+            recipient: Some(user(recipient)),
+            code: v1::ErrorCode::from(*code).into(),
+        }),
+    };
+    v1::Entry {
+        seq: seq.get(),
+        time_ms: entry.time.get(),
+        origin: Some(origin(&entry.origin)),
+        content: Some(content),
+    }
+}
+
+/// Which send something comes from.
+pub(crate) fn origin(origin: &Origin) -> v1::Origin {
+    v1::Origin::from(&match origin.clone() {
+        Origin::Session { sender, session, n } => {
+            tidemark_proto::Origin::Session { sender, session, n }
+        }
+        Origin::Backend { sender, id } => tidemark_proto::Origin::Backend { sender, id },
+    })
+}
+
+/// A page, for a device that asked for what comes after `seq_cli`.
+pub(crate) fn page(seq_cli: Seq, page: &Page) -> v1::Page {
+    let prev = page.gap.map_or(seq_cli, |gap| gap.last());
+    let last = page.entries.last().map_or(prev, |(seq, _)| *seq);
+    v1::Page {
+        epoch: page.epoch.get(),
+        floor: page.floor.get(),
+        head: page.head.get(),
+        gap: page.gap.map(|gap| v1::Gap { from: gap.first().get(), to: gap.last().get() }),
+        prev_seq: prev.get(),
+        entries: page.entries.iter().map(|(seq, stored)| entry(*seq, stored)).collect(),
+        // The leader read floor, head and entries from one snapshot after a read index (R16).
+        more: last < page.head,
+    }
+}
+
+/// A message between users; the store keeps none of a group yet, so there is no conversation.
+fn message(message: &Message, outgoing: Option<&Outgoing>) -> v1::Message {
+    v1::Message {
+        device: message.device.as_ref().map(ToString::to_string).unwrap_or_default(),
+        client_msg_id: bytes_of(message.client_msg_id.as_bytes()),
+        sent_ms: message.sent.get(),
+        to: outgoing.iter().flat_map(|outgoing| &outgoing.to).map(v1::Id::from).collect(),
+        conversation: None,
+        kind: message.kind,
+        body: message.body.clone(),
+    }
+}
+
+fn user(user: &UserId) -> v1::Id {
+    v1::Id::from(&Recipient::User(user.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_proto::page::Page as Checked;
+    use tidemark_types::{ClientMsgId, Epoch, ErrorCode, SeqRange, SessionId, UnixMs};
+
+    use super::*;
+
+    fn refusal() -> Entry {
+        let sender = UserId::new("alice").expect("legal");
+        Entry {
+            time: UnixMs::new(5),
+            origin: Origin::Session { sender, session: SessionId::new(3).expect("legal"), n: 8 },
+            content: Content::Refused {
+                recipient: UserId::new("bob").expect("legal"),
+                code: ErrorCode::Blocked,
+            },
+        }
+    }
+
+    fn stored(gap: Option<SeqRange>, seqs: std::ops::Range<u32>, head: u32) -> Page {
+        Page {
+            epoch: Epoch::FIRST,
+            floor: gap.map_or(Seq::NONE, SeqRange::last),
+            head: Seq::new(head),
+            gap,
+            entries: seqs.map(|seq| (Seq::new(seq), refusal())).collect(),
+        }
+    }
+
+    #[test]
+    fn a_page_is_one_that_devices_accept() {
+        let gap = SeqRange::missing(Seq::new(2), Seq::new(4));
+        for (seq_cli, stored, more) in [
+            (2, stored(gap, 5..7, 9), true),
+            (2, stored(gap, 5..7, 6), false),
+            (4, stored(None, 5..7, 6), false),
+            (6, stored(None, 7..7, 6), false),
+        ] {
+            let page = page(Seq::new(seq_cli), &stored);
+            assert_eq!(page.more, more);
+            let checked = Checked::try_from(page).expect("its parts agree");
+            assert_eq!(checked.last, Seq::new(6));
+        }
+    }
+
+    #[test]
+    fn a_message_keeps_everything() {
+        let id = ClientMsgId::new(UnixMs::new(1), [9; 10]);
+        let to = vec![Recipient::User(UserId::new("bob").expect("legal"))];
+        let stored = Entry {
+            content: Content::Message {
+                message: Message {
+                    device: "phone".parse().ok(),
+                    sent: UnixMs::new(4),
+                    client_msg_id: id,
+                    kind: 7,
+                    body: "hello".into(),
+                },
+                outgoing: Some(Outgoing { to, records: Vec::new() }),
+            },
+            ..refusal()
+        };
+        let entry = entry(Seq::new(6), &stored);
+        assert_eq!((entry.seq, entry.time_ms), (6, 5));
+        let Some(v1::entry::Content::Message(message)) = entry.content else { panic!() };
+        assert_eq!((message.device.as_str(), message.sent_ms, message.kind), ("phone", 4, 7));
+        assert_eq!((&message.body[..], message.to.len()), (&b"hello"[..], 1));
+        assert_eq!(message.client_msg_id, id.as_bytes()[..]);
+    }
+}

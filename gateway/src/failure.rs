@@ -1,0 +1,57 @@
+//! What the store refuses, as a device or back end is told.
+
+use tidemark_proto::{Detail, Failure, Position};
+use tidemark_store_client::{Attempt, Error};
+use tidemark_store_core::{Reject, Reply};
+use tidemark_types::{Epoch, ErrorCode, Seq};
+
+/// A refusal of the state machine.
+pub(crate) fn of_reject(reject: &Reject) -> Failure {
+    let failure = Failure::new(reject.code());
+    match reject {
+        Reject::Invalid(text) => failure.message(text.clone()),
+        Reject::Stale { live } => failure.detail(Detail::Live(*live)),
+        Reject::OutOfOrder { expected } => failure.detail(Detail::Expected(*expected)),
+        Reject::SessionEnded { last_n } => failure.detail(Detail::LastN(*last_n)),
+        Reject::Reset { epoch, floor, head } => position(*epoch, *floor, *head).into(),
+        Reject::WrongShard(_)
+        | Reject::Settled
+        | Reject::Conflict
+        | Reject::WindowFull
+        | Reject::SessionExpired
+        | Reject::DedupExpired
+        | Reject::NoDevice
+        | Reject::SeqExhausted
+        | Reject::NotEmpty => failure,
+    }
+}
+
+/// A call without a reply. What the store client says of nodes and addresses stays here.
+pub(crate) fn of_error(error: &Error) -> Failure {
+    tracing::debug!(%error, "a call to the store gave no reply");
+    Failure::new(error.code())
+}
+
+/// An attempt without a reply.
+pub(crate) fn of_attempt(attempt: Attempt) -> Failure {
+    match attempt {
+        Attempt::Failed(failure) => failure,
+        other => Failure::new(other.code()),
+    }
+}
+
+/// A reply that does not go with what was asked: the store contradicts itself.
+pub(crate) fn of_reply(reply: &Reply) -> Failure {
+    match reply {
+        Reply::Rejected(reject) => of_reject(reject),
+        other => {
+            tracing::error!(?other, "the store's reply does not go with the command");
+            Failure::new(ErrorCode::Internal)
+        }
+    }
+}
+
+/// Where a mailbox stands.
+pub(crate) fn position(epoch: Epoch, floor: Seq, head: Seq) -> Position {
+    Position { epoch, floor, head }
+}
