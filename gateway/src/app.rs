@@ -1,38 +1,47 @@
 //! The composition root: everything of a gateway, built from a configuration and a store.
 //!
-//! Back ends meet the store here; devices join beside them, from the same store, keys and clock,
-//! and [`App::drain`] is where they are sent away before the process ends.
+//! Devices and back ends meet here: the same store, keys and clock, and the same end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use tidemark_env::Clock;
-use tidemark_token::{KeyError, Keys};
-use tidemark_types::ClusterId;
+use tidemark_env::{Clock, Rng};
+use tidemark_proto::Failure;
+use tidemark_token::{Error, KeyError, Keys, Role};
+use tidemark_types::{ClusterId, UnixMs};
 
 use crate::backend::Backend;
 use crate::config::GatewayConfig;
-use crate::metrics;
+use crate::connect::{Authenticator, Identity};
+use crate::devices::{Devices, Parts};
 use crate::store::Store;
+use crate::{failure, metrics};
 
 /// A gateway without its sockets.
 pub struct App {
-    store: Arc<dyn Store>,
+    cluster: ClusterId,
     keys: Arc<Keys>,
     backend: Backend,
-    draining: AtomicBool,
+    devices: Arc<Devices>,
+    leaving: AtomicBool,
 }
 
 impl App {
-    /// A gateway of this store. It reads the keys, and needs at least one.
+    /// A gateway of this store, inside a runtime. It reads the keys, and needs at least one.
     pub fn new(
         config: &GatewayConfig,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
     ) -> Result<Self, KeyError> {
         let keys = Arc::new(Keys::read(&config.keys, clock.clone())?);
-        let backend = Backend::new(store.clone(), keys.clone(), clock, config.limits.page());
-        Ok(App { store, keys, backend, draining: AtomicBool::new(false) })
+        let cluster = store.map().cluster;
+        let backend = Backend::new(store.clone(), keys.clone(), clock.clone());
+        let authenticator = Arc::new(Tokens(keys.clone()));
+        let limits = (&config.limits).into();
+        let devices = Devices::new(Parts { store, authenticator, clock, rng, limits });
+        Ok(App { cluster, keys, backend, devices, leaving: AtomicBool::new(false) })
     }
 
     /// The unary services.
@@ -40,14 +49,19 @@ impl App {
         self.backend.clone()
     }
 
+    /// Where carriers hand in the connections of devices.
+    pub fn devices(&self) -> Arc<Devices> {
+        self.devices.clone()
+    }
+
     /// The cluster behind it.
     pub fn cluster(&self) -> ClusterId {
-        self.store.map().cluster
+        self.cluster
     }
 
     /// Does it want new connections and calls? What it says otherwise is why not.
     pub fn readiness(&self) -> Result<(), &'static str> {
-        match self.draining.load(Ordering::Relaxed) {
+        match self.leaving.load(Ordering::Relaxed) {
             true => Err("it is stopping"),
             false => Ok(()),
         }
@@ -64,7 +78,27 @@ impl App {
     }
 
     /// Leaves the load balancer: from now on it is not ready. What is under way goes on.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Sends the devices away, well within this time: half of it for their own going, a quarter
+    /// more for those that do not, and the rest is left to the calls of back ends.
+    pub async fn drain(&self, within: Duration) {
+        self.devices.drain(within / 2, within * 3 / 4).await;
+    }
+}
+
+/// The tokens of devices.
+struct Tokens(Arc<Keys>);
+
+impl Authenticator for Tokens {
+    /// The keys have the clock by themselves.
+    fn check(&self, token: &str, _: UnixMs) -> Result<Identity, Failure> {
+        let claims = self.0.verify(token).map_err(|error| failure::of_token(&error))?;
+        match claims.role {
+            Role::Device { user, device } => Ok(Identity { user, device, expires: claims.expires }),
+            Role::Service | Role::Admin => Err(failure::of_token(&Error::NeedsRole("device"))),
+        }
     }
 }

@@ -9,14 +9,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tidemark_store_client::ClientConfig;
-use tidemark_store_core::read::PageLimits;
-use tidemark_types::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
+
+use crate::limits::Limits;
 
 /// There is no TLS yet, and tokens must not travel in the clear.
 const LOOPBACK: &str = "a loopback address, until connections are secured";
-
-/// What an entry costs in a page beside what is stored of it: tags, lengths, names in full.
-const ENTRY_OVERHEAD: usize = 512;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,43 +71,34 @@ impl From<&StoreConfig> for ClientConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
     /// Connections of devices at most; one more is refused.
-    pub connections_max: usize,
+    pub connections_max: u32,
     /// The shortest time between two `Ping`s that devices are told, in milliseconds.
     pub heartbeat_min_ms: u64,
     /// A device that is silent for longer is cut, in milliseconds.
     pub heartbeat_max_ms: u64,
-    /// Entries of a page at most.
-    pub page_entries_max: usize,
-    /// Bytes of a page's entries at most, as they are stored; one entry alone may have more.
-    pub page_bytes_max: usize,
     /// How long a gateway that was told to stop goes on for what is under way, in milliseconds.
     pub drain_ms: u64,
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
+        let Limits { connections_max, heartbeat_min, heartbeat_max } = Limits::default();
         LimitsConfig {
-            // Some 20 KiB each when all is quiet: 2 GiB of memory are enough.
-            connections_max: 100_000,
-            heartbeat_min_ms: 5_000,
-            // Mobile networks forget idle connections after some minutes.
-            heartbeat_max_ms: 180_000,
-            page_entries_max: 256,
-            page_bytes_max: 512 << 10,
+            connections_max,
+            heartbeat_min_ms: heartbeat_min.as_secs() * 1_000,
+            heartbeat_max_ms: heartbeat_max.as_secs() * 1_000,
             drain_ms: 10_000,
         }
     }
 }
 
-impl LimitsConfig {
-    /// How much a page may hold.
-    pub fn page(&self) -> PageLimits {
-        PageLimits { entries: self.page_entries_max, bytes: self.page_bytes_max }
-    }
-
-    /// How long what is under way may take once the gateway was told to stop.
-    pub fn drain(&self) -> Duration {
-        Duration::from_millis(self.drain_ms)
+impl From<&LimitsConfig> for Limits {
+    fn from(config: &LimitsConfig) -> Self {
+        Limits {
+            connections_max: config.connections_max,
+            heartbeat_min: Duration::from_millis(config.heartbeat_min_ms),
+            heartbeat_max: Duration::from_millis(config.heartbeat_max_ms),
+        }
     }
 }
 
@@ -157,10 +145,7 @@ impl GatewayConfig {
     /// Checks what the types cannot.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let limits = &self.limits;
-        let (min, entries) = (limits.heartbeat_min_ms, limits.page_entries_max);
-        // The largest page, the one entry that may be larger included, goes to a device as a frame.
-        let most = SERVER_FRAME_BYTES_MAX - FRAME_BYTES_MAX;
-        let overhead = entries.saturating_mul(ENTRY_OVERHEAD);
+        let min = limits.heartbeat_min_ms;
         let at_least_1 = || "at least 1".to_owned();
         let checks = [
             ("grpc", self.grpc.ip().is_loopback(), LOOPBACK.to_owned()),
@@ -174,16 +159,11 @@ impl GatewayConfig {
                 limits.heartbeat_max_ms >= min.saturating_mul(3),
                 format!("at least three times the minimum ({min})"),
             ),
-            ("limits.page_entries_max", entries > 0, at_least_1()),
+            // Devices are told in 32 bits.
             (
-                "limits.page_entries_max",
-                overhead < most,
-                format!("below {}", most / ENTRY_OVERHEAD),
-            ),
-            (
-                "limits.page_bytes_max",
-                limits.page_bytes_max <= most.saturating_sub(overhead),
-                format!("at most {} with {entries} entries", most.saturating_sub(overhead)),
+                "limits.heartbeat_max_ms",
+                u32::try_from(limits.heartbeat_max_ms).is_ok(),
+                format!("at most {}", u32::MAX),
             ),
         ];
         for (key, holds, reason) in checks {
@@ -233,9 +213,7 @@ mod tests {
         assert_eq!(text, "store.endpoints: at least 1");
         let text = refused(|config| config.limits.heartbeat_max_ms = 14_999);
         assert_eq!(text, "limits.heartbeat_max_ms: at least three times the minimum (5000)");
-        let text = refused(|config| config.limits.page_bytes_max = 4 << 20);
-        assert_eq!(text, "limits.page_bytes_max: at most 3801088 with 256 entries");
-        let text = refused(|config| config.limits.page_entries_max = usize::MAX);
-        assert_eq!(text, "limits.page_entries_max: below 7680");
+        let text = refused(|config| config.limits.heartbeat_max_ms = u64::MAX);
+        assert_eq!(text, "limits.heartbeat_max_ms: at most 4294967295");
     }
 }

@@ -1,10 +1,10 @@
 //! What the store refuses, as a device or back end is told.
 
 use tidemark_proto::{Detail, Failure, Position};
-use tidemark_store_client::Error;
+use tidemark_store_client::{Attempt, Error};
 use tidemark_store_core::read::Answer;
 use tidemark_store_core::{Reject, Reply};
-use tidemark_types::ErrorCode;
+use tidemark_types::{Epoch, ErrorCode, Seq};
 
 /// A refusal of the state machine.
 pub(crate) fn of_reject(reject: &Reject) -> Failure {
@@ -14,9 +14,7 @@ pub(crate) fn of_reject(reject: &Reject) -> Failure {
         Reject::Stale { live } => failure.detail(Detail::Live(*live)),
         Reject::OutOfOrder { expected } => failure.detail(Detail::Expected(*expected)),
         Reject::SessionEnded { last_n } => failure.detail(Detail::LastN(*last_n)),
-        Reject::Reset { epoch, floor, head } => {
-            Position { epoch: *epoch, floor: *floor, head: *head }.into()
-        }
+        Reject::Reset { epoch, floor, head } => position(*epoch, *floor, *head).into(),
         Reject::WrongShard(_)
         | Reject::Settled
         | Reject::Conflict
@@ -29,16 +27,28 @@ pub(crate) fn of_reject(reject: &Reject) -> Failure {
     }
 }
 
-/// A call without a reply.
+/// A call without a reply. What the store client says of nodes and addresses stays here.
 pub(crate) fn of_error(error: &Error) -> Failure {
-    if let Error::BadAnswer(_) = error {
-        tracing::error!(%error, "the store cannot be understood");
+    match error {
+        Error::BadAnswer(_) => tracing::error!(%error, "the store cannot be understood"),
+        Error::Unknown(_) | Error::Unavailable(_) | Error::Refused { .. } => {
+            tracing::debug!(%error, "a call to the store gave no reply");
+        }
     }
-    let message = match error {
-        Error::Refused { message, .. } => message.clone(),
-        Error::Unknown(_) | Error::Unavailable(_) | Error::BadAnswer(_) => error.to_string(),
-    };
-    Failure::new(error.code()).message(message)
+    Failure::new(error.code())
+}
+
+/// A token that is not good, or not good for this.
+pub(crate) fn of_token(error: &tidemark_token::Error) -> Failure {
+    Failure::new(error.code()).message(error.to_string())
+}
+
+/// An attempt without a reply.
+pub(crate) fn of_attempt(attempt: Attempt) -> Failure {
+    match attempt {
+        Attempt::Failed(failure) => failure,
+        other => Failure::new(other.code()),
+    }
 }
 
 /// A reply that does not go with what was asked: the store contradicts itself.
@@ -56,4 +66,9 @@ pub(crate) fn of_reply(reply: &Reply) -> Failure {
 pub(crate) fn of_answer(answer: &Answer) -> Failure {
     tracing::error!(?answer, "the store's answer does not go with the query");
     Failure::new(ErrorCode::Internal)
+}
+
+/// Where a mailbox stands.
+pub(crate) fn position(epoch: Epoch, floor: Seq, head: Seq) -> Position {
+    Position { epoch, floor, head }
 }

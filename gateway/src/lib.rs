@@ -2,14 +2,35 @@
 //!
 //! It holds connections and bounded buffers, nothing worth saving: killing one loses nothing, its
 //! devices reconnect anywhere. Whatever decides a message's fate is in the store.
+//!
+//! ```text
+//!                    ┌───────── devices: a task per connection ─────────┐
+//!   carrier ◄──────► │ connect   who is it, may it speak                │
+//!  (gRPC stream)     │ send      its sends, in order, until answered    │ ──► store
+//!                    │ receive   pages, cursors, heads                  │ ──► store
+//!                    │ push      new entries ◄── session: one mailbox   │ ◄── store's watch
+//!                    └──────────────────────── per user ────────────────┘
+//!   unary calls ───► backend    who asks, what the fields are ────────────► store
+//! ```
+//!
+//! `connect` knows frames and carriers, never what a message means; `send`, `receive` and `push`
+//! know messages, never sockets; they meet in `devices`. What is pushed comes from the store's
+//! watch alone, never from a send: the sender's gateway is rarely the recipient's.
 
 pub mod app;
 pub mod backend;
 pub mod config;
+pub mod connect;
+pub mod devices;
 mod entry;
 mod failure;
 pub mod http;
+pub mod limits;
 mod message;
 pub mod metrics;
+mod push;
+mod receive;
+mod send;
 pub mod serve;
+mod session;
 pub mod store;

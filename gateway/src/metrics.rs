@@ -6,23 +6,91 @@
 
 use std::time::Duration;
 
-use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 use tidemark_types::ErrorCode;
 
+const CONNECTIONS: &str = "gateway_connections";
+const CONNECTIONS_REFUSED_TOTAL: &str = "gateway_connections_refused_total";
+const CUTS_TOTAL: &str = "gateway_connections_ended_total";
+const MAILBOXES_WATCHED: &str = "gateway_mailboxes_watched";
+const DELIVERED_ENTRIES_TOTAL: &str = "gateway_delivered_entries_total";
+const NOTICES_TOTAL: &str = "gateway_notices_total";
+const PAGES_TOTAL: &str = "gateway_pages_total";
+const RESETS_TOTAL: &str = "gateway_resets_total";
+const SEND_SECONDS: &str = "gateway_send_seconds";
+const SENDS_REPEATED_TOTAL: &str = "gateway_send_repetitions_total";
+const SENDS_GIVEN_BACK_TOTAL: &str = "gateway_sends_given_back_total";
 const CALLS_TOTAL: &str = "gateway_calls_total";
 const CALL_SECONDS: &str = "gateway_call_seconds";
 const KEY_RELOADS_TOTAL: &str = "gateway_key_reloads_total";
 
+/// A send or call takes a millisecond or two when all is well, and some seconds in a failover; after
+/// ten a send is given back.
+const LATENCY: [f64; 14] =
+    [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
 /// Histograms and their buckets, for whoever builds the exporter.
-///
-/// A call takes a millisecond or two when all is well, and some seconds in a failover.
-pub const BUCKETS: &[(&str, &[f64])] = &[(
-    CALL_SECONDS,
-    &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0],
-)];
+pub const BUCKETS: &[(&str, &[f64])] = &[(SEND_SECONDS, &LATENCY), (CALL_SECONDS, &LATENCY)];
 
 /// Tells the exporter what each metric means; once, at start.
 pub fn describe() {
+    describe_devices();
+    describe_sends();
+    describe_calls();
+}
+
+fn describe_devices() {
+    describe_gauge!(CONNECTIONS, Unit::Count, "Connections of devices.");
+    describe_counter!(
+        CONNECTIONS_REFUSED_TOTAL,
+        Unit::Count,
+        "Connections refused because the gateway is full or stops."
+    );
+    describe_counter!(CUTS_TOTAL, Unit::Count, "Connections that ended, by reason.");
+    describe_gauge!(
+        MAILBOXES_WATCHED,
+        Unit::Count,
+        "Mailboxes that the gateway watches for its devices."
+    );
+    describe_counter!(
+        DELIVERED_ENTRIES_TOTAL,
+        Unit::Count,
+        "Entries sent to devices unasked, each device counted."
+    );
+    describe_counter!(
+        NOTICES_TOTAL,
+        Unit::Count,
+        "Notices: entries that a device has to ask for, since they are large or it is slow."
+    );
+    describe_counter!(PAGES_TOTAL, Unit::Count, "Pages read for devices and back ends.");
+    describe_counter!(
+        RESETS_TOTAL,
+        Unit::Count,
+        "Resets: devices with a cursor of another epoch or above the head."
+    );
+}
+
+fn describe_sends() {
+    describe_histogram!(
+        SEND_SECONDS,
+        Unit::Seconds,
+        "From a send's arrival to its acknowledgement."
+    );
+    describe_counter!(
+        SENDS_REPEATED_TOTAL,
+        Unit::Count,
+        "Rounds in which a connection's sends were repeated: the store lost or refused one."
+    );
+    describe_counter!(
+        SENDS_GIVEN_BACK_TOTAL,
+        Unit::Count,
+        "Sends that the store did not answer in time, and their devices have to repeat."
+    );
+}
+
+fn describe_calls() {
     describe_counter!(
         CALLS_TOTAL,
         Unit::Count,
@@ -34,6 +102,61 @@ pub fn describe() {
         Unit::Count,
         "Reloads of the keys of tokens, by whether the new ones could be read."
     );
+}
+
+/// A connection began, or ended.
+pub(crate) fn connected(began: bool) {
+    gauge!(CONNECTIONS).increment(if began { 1.0 } else { -1.0 });
+}
+
+/// A connection was refused.
+pub(crate) fn connection_refused() {
+    counter!(CONNECTIONS_REFUSED_TOTAL).increment(1);
+}
+
+/// A connection ended for this reason.
+pub(crate) fn connection_ended(reason: &'static str) {
+    counter!(CUTS_TOTAL, "reason" => reason).increment(1);
+}
+
+/// A mailbox is watched, or no longer.
+pub(crate) fn mailbox_watched(watched: bool) {
+    gauge!(MAILBOXES_WATCHED).increment(if watched { 1.0 } else { -1.0 });
+}
+
+/// Entries went out in a `Deliver`.
+pub(crate) fn delivered(entries: usize) {
+    counter!(DELIVERED_ENTRIES_TOTAL).increment(entries as u64);
+}
+
+/// A `Notice` went out.
+pub(crate) fn noticed() {
+    counter!(NOTICES_TOTAL).increment(1);
+}
+
+/// A page was read.
+pub(crate) fn paged() {
+    counter!(PAGES_TOTAL).increment(1);
+}
+
+/// A device has to start anew.
+pub(crate) fn reset() {
+    counter!(RESETS_TOTAL).increment(1);
+}
+
+/// A send was acknowledged after this long.
+pub(crate) fn send_answered(took: Duration) {
+    histogram!(SEND_SECONDS).record(took);
+}
+
+/// Sends of a connection are repeated.
+pub(crate) fn sends_repeated() {
+    counter!(SENDS_REPEATED_TOTAL).increment(1);
+}
+
+/// A send was given back to its device without a verdict.
+pub(crate) fn send_given_back() {
+    counter!(SENDS_GIVEN_BACK_TOTAL).increment(1);
 }
 
 /// A unary call was answered, or refused with this code.

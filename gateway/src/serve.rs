@@ -1,7 +1,9 @@
-//! A gateway's sockets: gRPC for back ends and operators, HTTP for whoever watches the process.
+//! A gateway's sockets: gRPC for devices, back ends and operators, HTTP for whoever watches the
+//! process.
 //!
 //! ```text
-//!   stop ─► not ready ─► no new connections ─► what is under way ends, or the time is over
+//!   stop ─► not ready ─► devices are sent away ─► no new calls, those under way end ─► done
+//!           └──────────────────── or the time to drain is over ────────────────────┘
 //! ```
 
 use std::future::Future;
@@ -13,6 +15,7 @@ use thiserror::Error;
 use tidemark_proto::FILE_DESCRIPTOR_SET;
 use tidemark_proto::v1::cluster_server::ClusterServer;
 use tidemark_proto::v1::devices_server::DevicesServer;
+use tidemark_proto::v1::gateway_server::GatewayServer;
 use tidemark_proto::v1::mailboxes_server::MailboxesServer;
 use tidemark_proto::v1::messages_server::MessagesServer;
 use tidemark_proto::v1::sequence_server::SequenceServer;
@@ -26,10 +29,11 @@ use tonic_health::server::HealthReporter;
 
 use crate::app::App;
 use crate::backend::Backend;
+use crate::connect::grpc::GrpcCarrier;
 use crate::http;
 
-/// Calls of one connection under way at once: a back end's pool needs no more, and each may hold a
-/// page.
+/// Calls of one connection under way at once, a device's stream among them: a back end's pool needs
+/// no more, and each may hold a page.
 const STREAMS_MAX: u32 = 256;
 
 /// A connection over which nothing comes back is dead after interval plus timeout.
@@ -43,7 +47,8 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 const GATEWAY: &str = "";
 
 /// What is served here: the descriptors also hold the store nodes' service.
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
+    GatewayServer::<GrpcCarrier>::NAME,
     MessagesServer::<Backend>::NAME,
     MailboxesServer::<Backend>::NAME,
     SettingsServer::<Backend>::NAME,
@@ -103,11 +108,14 @@ pub async fn until_stopped(
             ended = &mut grpc => return Err(ended.map_or_else(Error::from, |()| Error::Ended)),
             () = stop => {}
         }
-        app.drain();
+        app.leave();
         report(&reporter, ServingStatus::NotServing).await;
-        // Nobody listens if the server has just ended.
-        let _ = close.send(());
-        match tokio::time::timeout(drain, grpc).await {
+        let away = async {
+            app.drain(drain).await;
+            // Nobody listens if the server has just ended.
+            let _ = close.send(());
+        };
+        match tokio::time::timeout(drain, async { tokio::join!(grpc, away).0 }).await {
             Ok(ended) => Ok(ended?),
             Err(_) => {
                 tracing::warn!("what is still under way is cut off");
@@ -144,6 +152,7 @@ fn grpc(app: &App) -> Router {
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .max_concurrent_streams(STREAMS_MAX)
         .add_service(reflection)
+        .add_service(GrpcCarrier::service(app.devices()))
         .add_service(MessagesServer::new(backend.clone()))
         .add_service(MailboxesServer::new(backend.clone()))
         .add_service(SettingsServer::new(backend.clone()))

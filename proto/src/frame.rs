@@ -38,17 +38,32 @@ fn known(frame: v1::ClientFrame) -> Result<client_frame::Frame, Failure> {
 }
 
 impl client_frame::Frame {
+    /// The number of `Hello`.
+    pub const HELLO: u32 = 1;
+    /// The number of `Open`.
+    pub const OPEN: u32 = 2;
+    /// The number of `Send`.
+    pub const SEND: u32 = 3;
+    /// The number of `Ack`.
+    pub const ACK: u32 = 4;
+    /// The number of `Sync`.
+    pub const SYNC: u32 = 5;
+    /// The number of `Status`.
+    pub const STATUS: u32 = 6;
+    /// The number of `Ping`.
+    pub const PING: u32 = 7;
+
     /// Its number, by which an [`v1::Error`] names it.
     pub fn number(&self) -> u32 {
         use client_frame::Frame;
         match self {
-            Frame::Hello(_) => 1,
-            Frame::Open(_) => 2,
-            Frame::Send(_) => 3,
-            Frame::Ack(_) => 4,
-            Frame::Sync(_) => 5,
-            Frame::Status(_) => 6,
-            Frame::Ping(_) => 7,
+            Frame::Hello(_) => Self::HELLO,
+            Frame::Open(_) => Self::OPEN,
+            Frame::Send(_) => Self::SEND,
+            Frame::Ack(_) => Self::ACK,
+            Frame::Sync(_) => Self::SYNC,
+            Frame::Status(_) => Self::STATUS,
+            Frame::Ping(_) => Self::PING,
         }
     }
 

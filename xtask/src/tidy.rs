@@ -135,10 +135,13 @@ fn manifest(path: &str, text: &str) -> Vec<String> {
         let Some((name, value)) = line.split_once('=').filter(|_| in_dependencies) else {
             continue;
         };
-        if !name.trim().ends_with(".workspace") || value.trim() != "true" {
+        let (name, value) = (name.trim(), value.trim());
+        let inherits = name.ends_with(".workspace") && value == "true"
+            || value.starts_with("{ workspace = true,");
+        if !inherits {
             problems.push(format!("`{line}`: versions stand in the workspace's Cargo.toml only"));
         }
-        let ours = name.trim().strip_prefix("tidemark-").and_then(|n| n.strip_suffix(".workspace"));
+        let ours = name.strip_suffix(".workspace").unwrap_or(name).strip_prefix("tidemark-");
         if let Some(ours) = ours.filter(|ours| !allowed.contains(ours)) {
             problems.push(format!("it may not use {ours}: the arrow points up"));
         }

@@ -3,11 +3,12 @@
 //! The token says it, and the crate of tokens judges it; here it becomes a refusal.
 
 use tidemark_proto::{Failure, headers};
-use tidemark_token::{Claims, Error};
+use tidemark_token::Claims;
 use tidemark_types::{DeviceId, ErrorCode, UserId};
 use tonic::metadata::MetadataMap;
 
 use super::Backend;
+use crate::failure;
 
 /// Whoever made the call.
 pub(super) struct Caller(Claims);
@@ -23,34 +24,30 @@ impl Backend {
                     format!("the header `{}: Bearer TOKEN` is missing", headers::AUTHORIZATION);
                 Failure::new(ErrorCode::Unauthenticated).message(text)
             })?;
-        self.keys.verify(token).map(Caller).map_err(refused)
+        self.keys.verify(token).map(Caller).map_err(|error| failure::of_token(&error))
     }
 }
 
 impl Caller {
     /// May it act in this user's name?
     pub(super) fn act_for(&self, user: &UserId) -> Result<(), Failure> {
-        self.0.may_act_for(user).map_err(refused)
+        self.0.may_act_for(user).map_err(|error| failure::of_token(&error))
     }
 
     /// May it speak about this user's device?
     pub(super) fn use_device(&self, user: &UserId, device: &DeviceId) -> Result<(), Failure> {
-        self.0.may_use_device(user, device).map_err(refused)
+        self.0.may_use_device(user, device).map_err(|error| failure::of_token(&error))
     }
 
     /// May it take numbers of counters?
     pub(super) fn count(&self) -> Result<(), Failure> {
-        self.0.may_count().map_err(refused)
+        self.0.may_count().map_err(|error| failure::of_token(&error))
     }
 
     /// May it do what only operators do?
     pub(super) fn administer(&self) -> Result<(), Failure> {
-        self.0.may_administer().map_err(refused)
+        self.0.may_administer().map_err(|error| failure::of_token(&error))
     }
-}
-
-fn refused(error: Error) -> Failure {
-    Failure::new(error.code()).message(error.to_string())
 }
 
 fn text<'a>(headers: &'a MetadataMap, name: &str) -> Result<Option<&'a str>, Failure> {

@@ -6,15 +6,15 @@ use tidemark_proto::v1::{
     TrimResponse,
 };
 use tidemark_proto::{Failure, Position, convert};
-use tidemark_store_core::read::{Answer, PageAnswer, PageLimits, Query};
 use tidemark_store_core::value::Mailbox;
 use tidemark_store_core::{Command, Reply};
-use tidemark_types::{Epoch, ErrorCode, Recipient, Seq, UserId};
+use tidemark_types::{Epoch, ErrorCode, Seq, UserId};
 use tonic::{Request, Response, Status};
 
 use super::Backend;
 use super::caller::Caller;
-use crate::{entry, failure};
+use crate::failure;
+use crate::receive::{self, Paged};
 
 impl Backend {
     async fn sync_page(
@@ -28,22 +28,11 @@ impl Backend {
             Epoch::NONE => self.mailbox(&user).await?.epoch,
             named => named,
         };
-        let wanted = usize::try_from(request.limit).unwrap_or(usize::MAX);
-        let entries = match wanted {
-            0 => self.page.entries,
-            wanted => wanted.min(self.page.entries),
-        };
-        let seq_cli = Seq::new(request.seq_cli);
-        let limits = PageLimits { entries, ..self.page };
-        let query = Query::Page { mailbox: Recipient::User(user), epoch, seq_cli, limits };
-        match self.query(query).await? {
-            Answer::Page(PageAnswer::Page(page)) => {
-                Ok(SyncResponse { page: Some(entry::page(seq_cli, &page)) })
-            }
-            Answer::Page(PageAnswer::Reset { epoch, floor, head }) => {
-                Err(Position { epoch, floor, head }.into())
-            }
-            other => Err(failure::of_answer(&other)),
+        let (store, seq_cli) = (self.store.clone(), Seq::new(request.seq_cli));
+        match receive::page(store, user, epoch, seq_cli, request.limit).await {
+            Paged::Page(page) => Ok(SyncResponse { page: Some(page) }),
+            Paged::Reset(position) => Err(position.into()),
+            Paged::Failed(failure) => Err(failure),
         }
     }
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use tidemark_env::Clock;
 use tidemark_proto::{Failure, headers};
-use tidemark_store_core::read::{Answer, PageLimits, Query};
+use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::value::Mailbox;
 use tidemark_store_core::{Command, Reply};
 use tidemark_token::Keys;
@@ -37,18 +37,12 @@ pub struct Backend {
     store: Arc<dyn Store>,
     keys: Arc<Keys>,
     clock: Arc<dyn Clock>,
-    page: PageLimits,
 }
 
 impl Backend {
     /// The services over this store, for whoever has a token of these keys.
-    pub fn new(
-        store: Arc<dyn Store>,
-        keys: Arc<Keys>,
-        clock: Arc<dyn Clock>,
-        page: PageLimits,
-    ) -> Self {
-        Backend { store, keys, clock, page }
+    pub fn new(store: Arc<dyn Store>, keys: Arc<Keys>, clock: Arc<dyn Clock>) -> Self {
+        Backend { store, keys, clock }
     }
 
     /// The one way into every call: who calls is checked first, and the outcome is counted.

@@ -61,7 +61,8 @@ impl Gateway {
         let store = Arc::new(MemoryStore::new());
         let config = GatewayConfig { keys: keys.path().to_owned(), ..GatewayConfig::default() };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let app = Arc::new(App::new(&config, store.clone(), clock).unwrap());
+        let app =
+            Arc::new(App::new(&config, store.clone(), clock, Arc::new(SeededRng::new(2))).unwrap());
         let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let web = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = grpc.local_addr().unwrap();

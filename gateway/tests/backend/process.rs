@@ -58,7 +58,7 @@ async fn reflection_lists_what_is_served() {
         panic!("{answer:?}")
     };
     let names: Vec<_> = services.service.iter().map(|service| service.name.as_str()).collect();
-    for name in ["tidemark.v1.Messages", "tidemark.v1.Sequence", "grpc.health.v1.Health"] {
+    for name in ["tidemark.v1.Gateway", "tidemark.v1.Sequence", "grpc.health.v1.Health"] {
         assert!(names.contains(&name), "{names:?}");
     }
     assert!(!names.contains(&"tidemark.store.v1.Store"), "{names:?}");
@@ -71,7 +71,7 @@ async fn http_tells_whether_it_lives_and_is_ready() {
     assert!(get(&gateway, "/readyz").await.starts_with("HTTP/1.1 200"));
     assert!(get(&gateway, "/metrics").await.starts_with("HTTP/1.1 200"));
     assert!(get(&gateway, "/nothing").await.starts_with("HTTP/1.1 404"));
-    gateway.app.drain();
+    gateway.app.leave();
     let answer = get(&gateway, "/readyz").await;
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     assert!(answer.ends_with("it is stopping\n"), "{answer}");

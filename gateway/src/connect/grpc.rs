@@ -1,0 +1,71 @@
+//! The gRPC carrier: `tidemark.v1.Gateway/Connect`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt as _, stream};
+use tidemark_proto::v1::gateway_server::{Gateway, GatewayServer};
+use tidemark_proto::v1::{ClientFrame, ServerFrame, client_frame};
+use tidemark_proto::{Failure, frame};
+use tidemark_types::ErrorCode;
+use tidemark_types::limits::SERVER_FRAME_BYTES_MAX;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use crate::devices::Devices;
+use crate::limits::OUTGOING_FRAMES;
+
+/// Larger than any legal frame, so that one that is too large is refused and the stream goes on;
+/// beyond this the stream is cut unread.
+const DECODE_BYTES_MAX: usize = SERVER_FRAME_BYTES_MAX;
+
+/// The service; a cheap handle.
+#[derive(Clone)]
+pub struct GrpcCarrier {
+    devices: Arc<Devices>,
+}
+
+impl GrpcCarrier {
+    /// The service that connects to `devices`.
+    pub fn service(devices: Arc<Devices>) -> GatewayServer<Self> {
+        GatewayServer::new(GrpcCarrier { devices }).max_decoding_message_size(DECODE_BYTES_MAX)
+    }
+}
+
+#[tonic::async_trait]
+impl Gateway for GrpcCarrier {
+    type ConnectStream = Pin<Box<dyn Stream<Item = Result<ServerFrame, Status>> + Send>>;
+
+    async fn connect(
+        &self,
+        request: Request<Streaming<ClientFrame>>,
+    ) -> Result<Response<Self::ConnectStream>, Status> {
+        let (outgoing, frames) = mpsc::channel(OUTGOING_FRAMES);
+        self.devices.connect(incoming(request.into_inner()).boxed(), outgoing)?;
+        Ok(Response::new(ReceiverStream::new(frames).map(Ok).boxed()))
+    }
+}
+
+/// The frames of a stream, up to its end or what cannot be read.
+fn incoming(
+    frames: Streaming<ClientFrame>,
+) -> impl Stream<Item = Result<client_frame::Frame, Failure>> {
+    stream::unfold(Some(frames), |frames| async {
+        let mut frames = frames?;
+        match frames.message().await {
+            Ok(frame) => Some((frame::opened(frame?), Some(frames))),
+            Err(status) => Some((Err(unreadable(&status)?), None)),
+        }
+    })
+}
+
+/// What the peer is told whose frame cannot be read; nothing, when the connection broke.
+fn unreadable(status: &Status) -> Option<Failure> {
+    match status.code() {
+        Code::Internal | Code::OutOfRange | Code::InvalidArgument => {
+            Some(Failure::new(ErrorCode::Invalid).message(status.message()))
+        }
+        _ => None,
+    }
+}

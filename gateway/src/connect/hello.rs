@@ -1,0 +1,33 @@
+//! May this device speak here?
+
+use tidemark_proto::hello::Hello;
+use tidemark_proto::{Failure, v1};
+use tidemark_types::{ClusterId, ErrorCode, UnixMs};
+
+use super::Authenticator;
+
+/// The `Hello`, if it is legal, for this cluster, and its token is for the user and device that it
+/// names; and when the token expires.
+pub(crate) fn check(
+    hello: v1::Hello,
+    cluster: ClusterId,
+    authenticator: &dyn Authenticator,
+    now: UnixMs,
+) -> Result<(Hello, UnixMs), Failure> {
+    let hello = Hello::try_from(hello)?;
+    if hello.cluster.is_some_and(|known| known != cluster) {
+        return Err(Failure::new(ErrorCode::WrongCluster));
+    }
+    let identity = authenticator.check(&hello.token, now)?;
+    if identity.user != hello.user {
+        return Err(denied("the token is another user's"));
+    }
+    if identity.device.is_some_and(|device| device != hello.device) {
+        return Err(denied("the token is for another device"));
+    }
+    Ok((hello, identity.expires))
+}
+
+fn denied(why: &str) -> Failure {
+    Failure::new(ErrorCode::PermissionDenied).message(why)
+}

@@ -1,0 +1,374 @@
+//! One connection: its task, from the first frame to the last.
+//!
+//! ```text
+//!   incoming ──► frame ──► peer ──► work (store) ──► done ──► answers ─┐  room in the channel
+//!                           │                                          ├──► outgoing
+//!                           └──► uplink ──► acknowledgements ──────────┤
+//!   watch ─────► mailbox ──────────────────────────► push, when idle ──┘
+//! ```
+//!
+//! The task never waits for anything but the next event, so that reading, sending and delivering
+//! go on side by side. Answers go before what is pushed, in the order in which they were made.
+//!
+//! Invariant: nothing is read while there are as many answers or questions as there may be, so
+//! both are bounded by what was read.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use tidemark_proto::v1::client_frame::Frame;
+use tidemark_proto::{Failure, v1};
+use tidemark_types::ErrorCode;
+use tokio::sync::{mpsc, watch};
+
+use super::peer::{Done, Peer, Pending};
+use super::{Drain, Shared};
+use crate::connect::{self, Incoming};
+use crate::limits::{ANSWERS_MAX, CLOSE_TIMEOUT, HELLO_TIMEOUT, TOKEN_GRACE, WORK_MAX};
+use crate::metrics;
+use crate::send::{Answer, Uplink};
+
+/// A connection, from when its carrier hands it over.
+pub(super) struct Connection {
+    shared: Arc<Shared>,
+    incoming: Incoming,
+    outgoing: mpsc::Sender<v1::ServerFrame>,
+    drain: watch::Receiver<Option<Drain>>,
+    pending: Pending,
+    peer: Option<Peer>,
+    /// A `Hello` is being answered: what follows it waits.
+    greeting: bool,
+    began: Duration,
+    /// When the device was last heard.
+    heard: Duration,
+    /// When the gateway stops.
+    closes: Option<Duration>,
+}
+
+/// Something happened.
+enum Event {
+    Frame(Option<Result<Frame, Failure>>),
+    /// There is room for a frame on its way out.
+    Room,
+    /// The carrier takes nothing any more.
+    Gone,
+    Answer(Answer),
+    Done(Done),
+    /// The mailbox has changed.
+    Mailbox,
+    /// Another connection of the same device came.
+    Displaced,
+    Drain,
+    Time,
+}
+
+/// Why a connection ends.
+enum End {
+    /// The peer has gone.
+    Gone,
+    /// The peer said nothing for too long, or read nothing, so that nothing was read of it.
+    Silent,
+    /// The gateway stops.
+    Drained,
+    /// The device connected again.
+    Displaced,
+    /// There was no good `Hello` in time.
+    NoHello,
+    /// The token expired and was not renewed.
+    Expired,
+    /// A frame was refused in a way that ends it.
+    Refused(v1::Error),
+}
+
+impl Connection {
+    /// A connection that nothing was read from.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        incoming: Incoming,
+        outgoing: mpsc::Sender<v1::ServerFrame>,
+        mut drain: watch::Receiver<Option<Drain>>,
+    ) -> Self {
+        // A drain that began meanwhile is news to this one.
+        drain.mark_changed();
+        let now = shared.parts.clock.monotonic();
+        Connection {
+            shared,
+            incoming,
+            outgoing,
+            drain,
+            pending: Pending::default(),
+            peer: None,
+            greeting: false,
+            began: now,
+            heard: now,
+            closes: None,
+        }
+    }
+
+    /// Serves it until it ends.
+    pub(super) async fn run(mut self) {
+        let end = loop {
+            if let Some(peer) = &mut self.peer {
+                peer.start(&mut self.pending);
+            }
+            let event = self.event().await;
+            if let Err(end) = self.on(event) {
+                break end;
+            }
+        };
+        metrics::connection_ended(end.reason());
+        let (user, device) = self.peer.as_ref().map(|peer| (&peer.user, &peer.device)).unzip();
+        tracing::debug!(reason = end.reason(), ?user, ?device, "a connection ended");
+        self.close(end).await;
+    }
+
+    async fn event(&mut self) -> Event {
+        let reads = !self.greeting
+            && self.pending.answers.len() < ANSWERS_MAX
+            && self.pending.work.len() < WORK_MAX;
+        let writes =
+            !self.pending.answers.is_empty() || self.peer.as_ref().is_some_and(Peer::pushes);
+        let acks = self.pending.answers.len() < ANSWERS_MAX;
+        let wait = self.wakes().saturating_sub(self.now());
+        let (uplink, mailbox, displaced) = match &mut self.peer {
+            Some(Peer { uplink, seat, .. }) => {
+                (Some(uplink), Some(&mut seat.mailbox), Some(&mut seat.displaced))
+            }
+            None => (None, None, None),
+        };
+        tokio::select! {
+            frame = self.incoming.next(), if reads => Event::Frame(frame),
+            room = self.outgoing.reserve(), if writes => room.map_or(Event::Gone, |_| Event::Room),
+            () = self.outgoing.closed() => Event::Gone,
+            answer = if_some(uplink.map(Uplink::next)), if acks => Event::Answer(answer),
+            Some(done) = self.pending.work.next() => Event::Done(done),
+            changed = if_some(mailbox.map(watch::Receiver::changed)) => {
+                changed.expect("a mailbox with a seat is kept");
+                Event::Mailbox
+            }
+            _ = if_some(displaced) => Event::Displaced,
+            Ok(()) = self.drain.changed() => Event::Drain,
+            () = tokio::time::sleep(wait) => Event::Time,
+        }
+    }
+
+    fn on(&mut self, event: Event) -> Result<(), End> {
+        match event {
+            Event::Frame(None) | Event::Gone => Err(End::Gone),
+            Event::Frame(Some(frame)) => {
+                self.heard = self.now();
+                match frame {
+                    Ok(frame) => self.frame(frame),
+                    Err(failure) => self.unreadable(failure),
+                }
+            }
+            Event::Room => {
+                self.write();
+                Ok(())
+            }
+            Event::Answer(Ok(ack)) => {
+                self.pending.answer(ack);
+                Ok(())
+            }
+            Event::Answer(Err(failure)) => Err(End::Refused(refusal(failure, Frame::SEND, 0))),
+            Event::Done(done) => self.done(done),
+            // What there is to send is seen when it is looked for.
+            Event::Mailbox => Ok(()),
+            Event::Displaced => Err(End::Displaced),
+            Event::Drain => {
+                self.go_away();
+                Ok(())
+            }
+            Event::Time => self.time(),
+        }
+    }
+
+    fn frame(&mut self, frame: Frame) -> Result<(), End> {
+        let (number, request_id) = (frame.number(), frame.request_id());
+        let refused = |failure| End::Refused(refusal(failure, number, request_id));
+        match (frame, &mut self.peer) {
+            (Frame::Hello(hello), _) => self.hello(hello).map_err(refused),
+            (frame, Some(peer)) if peer.welcomed => {
+                peer.take(frame, &mut self.pending).map_err(refused)
+            }
+            _ => {
+                let text = "a connection begins with Hello, and nothing comes before its Welcome";
+                Err(refused(Failure::new(ErrorCode::Unauthenticated).message(text)))
+            }
+        }
+    }
+
+    fn hello(&mut self, hello: v1::Hello) -> Result<(), Failure> {
+        let parts = &self.shared.parts;
+        let now = parts.clock.wall();
+        let (hello, expires) =
+            connect::check(hello, self.shared.cluster, parts.authenticator.as_ref(), now)?;
+        let peer = match &mut self.peer {
+            Some(peer) if peer.user == hello.user && peer.device == hello.device => {
+                peer.expires = expires;
+                peer
+            }
+            Some(_) => {
+                let text = "the connection is another user's or device's";
+                return Err(Failure::new(ErrorCode::PermissionDenied).message(text));
+            }
+            none => none.insert(Peer::new(self.shared.clone(), &hello, expires)),
+        };
+        peer.greet(hello, &mut self.pending);
+        self.greeting = true;
+        Ok(())
+    }
+
+    /// A frame that cannot be read, or whose kind nobody here knows.
+    fn unreadable(&mut self, failure: Failure) -> Result<(), End> {
+        let cuts = failure.code == ErrorCode::Invalid
+            || self.peer.as_ref().is_none_or(|peer| !peer.welcomed);
+        let error = refusal(failure, 0, 0);
+        if cuts {
+            return Err(End::Refused(error));
+        }
+        self.pending.answer(error);
+        Ok(())
+    }
+
+    fn done(&mut self, done: Done) -> Result<(), End> {
+        if matches!(done, Done::Registered(_)) {
+            self.greeting = false;
+        }
+        let Some(peer) = &mut self.peer else { return Ok(()) };
+        let refused = |failure| End::Refused(refusal(failure, Frame::HELLO, 0));
+        peer.done(done, &mut self.pending).map_err(refused)
+    }
+
+    /// Sends one frame; there is room for it.
+    fn write(&mut self) {
+        let push = || self.peer.as_mut().and_then(Peer::push);
+        if let Some(frame) = self.pending.answers.pop_front().or_else(push) {
+            // Nobody else sends here, so the room is still there; a carrier that has gone is
+            // noticed by the next event.
+            let _ = self.outgoing.try_send(frame);
+        }
+    }
+
+    fn go_away(&mut self) {
+        let Some(Drain { spread, closes }) = *self.drain.borrow_and_update() else { return };
+        self.closes = Some(closes);
+        let reconnect = spread.mul_f64(self.shared.parts.rng.unit());
+        let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+        let go_away = v1::GoAway {
+            reconnect_after_ms: millis(reconnect),
+            close_after_ms: millis(closes.saturating_sub(self.now())),
+            message: "the gateway is stopping".to_owned(),
+        };
+        self.pending.answer(go_away);
+    }
+
+    /// When there is something to do of which no event tells, on the monotonic clock.
+    fn wakes(&self) -> Duration {
+        let silent = self.heard + self.shared.parts.limits.heartbeat_max;
+        let times = match &self.peer {
+            Some(peer) => [Some(self.expires(peer)), peer.due(), self.closes],
+            None => [Some(self.began + HELLO_TIMEOUT), None, self.closes],
+        };
+        times.into_iter().flatten().fold(silent, Duration::min)
+    }
+
+    fn time(&mut self) -> Result<(), End> {
+        let now = self.now();
+        if self.closes.is_some_and(|closes| closes <= now) {
+            return Err(End::Drained);
+        }
+        match &self.peer {
+            None if self.began + HELLO_TIMEOUT <= now => return Err(End::NoHello),
+            Some(peer) if self.expires(peer) <= now => return Err(End::Expired),
+            _ => {}
+        }
+        match self.heard + self.shared.parts.limits.heartbeat_max <= now {
+            true => Err(End::Silent),
+            false => Ok(()),
+        }
+    }
+
+    /// When the connection ends because of its token. The wall clock may jump meanwhile.
+    fn expires(&self, peer: &Peer) -> Duration {
+        let left = peer.expires.plus(TOKEN_GRACE).get();
+        let left = left.saturating_sub(self.shared.parts.clock.wall().get());
+        self.now().saturating_add(Duration::from_millis(left))
+    }
+
+    /// Writes what is left and why it ends, while somebody reads it; the last thing that is done
+    /// is to tell the store where the device is.
+    async fn close(self, end: End) {
+        let Connection { incoming, outgoing, mut pending, peer, .. } = self;
+        let gone = matches!(end, End::Gone);
+        pending.answers.extend(end.error().map(v1::ServerFrame::from));
+        if !gone {
+            // Who reads nothing is just cut.
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, write(&outgoing, pending.answers)).await;
+        }
+        drop((incoming, outgoing, pending.work));
+        if let Some(peer) = peer {
+            peer.leave().await;
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.shared.parts.clock.monotonic()
+    }
+}
+
+impl End {
+    /// For metrics and logs.
+    fn reason(&self) -> &'static str {
+        match self {
+            End::Gone => "gone",
+            End::Silent => "silent",
+            End::Drained => "drained",
+            End::Displaced => "displaced",
+            End::NoHello => "no_hello",
+            End::Expired => "token_expired",
+            End::Refused(_) => "refused",
+        }
+    }
+
+    /// What the device is told, if somebody may still listen.
+    fn error(self) -> Option<v1::Error> {
+        let told = |failure| refusal(failure, 0, 0);
+        let error = match self {
+            End::Gone | End::Silent | End::Drained => return None,
+            End::Refused(error) => error,
+            End::Displaced => told(
+                Failure::new(ErrorCode::GoingAway)
+                    .message("this device has connected again, and its newer connection is used"),
+            ),
+            End::NoHello => {
+                told(Failure::new(ErrorCode::Unauthenticated).message("no Hello came in time"))
+            }
+            End::Expired => told(Failure::new(ErrorCode::TokenExpired)),
+        };
+        Some(v1::Error { closing: true, ..error })
+    }
+}
+
+async fn write(outgoing: &mpsc::Sender<v1::ServerFrame>, frames: VecDeque<v1::ServerFrame>) {
+    for frame in frames {
+        if outgoing.send(frame).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A frame was refused, and the connection goes on.
+pub(super) fn refusal(failure: Failure, frame: u32, request_id: u64) -> v1::Error {
+    v1::Error { failure: Some(failure.into()), frame, request_id, closing: false }
+}
+
+/// Waits for what there may not be.
+async fn if_some<F: Future>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}

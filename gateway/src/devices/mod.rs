@@ -1,0 +1,131 @@
+//! The devices that are connected here: where carriers hand in their connections, and the task of
+//! each, in which `connect`, `send`, `receive` and `push` meet.
+//!
+//! It knows no carrier, and stores nothing. Invariants: there is a bound on everything that a
+//! connection may make the gateway keep; a device that does not read stops being read, and costs
+//! no more than its place.
+
+mod connection;
+mod peer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemark_env::{Clock, Rng};
+use tidemark_proto::{Failure, v1};
+use tidemark_types::{ClusterId, ErrorCode};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::AbortHandle;
+
+use crate::connect::{Authenticator, Incoming};
+use crate::limits::{Limits, REFUSED_RETRY};
+use crate::session::Registry;
+use crate::store::Store;
+use crate::{metrics, push};
+
+use connection::Connection;
+
+/// What the devices' side of a gateway is made of.
+#[derive(Clone)]
+pub struct Parts {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Who verifies tokens.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub rng: Arc<dyn Rng>,
+    /// What an operator may set.
+    pub limits: Limits,
+}
+
+/// The devices that are connected to this gateway.
+pub struct Devices {
+    shared: Arc<Shared>,
+    places: Arc<Semaphore>,
+    drain: watch::Sender<Option<Drain>>,
+    listener: AbortHandle,
+}
+
+/// What all connections share.
+struct Shared {
+    parts: Parts,
+    cluster: ClusterId,
+    registry: Arc<Registry>,
+}
+
+/// The gateway stops.
+#[derive(Clone, Copy, Debug)]
+struct Drain {
+    /// Devices come back somewhere else within this time, each at its own.
+    spread: Duration,
+    /// When connections are cut, on the monotonic clock.
+    closes: Duration,
+}
+
+impl Devices {
+    /// Nobody is connected yet. Starts the store's watch, so it is made once, inside a runtime.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let (watch, events) = parts.store.watch();
+        let registry = Arc::new(Registry::new(watch));
+        let listener = tokio::spawn(push::listen(registry.clone(), events)).abort_handle();
+        let places = Arc::new(Semaphore::new(parts.limits.connections_max as usize));
+        let cluster = parts.store.map().cluster;
+        let shared = Arc::new(Shared { parts, cluster, registry });
+        Arc::new(Devices { shared, places, drain: watch::Sender::default(), listener })
+    }
+
+    /// Takes a connection over: what the device sends, and a channel that its carrier empties. The
+    /// carrier closes the connection when the channel ends.
+    ///
+    /// # Errors
+    /// `OVERLOADED` with a hint when the gateway is full, `GOING_AWAY` when it stops; the carrier
+    /// tells it in its own way.
+    pub fn connect(
+        &self,
+        incoming: Incoming,
+        outgoing: mpsc::Sender<v1::ServerFrame>,
+    ) -> Result<(), Failure> {
+        let refused = |code| {
+            metrics::connection_refused();
+            Failure::new(code)
+        };
+        if self.drain.borrow().is_some() {
+            return Err(refused(ErrorCode::GoingAway));
+        }
+        let place = self.places.clone().try_acquire_owned();
+        let place = place.map_err(|_| refused(ErrorCode::Overloaded).retry_after(REFUSED_RETRY))?;
+        let drain = self.drain.subscribe();
+        let connection = Connection::new(self.shared.clone(), incoming, outgoing, drain);
+        tokio::spawn(async move {
+            metrics::connected(true);
+            connection.run().await;
+            metrics::connected(false);
+            drop(place);
+        });
+        Ok(())
+    }
+
+    /// How many devices are connected, those before their `Hello` included.
+    pub fn connections(&self) -> usize {
+        self.shared.parts.limits.connections_max as usize - self.places.available_permits()
+    }
+
+    /// Sends everybody away: tells each device to come back somewhere else within `spread`, at a
+    /// time of its own, refuses new ones, cuts those that are left after `grace`, and ends when all
+    /// are gone.
+    pub async fn drain(&self, spread: Duration, grace: Duration) {
+        let closes = self.shared.parts.clock.monotonic() + grace;
+        self.drain.send_replace(Some(Drain { spread, closes }));
+        let all = self.places.acquire_many(self.shared.parts.limits.connections_max).await;
+        // Given back at once: it is the drain that refuses new ones.
+        drop(all.expect("nobody closes it"));
+    }
+}
+
+impl Drop for Devices {
+    fn drop(&mut self) {
+        self.listener.abort();
+    }
+}

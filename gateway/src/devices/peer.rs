@@ -1,0 +1,346 @@
+//! A device that has said who it is: what its frames do, and what becomes of its questions.
+//!
+//! ```text
+//!   Hello ──► register ──► Welcome: a place ──► pages ──► Deliver, Notice
+//!                    └──► Reset: no place until the next Hello
+//! ```
+//!
+//! Invariants: without a place nothing is delivered, and what asks for one is passed over; what was
+//! asked in an earlier place is not answered in a later one; one page is asked for at a time, and
+//! the next one only when the answers before it are out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tidemark_proto::hello::{Hello, Open};
+use tidemark_proto::v1::client_frame::Frame;
+use tidemark_proto::{Failure, Position, v1};
+use tidemark_store_core::reply::Registered;
+use tidemark_types::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, SEND_WINDOW, SEND_WINDOW_BYTES};
+use tidemark_types::{DeviceId, Epoch, ErrorCode, Seq, UnixMs, UserId};
+
+use super::Shared;
+use super::connection::refusal;
+use crate::metrics;
+use crate::push::{Delivery, Push};
+use crate::receive::{self, Confirmed, Cursor, Paged, Pinged};
+use crate::send::{self, Uplink};
+use crate::session::Seat;
+
+/// What a connection has to send, and what it waits for.
+#[derive(Default)]
+pub(super) struct Pending {
+    /// Frames that wait for room.
+    pub(super) answers: VecDeque<v1::ServerFrame>,
+    /// Questions to the store.
+    pub(super) work: FuturesUnordered<BoxFuture<'static, Done>>,
+}
+
+/// A question to the store was answered; the number is the place's in which it was asked.
+pub(super) enum Done {
+    Registered(Result<receive::Place, Failure>),
+    Opened(v1::Opened),
+    Paged(u64, u64, Paged),
+    Confirmed(u64, Confirmed),
+    Pinged(u64, Pinged),
+}
+
+impl Pending {
+    pub(super) fn answer(&mut self, frame: impl Into<v1::ServerFrame>) {
+        self.answers.push_back(frame.into());
+    }
+
+    fn work(&mut self, work: impl Future<Output = Done> + Send + 'static) {
+        self.work.push(work.boxed());
+    }
+}
+
+/// A device that has said who it is.
+pub(super) struct Peer {
+    shared: Arc<Shared>,
+    pub(super) user: UserId,
+    pub(super) device: DeviceId,
+    pub(super) seat: Seat,
+    pub(super) uplink: Uplink,
+    /// When its token expires.
+    pub(super) expires: UnixMs,
+    /// It had a `Welcome`, and may say more than `Hello`.
+    pub(super) welcomed: bool,
+    place: Option<Place>,
+    /// How many places it has had.
+    places: u64,
+}
+
+/// Where the device is in its mailbox.
+struct Place {
+    delivery: Delivery,
+    cursor: Cursor,
+    /// The page that it waits for: asked for, or still to be.
+    asks: Option<v1::Sync>,
+    paging: bool,
+}
+
+impl Peer {
+    /// The device takes its seat; it has no place in the mailbox yet.
+    pub(super) fn new(shared: Arc<Shared>, hello: &Hello, expires: UnixMs) -> Self {
+        let (user, device) = (hello.user.clone(), hello.device.clone());
+        let parts = &shared.parts;
+        let uplink = Uplink::new(
+            parts.store.clone(),
+            parts.clock.clone(),
+            parts.rng.clone(),
+            user.clone(),
+            device.clone(),
+        );
+        let seat = shared.registry.join(&user, &device);
+        let (place, places) = (None, 0);
+        Peer { shared, user, device, seat, uplink, expires, welcomed: false, place, places }
+    }
+
+    /// Asks for a place.
+    pub(super) fn greet(&self, hello: Hello, pending: &mut Pending) {
+        let store = self.shared.parts.store.clone();
+        pending.work(receive::register(store, hello).map(Done::Registered));
+    }
+
+    /// Takes a frame; an error is `INVALID`, and the connection is cut.
+    pub(super) fn take(&mut self, frame: Frame, pending: &mut Pending) -> Result<(), Failure> {
+        match frame {
+            Frame::Send(send) => {
+                if let Some(refused) = self.uplink.push(send)? {
+                    pending.answer(refused);
+                }
+            }
+            Frame::Open(open) => {
+                let open = Open::try_from(&open)?;
+                let store = self.shared.parts.store.clone();
+                let opening = send::open(store, self.user.clone(), self.device.clone(), open);
+                pending.work(opening.map(Done::Opened));
+            }
+            Frame::Ack(ack) => self.confirm(ack.epoch, ack.seq),
+            Frame::Sync(sync) => {
+                if let Some(place) = &mut self.place {
+                    place.ask(sync);
+                }
+            }
+            Frame::Ping(ping) => self.ping(ping, pending),
+            // No query answers a Status yet; a Hello is its connection's.
+            frame @ (Frame::Status(_) | Frame::Hello(_)) => {
+                let failure = Failure::new(ErrorCode::UnknownFrame);
+                pending.answer(refusal(failure, frame.number(), frame.request_id()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts what is due: a page, a confirmation. Its caller sees that there is room for it.
+    pub(super) fn start(&mut self, pending: &mut Pending) {
+        let now = self.shared.parts.clock.monotonic();
+        let (store, user, number) = (&self.shared.parts.store, &self.user, self.places);
+        let Some(place) = &mut self.place else { return };
+        if let Some(sync) = place.asks.take_if(|_| !place.paging && pending.answers.is_empty()) {
+            place.paging = true;
+            let (epoch, seq_cli) = (Epoch::new(sync.epoch), Seq::new(sync.seq_cli));
+            let page = receive::page(store.clone(), user.clone(), epoch, seq_cli, sync.limit);
+            pending.work(page.map(move |page| Done::Paged(number, sync.request_id, page)));
+        }
+        if place.cursor.due().is_some_and(|due| due <= now)
+            && let Some((epoch, seq)) = place.cursor.take()
+        {
+            let device = self.device.clone();
+            let confirm = receive::confirm(store.clone(), user.clone(), device, epoch, seq);
+            pending.work(confirm.map(move |confirmed| Done::Confirmed(number, confirmed)));
+        }
+    }
+
+    /// When something is due of which nothing else tells, on the monotonic clock.
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.place.as_ref()?.cursor.due()
+    }
+
+    /// A question was answered.
+    pub(super) fn done(&mut self, done: Done, pending: &mut Pending) -> Result<(), Failure> {
+        match done {
+            Done::Registered(Ok(receive::Place::At(start, registered))) => {
+                self.welcome(start, &registered, pending);
+            }
+            Done::Registered(Ok(receive::Place::Reset(position))) => self.reset(position, pending),
+            Done::Registered(Err(failure)) if failure.code.is_retryable() => {
+                pending.answer(refusal(failure, Frame::HELLO, 0));
+            }
+            Done::Registered(Err(failure)) => return Err(failure),
+            Done::Opened(opened) => pending.answer(opened),
+            Done::Paged(number, ..) | Done::Confirmed(number, _) | Done::Pinged(number, _)
+                if number != self.places || self.place.is_none() => {}
+            Done::Paged(_, request_id, paged) => self.paged(request_id, paged, pending),
+            Done::Confirmed(_, confirmed) => self.confirmed(confirmed, pending),
+            Done::Pinged(_, Pinged::Pong(pong)) => pending.answer(self.now(pong)),
+            Done::Pinged(_, Pinged::Reset(position)) => self.reset(position, pending),
+            Done::Pinged(_, Pinged::Failed(failure)) => {
+                pending.answer(refusal(failure, Frame::PING, 0));
+            }
+        }
+        Ok(())
+    }
+
+    /// Is there something to be pushed?
+    pub(super) fn pushes(&self) -> bool {
+        let mailbox = self.seat.mailbox.borrow();
+        self.place.as_ref().is_some_and(|place| place.delivery.is_due(&mailbox))
+    }
+
+    /// What is to be pushed; its caller sends it.
+    pub(super) fn push(&mut self) -> Option<v1::ServerFrame> {
+        let push = self.place.as_mut()?.delivery.take(&self.seat.mailbox.borrow())?;
+        Some(match push {
+            Push::Deliver(deliver) => deliver.into(),
+            Push::Notice(notice) => notice.into(),
+            Push::Reset(position) => self.displace(position).into(),
+        })
+    }
+
+    /// The connection ends: leaves the seat, and tells the store where the device is.
+    pub(super) async fn leave(self) {
+        let Peer { shared, user, device, seat, uplink, place, .. } = self;
+        drop((seat, uplink));
+        let Some((epoch, seq)) = place.and_then(|place| place.cursor.rest()) else { return };
+        let store = shared.parts.store.clone();
+        if let Confirmed::Failed(failure) = receive::confirm(store, user, device, epoch, seq).await
+        {
+            // The device tells it again in its next Hello.
+            tracing::debug!(%failure, "a device's last cursor is not confirmed");
+        }
+    }
+
+    fn welcome(&mut self, start: Seq, registered: &Registered, pending: &mut Pending) {
+        let Registered { epoch, floor, head, cursor, live, .. } = *registered;
+        let mut place = Place {
+            delivery: Delivery::at(epoch, start, head),
+            cursor: Cursor::at(epoch, cursor),
+            asks: None,
+            paging: false,
+        };
+        if start < head {
+            place.ask(v1::Sync {
+                request_id: 0,
+                epoch: epoch.get(),
+                seq_cli: start.get(),
+                limit: 0,
+            });
+        }
+        self.place = Some(place);
+        self.places += 1;
+        self.welcomed = true;
+        let limits = &self.shared.parts.limits;
+        let millis = |duration: Duration| saturated(duration.as_millis());
+        pending.answer(v1::Welcome {
+            cluster_id: tidemark_proto::convert::bytes_of(self.shared.cluster.as_bytes()),
+            epoch: epoch.get(),
+            seq_svr: head.get(),
+            floor: floor.get(),
+            start: start.get(),
+            send_window: saturated(SEND_WINDOW.into()),
+            send_window_bytes: saturated(SEND_WINDOW_BYTES as u128),
+            frame_bytes_max: saturated(FRAME_BYTES_MAX as u128),
+            body_bytes_max: saturated(BODY_BYTES_MAX as u128),
+            heartbeat_min_ms: millis(limits.heartbeat_min),
+            heartbeat_max_ms: millis(limits.heartbeat_max),
+            server_time_ms: self.shared.parts.clock.wall().get(),
+            live_session: tidemark_proto::convert::session_number(live),
+            token_expires_ms: self.expires.get(),
+        });
+    }
+
+    fn confirm(&mut self, epoch: u32, seq: u32) {
+        let now = self.shared.parts.clock.monotonic();
+        if let Some(place) = &mut self.place {
+            place.cursor.heard(Epoch::new(epoch), Seq::new(seq), now);
+        }
+    }
+
+    fn ping(&mut self, ping: v1::Ping, pending: &mut Pending) {
+        if self.place.is_none() {
+            return;
+        }
+        // A device without a cursor of its own has nothing to confirm.
+        if Epoch::new(ping.epoch) != Epoch::NONE {
+            self.confirm(ping.epoch, ping.seq_cli);
+        }
+        let head = self.seat.mailbox.borrow().head();
+        let live = head.filter(|_| self.shared.registry.is_live(&self.user));
+        if let Some(pong) = live.and_then(|head| receive::cached(&ping, head)) {
+            return pending.answer(self.now(pong));
+        }
+        let (store, number) = (self.shared.parts.store.clone(), self.places);
+        let asked = receive::ping(store, self.user.clone(), ping);
+        pending.work(asked.map(move |pinged| Done::Pinged(number, pinged)));
+    }
+
+    fn paged(&mut self, request_id: u64, paged: Paged, pending: &mut Pending) {
+        let Some(place) = &mut self.place else { return };
+        place.paging = false;
+        match paged {
+            Paged::Page(page) => {
+                let last = page.entries.last().map_or(page.prev_seq, |entry| entry.seq);
+                if Epoch::new(page.epoch) == place.delivery.epoch() {
+                    place.delivery.paged(Seq::new(last), page.more);
+                }
+                pending.answer(v1::SyncPage { request_id, page: Some(page) });
+            }
+            Paged::Reset(position) => self.reset(position, pending),
+            // The page after a Welcome, which nobody asked for: the device is told to ask.
+            Paged::Failed(_) if request_id == 0 => {
+                let (epoch, head) = place.delivery.noticed();
+                pending.answer(v1::Notice { epoch: epoch.get(), head: head.get() });
+            }
+            Paged::Failed(failure) => pending.answer(refusal(failure, Frame::SYNC, request_id)),
+        }
+    }
+
+    fn confirmed(&mut self, confirmed: Confirmed, pending: &mut Pending) {
+        let now = self.shared.parts.clock.monotonic();
+        let Some(place) = &mut self.place else { return };
+        match confirmed {
+            Confirmed::At(epoch, seq) => place.cursor.confirmed(epoch, seq),
+            Confirmed::Reset(position) => self.reset(position, pending),
+            // It was forgotten, and has to register: no repetition helps.
+            Confirmed::Failed(failure) if failure.code == ErrorCode::NoDevice => {
+                self.place = None;
+                pending.answer(refusal(failure, Frame::ACK, 0));
+            }
+            Confirmed::Failed(_) => place.cursor.failed(now),
+        }
+    }
+
+    fn reset(&mut self, position: Position, pending: &mut Pending) {
+        let reset = self.displace(position);
+        pending.answer(reset);
+    }
+
+    /// The device loses its place until it says `Hello`.
+    fn displace(&mut self, position: Position) -> v1::Reset {
+        self.place = None;
+        metrics::reset();
+        position.into()
+    }
+
+    fn now(&self, pong: v1::Pong) -> v1::Pong {
+        v1::Pong { server_time_ms: self.shared.parts.clock.wall().get(), ..pong }
+    }
+}
+
+impl Place {
+    /// The newest question is the one that counts: a device repeats one that got no answer.
+    fn ask(&mut self, sync: v1::Sync) {
+        self.asks = Some(sync);
+    }
+}
+
+/// A number as frames hold it; what does not fit means "very many".
+fn saturated(number: u128) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

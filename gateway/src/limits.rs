@@ -1,0 +1,85 @@
+//! The gateway's bounds: what an operator may set, and what is fixed with its reason.
+
+use std::time::Duration;
+
+use tidemark_types::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
+
+/// What an operator may set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at most; one more is refused with `OVERLOADED`.
+    pub connections_max: u32,
+    /// The shortest time between two `Ping`s that devices are told.
+    pub heartbeat_min: Duration,
+    /// A device that is silent for longer is cut.
+    pub heartbeat_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            // Some 20 KiB each when all is quiet: 2 GiB of memory are enough.
+            connections_max: 100_000,
+            heartbeat_min: Duration::from_secs(5),
+            // Mobile networks forget idle connections after some minutes.
+            heartbeat_max: Duration::from_secs(180),
+        }
+    }
+}
+
+/// A refused connection may try again after this; a full gateway does not empty faster.
+pub(crate) const REFUSED_RETRY: Duration = Duration::from_secs(2);
+
+/// A connection that has not said a good `Hello` by then costs a place that a device could use.
+pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// From a token's expiry to the cut; devices are promised at most 60 s, and their clocks differ.
+pub(crate) const TOKEN_GRACE: Duration = Duration::from_secs(30);
+
+/// A cursor waits this long for newer ones, so that a busy device costs one command a second.
+pub(crate) const CONFIRM_EVERY: Duration = Duration::from_secs(1);
+
+/// How long closing frames may take to be written; a device that reads nothing is just cut.
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Frames on their way into a carrier. Few, since each may be as large as a page; what waits
+/// longer waits as a cursor, which costs nothing.
+pub const OUTGOING_FRAMES: usize = 4;
+
+/// Answers that wait for room on their way out; with more, no frame is read.
+pub(crate) const ANSWERS_MAX: usize = 64;
+
+/// Requests of one connection that the store has not answered; with more, no frame is read.
+pub(crate) const WORK_MAX: usize = 8;
+
+/// Entries of a page.
+pub(crate) const PAGE_ENTRIES_MAX: usize = 256;
+
+/// Bytes of a page's entries as stored; a single entry may be larger.
+pub(crate) const PAGE_BYTES_MAX: usize = 512 * 1024;
+
+/// Entries that the gateway keeps of a mailbox, for the time between a device's last page and its
+/// first `Deliver`, and while a device is slow; all of them go into one `Deliver`. More is had by
+/// `Sync`.
+pub(crate) const TAIL_ENTRIES_MAX: usize = 128;
+
+/// Bytes of those entries.
+pub(crate) const TAIL_BYTES_MAX: usize = 320 * 1024;
+
+/// A mailbox nobody is connected for, and entries nobody waits for, go after one to two of these.
+pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// A send that the store has not answered by then is given back to its device.
+pub(crate) const SEND_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The first pause before sends are repeated, doubled up to the longest.
+pub(crate) const PAUSE_FIRST: Duration = Duration::from_millis(10);
+pub(crate) const PAUSE_LONGEST: Duration = Duration::from_secs(1);
+
+/// What an entry costs in a frame beside what is stored of it: tags, lengths, names in full.
+const ENTRY_OVERHEAD: usize = 512;
+
+// Pages, tails and the largest entry fit into frames.
+const _: () = assert!(PAGE_BYTES_MAX + PAGE_ENTRIES_MAX * ENTRY_OVERHEAD < SERVER_FRAME_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX + ENTRY_OVERHEAD <= TAIL_BYTES_MAX);
+const _: () = assert!(TAIL_BYTES_MAX + ENTRY_OVERHEAD <= SERVER_FRAME_BYTES_MAX);

@@ -1,0 +1,165 @@
+//! One connection's way to the store: the [`Window`] says what to do, this does it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
+use tidemark_env::{Clock, Rng};
+use tidemark_proto::send::{Draft, Send};
+use tidemark_proto::{FieldError, v1};
+use tidemark_store_client::Attempt;
+use tidemark_store_core::{Command, Reply, command};
+use tidemark_types::{DeviceId, UserId};
+
+use super::window::{Answer, Step, Window};
+use crate::store::{PendingReply, Store};
+
+type Outcome = Result<Reply, Attempt>;
+
+/// The sends of one connection.
+pub(crate) struct Uplink {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    rng: Arc<dyn Rng>,
+    user: UserId,
+    device: DeviceId,
+    window: Window,
+    /// Answers that nobody has taken yet: at most one for each send of the window.
+    answers: VecDeque<Answer>,
+    /// The attempt on its way to the shard; the next one starts behind it.
+    starting: Option<(u64, BoxFuture<'static, Result<PendingReply, Attempt>>)>,
+    started: FuturesUnordered<BoxFuture<'static, (u64, Outcome)>>,
+}
+
+/// What ended while waiting.
+enum Event {
+    Started(u64, Result<PendingReply, Attempt>),
+    Ended(u64, Outcome),
+    TimePassed,
+}
+
+impl Uplink {
+    /// The way of this device; nothing is sent yet.
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+        user: UserId,
+        device: DeviceId,
+    ) -> Self {
+        Uplink {
+            store,
+            clock,
+            rng,
+            user,
+            device,
+            window: Window::default(),
+            answers: VecDeque::new(),
+            starting: None,
+            started: FuturesUnordered::new(),
+        }
+    }
+
+    /// Takes a send from the device, or tells why not now; an error is `INVALID`, as nothing can be
+    /// answered under its number.
+    pub(crate) fn push(&mut self, send: v1::Send) -> Result<Option<v1::SendAck>, FieldError> {
+        let send = Send::try_from(send)?;
+        let (session, n) = (send.session, send.n);
+        let command = self.command(send);
+        let refused = self.window.push(command, self.clock.monotonic()).err();
+        Ok(refused.map(|failure| v1::SendAck::failed(session, n, failure)))
+    }
+
+    /// The next answer for the device; never, while there is nothing to answer. Dropping the
+    /// future loses nothing.
+    pub(crate) async fn next(&mut self) -> Answer {
+        loop {
+            if let Some(answer) = self.answers.pop_front() {
+                return answer;
+            }
+            let wake = self.advance();
+            if !self.answers.is_empty() {
+                continue;
+            }
+            match self.event(wake).await {
+                Event::Started(n, Ok(pending)) => {
+                    self.starting = None;
+                    self.started.push(pending.map(move |outcome| (n, outcome)).boxed());
+                }
+                Event::Started(n, Err(attempt)) => {
+                    self.starting = None;
+                    self.ended(n, Err(attempt));
+                }
+                Event::Ended(n, outcome) => self.ended(n, outcome),
+                Event::TimePassed => {}
+            }
+        }
+    }
+
+    /// Does what the window asks for; when it wants to be asked again at the latest.
+    fn advance(&mut self) -> Option<Duration> {
+        while self.starting.is_none() {
+            match self.window.step(self.clock.monotonic()) {
+                Step::Attempt(send) => {
+                    let n = send.n;
+                    self.starting = Some((n, self.store.submit(Command::Send(send))));
+                }
+                Step::Answer(ack) => self.answers.push_back(Ok(ack)),
+                Step::Wait(until) => return Some(until),
+                Step::Idle => return None,
+            }
+        }
+        None
+    }
+
+    async fn event(&mut self, wake: Option<Duration>) -> Event {
+        let now = self.clock.monotonic();
+        let wait = wake.map(|wake| wake.saturating_sub(now));
+        tokio::select! {
+            (n, started) = starting(&mut self.starting) => Event::Started(n, started),
+            Some((n, outcome)) = self.started.next() => Event::Ended(n, outcome),
+            () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
+                Event::TimePassed
+            }
+        }
+    }
+
+    fn ended(&mut self, n: u64, outcome: Outcome) {
+        let (now, jitter) = (self.clock.monotonic(), self.rng.unit());
+        self.answers.extend(self.window.outcome(n, outcome, now, jitter));
+    }
+
+    /// The command of a send, with the gateway's judgement in it (R2).
+    fn command(&self, send: Send) -> command::Send {
+        let judged = match send.judged {
+            Ok(Draft { to, kind, client_msg_id, body }) => {
+                command::Judged::Allow(command::Draft { to, kind, client_msg_id, body })
+            }
+            Err(error) => command::Judged::Refuse(error.code()),
+        };
+        command::Send {
+            user: self.user.clone(),
+            device: self.device.clone(),
+            session: send.session,
+            n: send.n,
+            base: send.base,
+            content: send.content,
+            judged,
+        }
+    }
+}
+
+async fn starting(
+    starting: &mut Option<(u64, BoxFuture<'static, Result<PendingReply, Attempt>>)>,
+) -> (u64, Result<PendingReply, Attempt>) {
+    match starting {
+        Some((n, start)) => {
+            let started = start.await;
+            (*n, started)
+        }
+        None => std::future::pending().await,
+    }
+}

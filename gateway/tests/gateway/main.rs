@@ -1,0 +1,11 @@
+//! Gateways in this process, over one state machine in memory that can be made to fail.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod device;
+mod lifecycle;
+mod place;
+mod push;
+mod sends;
+mod store;
+mod stream;

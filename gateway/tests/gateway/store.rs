@@ -1,0 +1,313 @@
+//! The store: the real state machine of one shard, in memory, and a watch, with switches by which
+//! tests make both fail as a cluster would.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tidemark_gateway::store::{PendingReply, Store, Watch};
+use tidemark_proto::Failure;
+use tidemark_proto::store::v1::StatusResponse;
+use tidemark_store_client::{Attempt, Error, WatchEvent};
+use tidemark_store_core::memory::MemoryState;
+use tidemark_store_core::read::{Answer, Query, mailbox};
+use tidemark_store_core::value::{ClusterMap, Entry, Settings, Value as _};
+use tidemark_store_core::{Command, Effect, Reply, Transaction, command::Batch};
+use tidemark_types::{
+    ClusterId, Epoch, ErrorCode, NodeId, Recipient, Seq, ShardCount, UnixMs, UserId, routing,
+};
+use tokio::sync::{Semaphore, mpsc};
+
+/// What becomes of one attempt at a send.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault {
+    /// Nothing is wrong.
+    None,
+    /// The node does not lead.
+    NotLeader,
+    /// The node has too much to do.
+    Overloaded,
+    /// It was taken, and the answer is lost.
+    LostAfter,
+    /// It was lost on its way.
+    LostBefore,
+    /// The node could not be reached.
+    NotSent,
+    /// The answer takes this long.
+    Slow(Duration),
+}
+
+/// One cluster, as many gateways see it.
+pub(crate) struct Cluster {
+    map: ClusterMap,
+    state: Mutex<State>,
+    /// No leader can be reached.
+    pub(crate) down: AtomicBool,
+    /// Nothing can be read.
+    pub(crate) blind: AtomicBool,
+    /// New entries are told as heads.
+    pub(crate) heads_only: AtomicBool,
+    /// The leader beats.
+    pub(crate) live: AtomicBool,
+    /// Pages are read, and their answers wait for permits, while there are few.
+    pub(crate) pages: Semaphore,
+    /// Faults of the next attempts at sends.
+    faults: Mutex<VecDeque<Fault>>,
+    /// The n of each attempt that reached the shard.
+    attempts: Mutex<Vec<u64>>,
+    /// Every confirmation that was proposed.
+    confirms: Mutex<Vec<u32>>,
+}
+
+struct State {
+    shard: MemoryState,
+    time: u64,
+    watchers: Vec<Watcher>,
+}
+
+#[derive(Clone)]
+struct Watcher {
+    users: Arc<Mutex<BTreeSet<UserId>>>,
+    events: mpsc::Sender<WatchEvent>,
+}
+
+pub(crate) fn cluster_id() -> ClusterId {
+    ClusterId::from_bytes([7; 16]).unwrap()
+}
+
+impl Cluster {
+    pub(crate) fn new() -> Arc<Self> {
+        let shards = ShardCount::new(1).unwrap();
+        let nodes = [(
+            tidemark_types::NodeId::new(1),
+            tidemark_store_core::value::NodeAddress { grpc: "127.0.0.1:1".to_owned() },
+        )];
+        let map = ClusterMap::new(cluster_id(), shards, nodes.into(), Settings::default());
+        let state = State { shard: MemoryState::default(), time: 1_000, watchers: Vec::new() };
+        let cluster = Cluster {
+            map,
+            state: Mutex::new(state),
+            down: AtomicBool::new(false),
+            blind: AtomicBool::new(false),
+            heads_only: AtomicBool::new(false),
+            live: AtomicBool::new(true),
+            pages: Semaphore::new(Semaphore::MAX_PERMITS / 2),
+            faults: Mutex::default(),
+            attempts: Mutex::default(),
+            confirms: Mutex::default(),
+        };
+        cluster.apply(&Command::Init {
+            cluster: cluster_id(),
+            shard: tidemark_types::ShardId::new(0),
+            shards,
+            hash_version: routing::HASH_VERSION,
+            settings: Settings::default(),
+        });
+        Arc::new(cluster)
+    }
+
+    /// The seam of one gateway to it.
+    pub(crate) fn seam(self: &Arc<Self>) -> Arc<dyn Store> {
+        Arc::new(Seam(self.clone()))
+    }
+
+    pub(crate) fn fail(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.faults.lock().unwrap().extend(faults);
+    }
+
+    pub(crate) fn attempts(&self) -> Vec<u64> {
+        self.attempts.lock().unwrap().clone()
+    }
+
+    pub(crate) fn confirms(&self) -> Vec<u32> {
+        self.confirms.lock().unwrap().clone()
+    }
+
+    /// No more faults.
+    pub(crate) fn heal(&self) {
+        self.faults.lock().unwrap().clear();
+    }
+
+    /// Applies a command of which no watcher hears.
+    pub(crate) fn unheard(&self, command: &Command) -> Reply {
+        let watchers = std::mem::take(&mut self.state.lock().unwrap().watchers);
+        let reply = self.apply(command);
+        self.state.lock().unwrap().watchers = watchers;
+        reply
+    }
+
+    /// Applies a command, and tells the watchers.
+    pub(crate) fn apply(&self, command: &Command) -> Reply {
+        let mut state = self.state.lock().unwrap();
+        state.time += 1;
+        let batch = Batch { time: UnixMs::new(state.time), commands: vec![command.clone()] };
+        let mut transaction = Transaction::new(&state.shard);
+        let applied = transaction.apply(&batch.encode()).expect("not fatal").remove(0);
+        let writes = transaction.finish();
+        state.shard.write(writes);
+        if let Command::Confirm { seq, .. } = command {
+            self.confirms.lock().unwrap().push(seq.get());
+        }
+        for effect in &applied.effects {
+            if let Effect::Appended { mailbox: Recipient::User(user), seq, entry } = effect {
+                let entry = Entry::decode(entry).expect("the state machine wrote it");
+                self.tell(&state, user, *seq, entry);
+            }
+        }
+        applied.reply
+    }
+
+    fn tell(&self, state: &State, user: &UserId, seq: Seq, entry: Entry) {
+        let event = match self.heads_only.load(Ordering::SeqCst) {
+            true => WatchEvent::Head { user: user.clone(), head: seq },
+            false => WatchEvent::Appended { user: user.clone(), seq, entry },
+        };
+        for watcher in &state.watchers {
+            if watcher.users.lock().unwrap().contains(user) {
+                watcher.events.try_send(event.clone()).expect("the gateway reads its watch");
+            }
+        }
+    }
+
+    /// Every watcher registers again, as after a failover.
+    pub(crate) fn fail_over(&self, epoch: Option<Epoch>) {
+        let state = self.state.lock().unwrap();
+        for watcher in &state.watchers {
+            for user in watcher.users.lock().unwrap().iter() {
+                watcher.registered(&state, user, epoch);
+            }
+        }
+    }
+
+    fn query(&self, query: &Query) -> Answer {
+        query.answer(&self.state.lock().unwrap().shard).expect("not fatal")
+    }
+
+    fn check_up(&self) -> Result<(), Error> {
+        match self.down.load(Ordering::SeqCst) {
+            true => Err(Error::Unavailable("no leader".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    /// One attempt at a send, with the next fault.
+    fn attempt(&self, command: &Command) -> Result<PendingReply, Attempt> {
+        let Command::Send(send) = command else { panic!("only sends are submitted") };
+        let fault = self.faults.lock().unwrap().pop_front().unwrap_or(Fault::None);
+        let failed = |code| Err(Attempt::Failed(Failure::new(code)));
+        let take = || {
+            self.attempts.lock().unwrap().push(send.n);
+            self.apply(command)
+        };
+        let lost = Err(Attempt::Lost("no answer".to_owned()));
+        let (outcome, delay) = match fault {
+            Fault::None => (Ok(take()), Duration::ZERO),
+            Fault::Slow(delay) => (Ok(take()), delay),
+            Fault::NotLeader => (failed(ErrorCode::NotLeader), Duration::ZERO),
+            Fault::Overloaded => (failed(ErrorCode::Overloaded), Duration::ZERO),
+            Fault::NotSent => return Err(Attempt::NotSent("no connection".to_owned())),
+            Fault::LostBefore => (lost, Duration::ZERO),
+            Fault::LostAfter => {
+                take();
+                (lost, Duration::ZERO)
+            }
+        };
+        let pending = async move {
+            tokio::time::sleep(delay).await;
+            outcome
+        };
+        Ok(pending.boxed())
+    }
+}
+
+impl Watcher {
+    fn registered(&self, state: &State, user: &UserId, epoch: Option<Epoch>) {
+        let at = mailbox(&state.shard, &Recipient::User(user.clone())).expect("not fatal");
+        let epoch = epoch.unwrap_or(at.epoch);
+        let (floor, head) = (at.floor, at.head);
+        let event = WatchEvent::Registered { user: user.clone(), epoch, floor, head };
+        self.events.try_send(event).expect("the gateway reads its watch");
+    }
+}
+
+struct Seam(Arc<Cluster>);
+
+impl Store for Seam {
+    fn map(&self) -> &ClusterMap {
+        &self.0.map
+    }
+
+    fn command(&self, command: Command) -> BoxFuture<'static, Result<Reply, Error>> {
+        let cluster = self.0.clone();
+        async move {
+            cluster.check_up()?;
+            Ok(cluster.apply(&command))
+        }
+        .boxed()
+    }
+
+    fn query(&self, query: Query) -> BoxFuture<'static, Result<Answer, Error>> {
+        let cluster = self.0.clone();
+        async move {
+            cluster.check_up()?;
+            if cluster.blind.load(Ordering::SeqCst) {
+                return Err(Error::Unavailable("no majority".to_owned()));
+            }
+            let answer = cluster.query(&query);
+            if let Answer::Page(_) = answer {
+                cluster.pages.acquire().await.expect("never closed").forget();
+            }
+            Ok(answer)
+        }
+        .boxed()
+    }
+
+    fn submit(&self, command: Command) -> BoxFuture<'static, Result<PendingReply, Attempt>> {
+        let cluster = self.0.clone();
+        async move { cluster.attempt(&command) }.boxed()
+    }
+
+    fn watch(&self) -> (Box<dyn Watch>, mpsc::Receiver<WatchEvent>) {
+        let (events, heard) = mpsc::channel(4_096);
+        let watcher = Watcher { users: Arc::default(), events };
+        self.0.state.lock().unwrap().watchers.push(watcher.clone());
+        (Box::new(Watching { cluster: self.0.clone(), watcher }), heard)
+    }
+
+    fn status(&self, _: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>> {
+        panic!("no device asks for it")
+    }
+
+    fn transfer_leader(
+        &self,
+        _: u32,
+        _: NodeId,
+        _: NodeId,
+    ) -> BoxFuture<'static, Result<u64, Error>> {
+        panic!("no device moves a leader")
+    }
+}
+
+struct Watching {
+    cluster: Arc<Cluster>,
+    watcher: Watcher,
+}
+
+impl Watch for Watching {
+    fn register(&self, user: UserId) {
+        let state = self.cluster.state.lock().unwrap();
+        self.watcher.registered(&state, &user, None);
+        self.watcher.users.lock().unwrap().insert(user);
+    }
+
+    fn unregister(&self, user: &UserId) {
+        self.watcher.users.lock().unwrap().remove(user);
+    }
+
+    fn is_live(&self, _: &UserId) -> bool {
+        self.cluster.live.load(Ordering::SeqCst)
+    }
+}
