@@ -137,7 +137,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Starts what is due: a page, a confirmation. Its caller sees that there is room for it.
+    /// Starts what is due: a page, a confirmation; of each at most one is under way.
     pub(super) fn start(&mut self, pending: &mut Pending) {
         let now = self.shared.parts.clock.monotonic();
         let (store, user, number) = (&self.shared.parts.store, &self.user, self.places);

@@ -312,9 +312,9 @@ proptest! {
                 let fault = faults.next().unwrap_or(Fault::None);
                 open.push((send.n, store.attempt(send.n, fault)));
             }
-            if open.is_empty() {
-                script.pass(Duration::from_millis(20));
-            } else {
+            // It passes while attempts are under way as well: pauses end, and change nothing.
+            script.pass(Duration::from_millis(20));
+            if !open.is_empty() {
                 let (n, outcome) = open.swap_remove(picks.next().expect("endless") % open.len());
                 let answer = script.outcome(n, outcome);
                 if !answer.is_empty() {
