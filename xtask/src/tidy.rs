@@ -21,7 +21,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("proto", &["types"]),
     ("store/core", &["types"]),
     ("store/client", &["types", "env", "proto", "store-core"]),
-    ("store", &["types", "env", "proto", "store-core"]),
+    ("store", &["types", "env", "proto", "store-core", "store-client"]),
     ("gateway", &["types", "env", "proto", "store-core", "store-client"]),
     ("chaos", &["types", "env", "store", "store-core", "store-client"]),
     ("xtask", &["types", "proto"]),

@@ -1,16 +1,21 @@
-//! Reading a mailbox: its head, and pages of its entries (R13); and the cluster's map.
+//! Reading a mailbox: its head, and pages of its entries (R13); the outbox, for the relay (R4); and
+//! the cluster's map.
 //!
 //! Floor, head and entries of one answer come from one snapshot of the state.
 
 use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
-use tidemark_types::{Epoch, Id, Recipient, Seq, SeqRange};
+use tidemark_types::{Epoch, Id, Recipient, Seq, SeqRange, ShardId};
 
 use crate::codec::{self, DecodeError};
-use crate::key::{ClusterMapKey, EntryKey, Key, MailboxKey, ShardKey, after};
+use crate::key::{
+    ClusterMapKey, EntryKey, Key, Kind, MailboxKey, OutRecordKey, OutboundKey, ShardKey, after,
+};
 use crate::storage::{Fatal, Read};
-use crate::value::{ClusterMap, Entry, Mailbox, Shard, Value};
+use crate::value::{
+    ClusterMap, Entry, Mailbox, OutRecord, OutSeq, Outbound, Payload, Shard, Value,
+};
 
 /// How much a page may hold; it holds one entry at least, however large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +151,63 @@ pub fn shard(state: &dyn Read) -> Result<Option<Shard>, Fatal> {
 pub fn cluster_map(state: &dyn Read) -> Result<Option<ClusterMap>, Fatal> {
     let bytes = state.get(&ClusterMapKey {}.encode())?;
     Ok(bytes.map(|bytes| ClusterMap::decode(&bytes)).transpose()?)
+}
+
+/// How the streams of records to other shards stand, those that were ever used.
+pub fn outbounds(state: &dyn Read) -> Result<Vec<(ShardId, Outbound)>, Fatal> {
+    let (from, to) = Kind::Outbound.range();
+    let mut streams = Vec::new();
+    state.scan(&from, &to, &mut |key, value| {
+        streams.push(OutboundKey::decode(key).and_then(|key| {
+            let stream = Outbound::decode(value)?;
+            Ok((key.shard, stream))
+        }));
+        ControlFlow::Continue(())
+    })?;
+    Ok(streams.into_iter().collect::<Result<_, _>>()?)
+}
+
+/// How the stream of records to one other shard stands.
+pub fn outbound(state: &dyn Read, shard: ShardId) -> Result<Outbound, Fatal> {
+    match state.get(&OutboundKey { shard }.encode())? {
+        Some(bytes) => Ok(Outbound::decode(&bytes)?),
+        None => Ok(Outbound::default()),
+    }
+}
+
+/// The records for `shard` after `after`, as many as `limits` allow; the first one however large.
+pub fn out_records(
+    state: &dyn Read,
+    shard: ShardId,
+    after: OutSeq,
+    limits: PageLimits,
+) -> Result<Vec<(OutSeq, Payload)>, Fatal> {
+    let from = OutRecordKey { shard, out_seq: after.next() }.encode();
+    let to = self::after(OutRecordKey { shard, out_seq: OutSeq::new(u64::MAX) }.encode());
+    let mut records = Vec::new();
+    let mut bytes = 0;
+    state.scan(&from, &to, &mut |key, value| {
+        bytes += value.len();
+        if !records.is_empty() && (records.len() >= limits.entries || bytes > limits.bytes) {
+            return ControlFlow::Break(());
+        }
+        records.push(OutRecordKey::decode(key).and_then(|key| {
+            let record = OutRecord::decode(value)?;
+            Ok((key.out_seq, record.payload))
+        }));
+        ControlFlow::Continue(())
+    })?;
+    let records = records.into_iter().collect::<Result<Vec<(OutSeq, Payload)>, _>>()?;
+    let mut last = after;
+    for (out_seq, _) in &records {
+        if *out_seq != last.next() {
+            let (last, found) = (last.get(), out_seq.get());
+            let text = format!("outbox to shard {shard}: {found} follows {last}");
+            return Err(Fatal::Corrupt(text));
+        }
+        last = *out_seq;
+    }
+    Ok(records)
 }
 
 /// The entries after `seq_cli`, as many as `limits` allow.
