@@ -24,7 +24,7 @@ use tidemark_types::{NodeId, ShardId};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two looks at something that is waited for.
-const LOOK: Duration = Duration::from_millis(50);
+pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
 /// What a cluster is made of.
 #[derive(Clone, Copy, Debug)]

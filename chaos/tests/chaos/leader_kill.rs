@@ -6,6 +6,7 @@ use anyhow::Result;
 use tidemark_chaos::cluster::{Cluster, PATIENCE, Spec};
 use tidemark_chaos::ledger::Ledger;
 use tidemark_chaos::senders::{Senders, readers};
+use tidemark_chaos::watcher::Watcher;
 use tidemark_types::ShardId;
 
 const KILLS: u16 = 20;
@@ -19,6 +20,7 @@ async fn twenty_leader_kills_lose_nothing() -> Result<()> {
     let mut cluster = Cluster::start(spec).await?;
     let client = cluster.client(CALL_DEADLINE).await?;
     let readers = readers(&client, 1)?;
+    let watcher = Watcher::start(&client, &readers);
     let senders = Senders::start(&client, &readers)?;
     let mut outages = Vec::new();
     for kill in 0..KILLS {
@@ -38,6 +40,7 @@ async fn twenty_leader_kills_lose_nothing() -> Result<()> {
     }
     let acked = senders.finish().await?;
     cluster.settled(&client).await?;
+    watcher.knows_all(&client).await?;
     for node in cluster.ids() {
         cluster.kill(node)?;
     }

@@ -15,11 +15,12 @@ use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::value::{ClusterMap, Placement, Value};
 use tidemark_store_core::{Command, Reply};
 use tidemark_types::{ErrorCode, Id, NodeId, ShardId, UnixMs};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tonic::transport::Channel;
 
 use crate::error::{Attempt, Error};
 use crate::link::{Answered, Link, channel, store_client};
+use crate::watch::{Watch, WatchEvent};
 
 /// One attempt; a leader that does not answer in this time has most likely lost its majority.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -144,6 +145,13 @@ impl Client {
         }
     }
 
+    /// Starts watching mailboxes: the handle by which users are registered, and what is heard. It
+    /// ends when the receiver is dropped.
+    pub fn watch(&self) -> (Watch, mpsc::Receiver<WatchEvent>) {
+        let shards = self.inner.map.shard_count().expect("checked when the map was fetched");
+        Watch::start(self.clone(), self.inner.clock.clone(), shards)
+    }
+
     /// How the groups stand, as `node` sees them.
     pub async fn status(&self, node: NodeId) -> Result<StatusResponse, Error> {
         let mut client = store_client(self.channel(node)?);
@@ -254,18 +262,18 @@ impl Client {
     }
 
     /// The leader when last heard of; else the node whose turn it is.
-    fn candidate(&self, shard: ShardId) -> NodeId {
+    pub(crate) fn candidate(&self, shard: ShardId) -> NodeId {
         self.inner.leaders.lock().entry(shard).or_default().node(self.placement(shard))
     }
 
     /// `node` answered, so it leads.
-    fn learn_leader(&self, shard: ShardId, node: NodeId) {
+    pub(crate) fn learn_leader(&self, shard: ShardId, node: NodeId) {
         self.inner.leaders.lock().insert(shard, Leader::Known(node));
     }
 
     /// `node` did not answer as a leader: follows its hint, or goes on to the next node. Only the
     /// first of several attempts that failed at one node moves on.
-    fn learn_failure(&self, shard: ShardId, node: NodeId, failed: &Attempt) {
+    pub(crate) fn learn_failure(&self, shard: ShardId, node: NodeId, failed: &Attempt) {
         let hint = match failed {
             Attempt::NotSent(_) | Attempt::Lost(_) => None,
             Attempt::Failed(failure) => match failure.code {
@@ -301,7 +309,7 @@ impl Client {
         Ok(open)
     }
 
-    fn channel(&self, node: NodeId) -> Result<Channel, Error> {
+    pub(crate) fn channel(&self, node: NodeId) -> Result<Channel, Error> {
         let address = self.address(node)?;
         let mut channels = self.inner.channels.lock();
         if let Some(channel) = channels.get(&node) {

@@ -21,4 +21,4 @@ mod watch;
 
 pub use client::{Client, ClientConfig, Pending};
 pub use error::{Attempt, Error};
-pub use watch::WatchEvent;
+pub use watch::{Watch, WatchEvent};
