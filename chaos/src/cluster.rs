@@ -24,7 +24,7 @@ use tidemark_types::{NodeId, ShardId};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two looks at something that is waited for.
-const LOOK: Duration = Duration::from_millis(50);
+pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
 /// What a cluster is made of.
 #[derive(Clone, Copy, Debug)]
@@ -179,24 +179,27 @@ impl Cluster {
         bail!("shard {shard} has no leader")
     }
 
-    /// Waits until every replica of every group has applied the same last entry.
+    /// Waits until every outbox is empty and every replica of every group has applied the same
+    /// last entry.
     pub async fn settled(&self, client: &Client) -> Result<()> {
         let from = Instant::now();
         loop {
             let mut applied = BTreeMap::<u32, Vec<(u64, u64)>>::new();
+            let mut outboxes = 0;
             for node in self.ids() {
                 for group in client.status(node).await?.groups {
+                    outboxes += group.outbox_bytes;
                     applied.entry(group.group).or_default().push((group.last_log, group.applied));
                 }
             }
             let level = |replicas: &Vec<(u64, u64)>| {
                 replicas.iter().all(|(last, applied)| (last, applied) == (&replicas[0].0, last))
             };
-            if applied.values().all(level) {
+            if outboxes == 0 && applied.values().all(level) {
                 return Ok(());
             }
             if from.elapsed() > PATIENCE {
-                bail!("the replicas do not level out: {applied:?}");
+                bail!("the replicas do not level out: {outboxes} bytes in outboxes, {applied:?}");
             }
             tokio::time::sleep(LOOK).await;
         }

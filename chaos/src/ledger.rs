@@ -17,8 +17,10 @@ use crate::senders::Acked;
 pub struct Ledger {
     /// Sends that were acknowledged.
     pub acked: usize,
-    /// Copies that are where they must be, sender's and recipient's, on every replica.
+    /// Copies that are where they must be, sender's and recipients', on every replica.
     pub found: usize,
+    /// Refusals that the sender's mailbox tells in place of a copy, on every replica.
+    pub refused: usize,
     /// Copies that are missing, or not what was acknowledged.
     pub lost: usize,
     /// Copies that are there more than once.
@@ -33,7 +35,8 @@ pub struct Ledger {
 
 impl Ledger {
     /// Reads every node's files; the nodes must be down.
-    pub fn of(cluster: &Cluster, acked: &[Acked]) -> Result<Self> {
+    /// `refusing` are the recipients who refuse everything: a refusal is there in place of a copy.
+    pub fn of(cluster: &Cluster, acked: &[Acked], refusing: &[UserId]) -> Result<Self> {
         let mut ledger = Ledger { acked: acked.len(), ..Ledger::default() };
         let open = |node| Inspector::open(&cluster.data_dir(node));
         let inspectors = cluster.ids().into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
@@ -46,7 +49,7 @@ impl Ledger {
         ledger.seq_gaps = reports.iter().map(|report| report.problems().count()).sum();
         ledger.divergent = divergent(&reports);
         for inspector in &inspectors {
-            ledger.count(inspector, acked)?;
+            ledger.count(inspector, acked, refusing)?;
         }
         Ok(ledger)
     }
@@ -57,14 +60,12 @@ impl Ledger {
         [lost, duplicated, out_of_order, seq_gaps, divergent].iter().all(|count| **count == 0)
     }
 
-    fn count(&mut self, inspector: &Inspector, acked: &[Acked]) -> Result<()> {
+    fn count(&mut self, inspector: &Inspector, acked: &[Acked], refusing: &[UserId]) -> Result<()> {
         let mut mailboxes = BTreeMap::<UserId, Vec<(Seq, Entry)>>::new();
-        for ack in acked {
-            for user in [&ack.sender, &ack.to] {
-                if !mailboxes.contains_key(user) {
-                    let entries = inspector.entries(&Recipient::User(user.clone()), None)?;
-                    mailboxes.insert(user.clone(), entries);
-                }
+        for user in acked.iter().flat_map(|ack| [&ack.sender].into_iter().chain(&ack.to)) {
+            if !mailboxes.contains_key(user) {
+                let entries = inspector.entries(&Recipient::User(user.clone()), None)?;
+                mailboxes.insert(user.clone(), entries);
             }
         }
         let places: BTreeMap<&UserId, Places<'_>> =
@@ -72,29 +73,42 @@ impl Ledger {
         for ack in acked {
             let origin =
                 Origin::Session { sender: ack.sender.clone(), session: ack.session, n: ack.n };
-            for (user, seq) in [(&ack.sender, Some(ack.seq)), (&ack.to, None)] {
-                let copies = places[user].copies.get(&origin).map_or(&[][..], Vec::as_slice);
-                let right = |copy: &&(Seq, &Entry)| {
-                    seq.is_none_or(|seq| copy.0 == seq) && says(copy.1, ack)
-                };
-                match copies.iter().filter(right).count() {
-                    0 => self.lost += 1,
-                    _ => self.found += 1,
+            let own = places[&ack.sender].of_origin(&origin);
+            let right = own.iter().filter(|(seq, entry)| *seq == ack.seq && says(entry, ack));
+            self.tally(right.count(), own.iter().filter(|copy| is_message(copy.1)).count());
+            for to in &ack.to {
+                let copies = places[to].of_origin(&origin);
+                if refusing.contains(to) {
+                    let told = own.iter().filter(|(_, entry)| refuses(entry, to)).count();
+                    self.refused += told.min(1);
+                    self.lost += usize::from(told == 0);
+                    self.duplicated += copies.len() + told.saturating_sub(1);
+                } else {
+                    let right = copies.iter().filter(|(_, entry)| says(entry, ack)).count();
+                    self.tally(right, copies.len());
                 }
-                self.duplicated += copies.len().saturating_sub(1);
             }
         }
         self.out_of_order += places.values().map(|places| places.out_of_order).sum::<usize>();
         Ok(())
     }
+
+    /// One copy must be there: `right` are, of `all` of this send.
+    fn tally(&mut self, right: usize, all: usize) {
+        self.found += right.min(1);
+        self.lost += usize::from(right == 0);
+        self.duplicated += all.saturating_sub(1);
+    }
 }
 
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ledger { acked, found, lost, duplicated, out_of_order, seq_gaps, divergent } = self;
+        let Ledger { acked, found, refused, lost, duplicated, out_of_order, .. } = self;
+        let Ledger { seq_gaps, divergent, .. } = self;
         write!(
             f,
-            "ledger: acked={acked} found={found} lost={lost} duplicated={duplicated} \
+            "ledger: acked={acked} found={found} refused={refused} lost={lost} \
+             duplicated={duplicated} \
              out_of_order={out_of_order} seq_gaps={seq_gaps} divergent={divergent}"
         )
     }
@@ -113,13 +127,27 @@ impl<'a> Places<'a> {
         let mut out_of_order = 0;
         for (seq, entry) in entries {
             copies.entry(entry.origin.clone()).or_default().push((*seq, entry));
-            if let Origin::Session { sender, session, n } = &entry.origin {
+            if let (Origin::Session { sender, session, n }, true) =
+                (&entry.origin, is_message(entry))
+            {
                 let before = last.insert((sender, session), *n);
                 out_of_order += usize::from(before > Some(*n));
             }
         }
         Places { copies, out_of_order }
     }
+
+    fn of_origin(&self, origin: &Origin) -> &[(Seq, &'a Entry)] {
+        self.copies.get(origin).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn is_message(entry: &Entry) -> bool {
+    matches!(entry.content, Content::Message { .. })
+}
+
+fn refuses(entry: &Entry, by: &UserId) -> bool {
+    matches!(&entry.content, Content::Refused { recipient, .. } if recipient == by)
 }
 
 fn says(entry: &Entry, ack: &Acked) -> bool {

@@ -1,5 +1,5 @@
-//! Users who send without pause, each to somebody in the same shard, and write down every
-//! acknowledgement. One send at a time and session, repeated until its outcome is known.
+//! Users who send without pause, to people in their own shard and in all others, and write down
+//! every acknowledgement. One send at a time and session, repeated until its outcome is known.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,10 +13,13 @@ use tidemark_store_core::command::{Draft, Judged, Send, Start};
 use tidemark_store_core::value::Verdict;
 use tidemark_store_core::{Command, Reply};
 use tidemark_types::{
-    ClientMsgId, ContentHash, DeviceId, Id, OpenId, Recipient, Seq, SessionId, ShardId, UnixMs,
-    UserId,
+    ClientMsgId, ContentHash, DeviceId, Id, OpenId, Recipient, Seq, SessionId, ShardCount, ShardId,
+    UnixMs, UserId,
 };
 use tokio::task::JoinSet;
+
+/// Every so many messages one goes to all readers at once.
+pub const TO_ALL_EVERY: u64 = 50;
 
 /// A send that the store acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +30,8 @@ pub struct Acked {
     pub session: SessionId,
     /// As which one.
     pub n: u64,
-    /// To whom.
-    pub to: UserId,
+    /// To whom; all of them take it, unless [`Senders`] was told otherwise.
+    pub to: Vec<UserId>,
     /// Its seq in the sender's mailbox.
     pub seq: Seq,
     /// What it said.
@@ -45,16 +48,15 @@ pub struct Senders {
 }
 
 impl Senders {
-    /// Starts one pair of users for each shard.
-    pub fn start(client: &Client) -> Result<Self> {
+    /// Starts a sender on each shard, who sends to `readers`: mostly to one of them, in turn, and
+    /// every [`TO_ALL_EVERY`]th message to all.
+    pub fn start(client: &Client, readers: &[UserId]) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let acked = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = JoinSet::new();
-        let shards = client.map().shard_count().context("a legal map")?;
-        for shard in shards.shards() {
-            let [sender, to] =
-                [user_on(client, shard, "sender")?, user_on(client, shard, "reader")?];
-            let sender = Sender { client: client.clone(), user: sender, to };
+        for (at, shard) in shards(client)?.shards().enumerate() {
+            let user = users_on(client, shard, "sender", 1)?.remove(0);
+            let sender = Sender { client: client.clone(), user, at, readers: readers.to_vec() };
             tasks.spawn(sender.run(stop.clone(), acked.clone()));
         }
         Ok(Senders { stop, acked, tasks })
@@ -96,21 +98,38 @@ impl Senders {
     }
 }
 
-/// A user on `shard` whose name begins with `role`.
-fn user_on(client: &Client, shard: ShardId, role: &str) -> Result<UserId> {
+/// Readers on every shard, so many on each.
+pub fn readers(client: &Client, on_each: usize) -> Result<Vec<UserId>> {
+    let on = |shard| users_on(client, shard, "reader", on_each);
+    let readers = shards(client)?.shards().map(on).collect::<Result<Vec<_>>>()?;
+    Ok(readers.into_iter().flatten().collect())
+}
+
+/// Users on `shard` whose names begin with `role`.
+pub fn users_on(client: &Client, shard: ShardId, role: &str, count: usize) -> Result<Vec<UserId>> {
+    let mut users = Vec::new();
     for number in 0..100_000 {
         let user = UserId::new(format!("{role}-{number}"))?;
         if client.shard_of(&Id::User(user.clone())) == shard {
-            return Ok(user);
+            users.push(user);
+        }
+        if users.len() == count {
+            return Ok(users);
         }
     }
-    bail!("no name was found for shard {shard}")
+    bail!("no {count} names were found for shard {shard}")
+}
+
+fn shards(client: &Client) -> Result<ShardCount> {
+    client.map().shard_count().context("the map has a legal number of shards")
 }
 
 struct Sender {
     client: Client,
     user: UserId,
-    to: UserId,
+    /// Where in the list of readers it begins.
+    at: usize,
+    readers: Vec<UserId>,
 }
 
 impl Sender {
@@ -134,7 +153,8 @@ impl Sender {
                 return Ok(());
             }
             let body = Bytes::from(format!("{user} {n}"));
-            let to = vec![Recipient::User(self.to.clone())];
+            let users = self.to(n);
+            let to = users.iter().cloned().map(Recipient::User).collect::<Vec<_>>();
             let content = ContentHash::of(&to, 1, &body);
             let client_msg_id = ClientMsgId::new(UnixMs::new(n), [0; 10]);
             let judged = Judged::Allow(Draft { to, kind: 1, client_msg_id, body: body.clone() });
@@ -152,7 +172,7 @@ impl Sender {
                     sender: user.clone(),
                     session,
                     n,
-                    to: self.to.clone(),
+                    to: users,
                     seq,
                     body,
                     at: Instant::now(),
@@ -161,6 +181,15 @@ impl Sender {
             }
         }
         Ok(())
+    }
+
+    /// To whom send number `n` goes.
+    fn to(&self, n: u64) -> Vec<UserId> {
+        if n.is_multiple_of(TO_ALL_EVERY) {
+            return self.readers.clone();
+        }
+        let turn = usize::try_from(n).expect("a test sends less") + self.at;
+        vec![self.readers[turn % self.readers.len()].clone()]
     }
 
     /// Repeats a command until its outcome is known.

@@ -1,9 +1,10 @@
 //! What the gateway asks of the store: the seam behind which tests and the simulation put a
 //! state machine of their own.
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use tidemark_proto::store::v1::StatusResponse;
-use tidemark_store_client::{Attempt, Error, WatchEvent};
+use tidemark_store_client::{Attempt, Client, Error, WatchEvent};
 use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::value::ClusterMap;
 use tidemark_store_core::{Command, Reply};
@@ -54,4 +55,62 @@ pub trait Watch: Send + Sync {
 
     /// May what was heard of the user's head be used? The leader beats (R15).
     fn is_live(&self, user: &UserId) -> bool;
+}
+
+impl Store for Client {
+    fn map(&self) -> &ClusterMap {
+        Client::map(self)
+    }
+
+    fn command(&self, command: Command) -> BoxFuture<'static, Result<Reply, Error>> {
+        let client = self.clone();
+        Box::pin(async move { client.command(&command).await })
+    }
+
+    fn query(&self, query: Query) -> BoxFuture<'static, Result<Answer, Error>> {
+        let client = self.clone();
+        Box::pin(async move { client.query(&query).await })
+    }
+
+    fn submit(&self, command: Command) -> BoxFuture<'static, Result<PendingReply, Attempt>> {
+        let client = self.clone();
+        Box::pin(async move {
+            let pending = client.submit(&command).await?;
+            Ok(pending.reply().boxed())
+        })
+    }
+
+    fn watch(&self) -> (Box<dyn Watch>, mpsc::Receiver<WatchEvent>) {
+        let (watch, events) = Client::watch(self);
+        (Box::new(watch), events)
+    }
+
+    fn status(&self, node: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>> {
+        let client = self.clone();
+        Box::pin(async move { client.status(node).await })
+    }
+
+    fn transfer_leader(
+        &self,
+        group: u32,
+        from: NodeId,
+        to: NodeId,
+    ) -> BoxFuture<'static, Result<u64, Error>> {
+        let client = self.clone();
+        Box::pin(async move { client.transfer_leader(group, from, to).await })
+    }
+}
+
+impl Watch for tidemark_store_client::Watch {
+    fn register(&self, user: UserId) {
+        tidemark_store_client::Watch::register(self, user);
+    }
+
+    fn unregister(&self, user: &UserId) {
+        tidemark_store_client::Watch::unregister(self, user);
+    }
+
+    fn is_live(&self, user: &UserId) -> bool {
+        tidemark_store_client::Watch::is_live(self, user)
+    }
 }

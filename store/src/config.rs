@@ -25,6 +25,8 @@ pub struct StoreConfig {
     pub raft: RaftConfig,
     /// What waits to be proposed, per shard.
     pub proposals: ProposalConfig,
+    /// What goes from shard to shard.
+    pub relay: RelayConfig,
 }
 
 impl Default for StoreConfig {
@@ -35,6 +37,7 @@ impl Default for StoreConfig {
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, 7201)),
             raft: RaftConfig::default(),
             proposals: ProposalConfig::default(),
+            relay: RelayConfig::default(),
         }
     }
 }
@@ -97,6 +100,31 @@ impl Default for ProposalConfig {
     }
 }
 
+/// What goes from shard to shard, for each pair of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RelayConfig {
+    /// Bytes that may wait for another shard; above it, sends to users there are refused (R7).
+    pub queue_bytes_max: u64,
+    /// Records in one batch.
+    pub batch_records_max: usize,
+    /// Bytes in one batch, unless a single record has more.
+    pub batch_bytes_max: usize,
+    /// Batches under way at once.
+    pub batches_in_flight_max: usize,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        RelayConfig {
+            queue_bytes_max: 64 << 20,
+            batch_records_max: 256,
+            batch_bytes_max: 1 << 20,
+            batches_in_flight_max: 4,
+        }
+    }
+}
+
 /// What is wrong with a configuration.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -153,6 +181,14 @@ impl StoreConfig {
             ("raft.election_timeout_max_ms", max > min, format!("above the minimum ({min})")),
             ("grpc", self.grpc.ip().is_loopback(), LOOPBACK.to_owned()),
             ("http", self.http.ip().is_loopback(), LOOPBACK.to_owned()),
+            ("relay.queue_bytes_max", self.relay.queue_bytes_max > 0, "at least 1".to_owned()),
+            ("relay.batch_records_max", self.relay.batch_records_max > 0, "at least 1".to_owned()),
+            ("relay.batch_bytes_max", self.relay.batch_bytes_max > 0, "at least 1".to_owned()),
+            (
+                "relay.batches_in_flight_max",
+                self.relay.batches_in_flight_max > 0,
+                "at least 1".to_owned(),
+            ),
             ("raft.snapshot_entries", self.raft.snapshot_entries > 0, "at least 1".to_owned()),
         ];
         for (key, holds, reason) in checks {

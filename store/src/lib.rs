@@ -3,6 +3,8 @@
 //! ```text
 //!   server ── gRPC and HTTP
 //!   node ── composition: directory, log, state, shards
+//!    ├─ watch ── appends, on their way to gateways
+//!    ├─ relay ── a shard's outbox to other shards
 //!    └─ shard ── proposals and reads of one shard
 //!        └─ raft ── openraft, kept here: log, state machine, snapshots
 //!            └─ storage ── RocksDB, kept here
@@ -11,13 +13,16 @@
 //!
 //! A module uses those below it, never the reverse.
 
-pub mod alarms;
 pub mod config;
+pub mod effects;
 pub mod identity;
 pub mod inspect;
 pub mod metrics;
 pub mod node;
 pub mod raft;
+pub mod relay;
 pub mod server;
 pub mod shard;
 pub mod storage;
+pub mod time;
+pub mod watch;

@@ -22,6 +22,11 @@ const PROPOSAL_SECONDS: &str = "store_proposal_seconds";
 const PROPOSAL_BATCH_COMMANDS: &str = "store_proposal_batch_commands";
 const PROPOSALS_REFUSED_TOTAL: &str = "store_proposals_refused_total";
 const APPLY_SECONDS: &str = "store_apply_seconds";
+const RELAY_BATCH_RECORDS: &str = "store_relay_batch_records";
+const RELAY_FAILURES_TOTAL: &str = "store_relay_failures_total";
+const WATCH_DEGRADED_TOTAL: &str = "store_watch_degraded_total";
+const CLOCK_TRUSTED: &str = "store_clock_trusted";
+const CLOCK_OFFSET_SECONDS: &str = "store_clock_offset_seconds";
 const PEER_CONNECTED: &str = "store_peer_connected";
 const PEER_RECONNECTS_TOTAL: &str = "store_peer_reconnects_total";
 const PEER_FRAMES_TOTAL: &str = "store_peer_frames_sent_total";
@@ -42,6 +47,7 @@ pub const BUCKETS: &[(&str, &[f64])] = &[
     ),
     (PROPOSAL_SECONDS, &LATENCY),
     (APPLY_SECONDS, &LATENCY),
+    (RELAY_BATCH_RECORDS, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]),
     (PROPOSAL_BATCH_COMMANDS, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]),
     (LOG_BATCH_ENTRIES, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0]),
 ];
@@ -51,6 +57,43 @@ pub fn describe() {
     describe_log();
     describe_peers();
     describe_shards();
+    describe_relay();
+    describe_watch();
+    describe_clock();
+}
+
+fn describe_relay() {
+    describe_histogram!(
+        RELAY_BATCH_RECORDS,
+        Unit::Count,
+        "Records for another shard in one batch, of all streams."
+    );
+    describe_counter!(
+        RELAY_FAILURES_TOTAL,
+        Unit::Count,
+        "Batches that another shard did not take; they go again."
+    );
+}
+
+fn describe_watch() {
+    describe_counter!(
+        WATCH_DEGRADED_TOTAL,
+        Unit::Count,
+        "Entries told to a gateway by their head only: large ones, or the gateway is slow."
+    );
+}
+
+fn describe_clock() {
+    describe_gauge!(
+        CLOCK_TRUSTED,
+        Unit::Count,
+        "0 once this node's wall clock jumped, until an operator trusts it again."
+    );
+    describe_gauge!(
+        CLOCK_OFFSET_SECONDS,
+        Unit::Seconds,
+        "This node's wall clock against cluster time, at the last measurement."
+    );
 }
 
 fn describe_peers() {
@@ -203,4 +246,29 @@ pub(crate) fn peer_reconnect(peer: NodeId) {
 pub(crate) fn peer_batch_sent(frames: usize) {
     counter!(PEER_FRAMES_TOTAL).increment(frames as u64);
     counter!(PEER_BATCHES_TOTAL).increment(1);
+}
+
+/// A batch of this many records left for another shard.
+pub(crate) fn relay_batch(records: usize) {
+    histogram!(RELAY_BATCH_RECORDS).record(records as f64);
+}
+
+/// Another shard did not take a batch.
+pub(crate) fn relay_failed() {
+    counter!(RELAY_FAILURES_TOTAL).increment(1);
+}
+
+/// This node's wall clock counts, or no longer.
+pub(crate) fn clock_trusted(trusted: bool) {
+    gauge!(CLOCK_TRUSTED).set(f64::from(u8::from(trusted)));
+}
+
+/// This node's wall clock is so far ahead of cluster time, in milliseconds.
+pub(crate) fn clock_offset(ms: i128) {
+    gauge!(CLOCK_OFFSET_SECONDS).set(ms as f64 / 1000.0);
+}
+
+/// An entry was told to a gateway by its head only.
+pub(crate) fn watch_degraded() {
+    counter!(WATCH_DEGRADED_TOTAL).increment(1);
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   start:  identity → log (checked) → state → groups (replay the log over the state) → shards
-//!   stop:   leaders moved away → groups → log writer (drained) → state (flushed)
+//!   stop:   leaders moved away → relays → groups → log writer (drained) → state (flushed)
 //! ```
 //!
 //! Shards elect and serve without the control group; it only keeps the map.
@@ -18,22 +18,27 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use thiserror::Error;
-use tidemark_env::Clock;
-use tidemark_store_core::value::ClusterMap;
+use tidemark_env::{Clock, Rng};
+use tidemark_store_client::Client;
+use tidemark_store_core::value::{ClusterMap, Placement};
 use tidemark_store_core::{Command, Reply, read};
 use tidemark_types::{Id, NodeId, ShardId};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-use crate::alarms::Alarms;
 use crate::config::{ConfigError, StoreConfig};
+use crate::effects::Dispatch;
 use crate::identity::{Identity, IdentityError};
 use crate::raft::group::{Group, GroupError};
 use crate::raft::log::{Failure, LogOptions, LogStore, LogThread, RecoverError};
 use crate::raft::machine::Machine;
 use crate::raft::network::{Acceptor, Peers};
 use crate::raft::types::{Replica, ReplicaId};
-use crate::shard::{self, Shard};
+use crate::relay::Relay;
+use crate::shard::{self, Shard, Surroundings};
 use crate::storage::{GroupId, LogDb, LogDbError, StateDb, StateDbError};
+use crate::time::ClusterTime;
+use crate::watch::Hub;
 
 /// How long a leader may take to hand over, before the node stops without it.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
@@ -81,10 +86,14 @@ pub fn state_dir(data_dir: &Path) -> PathBuf {
 pub struct Node {
     identity: Identity,
     control: Group,
-    shards: BTreeMap<ShardId, Shard>,
+    shards: Arc<BTreeMap<ShardId, Shard>>,
+    time: ClusterTime,
+    hub: Arc<Hub>,
     log: LogStore,
     log_thread: Mutex<Option<LogThread>>,
     state: StateDb,
+    /// What runs beside the groups.
+    tasks: Mutex<JoinSet<()>>,
     stopping: AtomicBool,
     /// Why the process must stop, once it must.
     fatal: watch::Sender<Option<String>>,
@@ -109,6 +118,7 @@ impl Node {
         peers: Peers,
         acceptor: &Acceptor,
         clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
     ) -> Result<Arc<Self>, NodeError> {
         config.validate()?;
         let dir = &config.data_dir;
@@ -120,32 +130,73 @@ impl Node {
         {
             peers.dial(&Replica { node: *node, address: address.grpc.clone() });
         }
+        let hub = Arc::new(Hub::new(identity.shards().shards()));
+        let effects = Arc::new(Dispatch::new(identity.shards().shards(), hub.clone()));
         let starter = Starter { config, identity: &identity, log: &log, state: &state, peers };
 
         let map = &identity.created;
         let first = *map.nodes.keys().next().expect("a cluster has a node");
-        let control = starter.group(GroupId::CONTROL, &map.control, first).await?;
+        let control = starter.group(GroupId::CONTROL, &map.control, first, effects.clone()).await?;
         acceptor.add(control.clone());
+        let time = ClusterTime::new(clock.clone());
+        let around = Surroundings {
+            state: &state,
+            shards: identity.shards(),
+            time: &time,
+            clock: &clock,
+            config,
+        };
         let mut shards = BTreeMap::new();
         for (number, placement) in identity.shards().shards().zip(&map.shards) {
-            let id = GroupId::shard(number);
-            let group = starter.group(id, &placement.replicas, placement.preferred).await?;
+            let Placement { replicas, preferred } = placement;
+            let group = GroupId::shard(number);
+            let group = starter.group(group, replicas, *preferred, effects.clone()).await?;
             acceptor.add(group.clone());
-            let shard = Shard::start(id, group, state.clone(), &config.proposals, clock.clone());
-            shards.insert(number, shard);
+            shards.insert(number, Shard::start(number, group, &around));
         }
         let node = Arc::new(Node {
             identity,
             control,
-            shards,
+            shards: Arc::new(shards),
+            time,
+            hub,
             log,
             log_thread: Mutex::new(Some(log_thread)),
             state,
+            tasks: Mutex::default(),
             stopping: AtomicBool::new(false),
             fatal: watch::Sender::new(None),
         });
-        tokio::spawn(steward::run(Arc::downgrade(&node), clock));
+        node.start_tasks(config, &effects, clock, rng);
         Ok(node)
+    }
+
+    /// Starts what runs beside the groups.
+    fn start_tasks(
+        self: &Arc<Self>,
+        config: &StoreConfig,
+        effects: &Dispatch,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+    ) {
+        let map = self.identity.created.clone();
+        let others = map.nodes.keys().copied().filter(|node| *node != self.identity.node);
+        let others = others.collect();
+        let client = Client::new(map, HAND_OVER_WITHIN, clock.clone(), rng.clone());
+        let relay = Relay {
+            shards: self.shards.clone(),
+            client: client.clone(),
+            config: config.relay.clone(),
+            clock: clock.clone(),
+            rng,
+            fatal: self.fatal.clone(),
+        };
+        let mut tasks = self.tasks.lock();
+        for shard in self.shards.keys() {
+            tasks.spawn(relay.clone().run(*shard, effects.wake(*shard)));
+        }
+        tasks.spawn(self.time.clone().measure(client, others));
+        tasks.spawn(steward::run(Arc::downgrade(self), clock));
     }
 
     /// Who it is.
@@ -189,6 +240,22 @@ impl Node {
         let id = command.routed_by().expect("a command about a shard goes to that shard");
         let shard = self.shard(self.shard_number(&id)).expect("a replica of every shard");
         shard.propose(command).await
+    }
+
+    /// Bytes in the outbox of a group, as far as it is applied here.
+    pub fn outbox_bytes(&self, group: GroupId) -> Result<u64, shard::Error> {
+        let streams = self.state.read(group, |_, view| read::outbounds(view))??;
+        Ok(streams.iter().map(|(_, stream)| stream.queued_bytes()).sum())
+    }
+
+    /// Cluster time.
+    pub fn time(&self) -> &ClusterTime {
+        &self.time
+    }
+
+    /// Who watches which mailboxes here.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
     }
 
     /// Becomes `Some` when the process must stop: the log or a group has failed.
@@ -236,6 +303,8 @@ impl Node {
     pub async fn shut_down(&self) -> Result<(), NodeError> {
         self.stopping.store(true, Ordering::Relaxed);
         steward::hand_over(self).await;
+        let mut tasks = std::mem::take(&mut *self.tasks.lock());
+        tasks.shutdown().await;
         for (_, group) in self.groups() {
             group.shut_down().await?;
         }
@@ -265,11 +334,12 @@ impl Starter<'_> {
         id: GroupId,
         replicas: &BTreeMap<ReplicaId, NodeId>,
         creator: NodeId,
+        effects: Arc<Dispatch>,
     ) -> Result<Group, NodeError> {
         let me = self.identity.node;
         let mine = replicas.iter().find(|(_, node)| **node == me);
         let (replica, _) = mine.expect("every group has a replica on every node");
-        let machine = Machine::open(self.state.clone(), id, Arc::new(Alarms))?;
+        let machine = Machine::open(self.state.clone(), id, effects)?;
         let log = self.log.group(id);
         let network = self.peers.network(id, *replica);
         let group = Group::start(id, *replica, &self.config.raft, network, log, machine).await?;

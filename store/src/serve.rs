@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tidemark_env::{Clock, SystemClock};
+use tidemark_env::{Clock, SystemClock, SystemRng};
 use tidemark_proto::store::v1::store_server::StoreServer;
 use tidemark_store::config::StoreConfig;
 use tidemark_store::identity::Identity;
@@ -57,7 +57,7 @@ pub(crate) async fn until_stopped(config: StoreConfig) -> Result<ExitCode> {
     let me = Me { cluster: identity.cluster(), node: identity.node };
     let acceptor = Acceptor::new(me);
     let peers = Peers::new(me, Arc::new(TcpConnector));
-    let node = Node::start(&config, peers, &acceptor, clock).await?;
+    let node = Node::start(&config, peers, &acceptor, clock, Arc::new(SystemRng)).await?;
     tracing::info!(
         node = %identity.node,
         grpc = %config.grpc,

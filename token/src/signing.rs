@@ -13,10 +13,11 @@ use crate::claims::Claims;
 use crate::error::KeyError;
 use crate::key_file::{BASE64URL, KeyFile, SECRET, SECRET_BYTES_MIN, bad, io};
 
-/// A key that makes tokens. Its Debug shows the id only: the library redacts the rest.
+/// A key that makes tokens. Its Debug shows no secret: the library redacts it.
 #[derive(Debug)]
 pub struct SigningKey {
-    header: Header,
+    id: String,
+    algorithm: Algorithm,
     key: EncodingKey,
 }
 
@@ -32,8 +33,7 @@ impl SigningKey {
                 bad(path, "it is not an Ed25519 private key in PEM (-----BEGIN PRIVATE KEY-----)")
             })?,
         };
-        let header = Header { kid: Some(file.id), ..Header::new(file.algorithm) };
-        Ok(SigningKey { header, key })
+        Ok(SigningKey { id: file.id, algorithm: file.algorithm, key })
     }
 
     /// Makes a secret in a new file, which only its owner may read; its name must end with
@@ -54,7 +54,8 @@ impl SigningKey {
 
     /// The token that says this. The times in it are cut to whole seconds.
     pub fn sign(&self, claims: &Claims) -> String {
-        encode(&self.header, claims, &self.key).expect("the key has made a signature before")
+        let header = Header { kid: Some(self.id.clone()), ..Header::new(self.algorithm) };
+        encode(&header, claims, &self.key).expect("the key has made a signature before")
     }
 }
 

@@ -1,6 +1,6 @@
 //! Routes calls to leaders, and repeats them until they are answered or the deadline passes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,15 +8,19 @@ use parking_lot::Mutex;
 use tidemark_env::{Clock, Rng};
 use tidemark_proto::Failure;
 use tidemark_proto::store::v1::{
-    MapRequest, StatusRequest, StatusResponse, TransferLeaderRequest, request, response,
+    ClockRequest, ClockResponse, MapRequest, StatusRequest, StatusResponse, TransferLeaderRequest,
+    TrustClockRequest, request, response,
 };
 use tidemark_store_core::read::{Answer, Query};
-use tidemark_store_core::value::{ClusterMap, Value};
+use tidemark_store_core::value::{ClusterMap, Placement, Value};
 use tidemark_store_core::{Command, Reply};
-use tidemark_types::{ErrorCode, Id, NodeId, ShardId};
+use tidemark_types::{ErrorCode, Id, NodeId, ShardId, UnixMs};
+use tokio::sync::{mpsc, oneshot};
+use tonic::transport::Channel;
 
 use crate::error::{Attempt, Error};
 use crate::link::{Answered, Link, channel, store_client};
+use crate::watch::{Watch, WatchEvent};
 
 /// One attempt; a leader that does not answer in this time has most likely lost its majority.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -46,8 +50,11 @@ struct Inner {
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
     /// Who led each shard when last heard of.
-    leaders: Mutex<HashMap<ShardId, NodeId>>,
-    links: tokio::sync::Mutex<HashMap<NodeId, Arc<Link>>>,
+    leaders: Mutex<HashMap<ShardId, Leader>>,
+    /// The stream to each node of the map, once one is open.
+    links: BTreeMap<NodeId, tokio::sync::Mutex<Option<Arc<Link>>>>,
+    /// For calls about the node itself; connected when first used.
+    channels: Mutex<HashMap<NodeId, Channel>>,
 }
 
 impl Client {
@@ -64,15 +71,7 @@ impl Client {
             for endpoint in &config.endpoints {
                 match fetch_map(endpoint).await {
                     Ok(map) => {
-                        let inner = Inner {
-                            map,
-                            deadline: config.deadline,
-                            clock,
-                            rng,
-                            leaders: Mutex::default(),
-                            links: tokio::sync::Mutex::default(),
-                        };
-                        return Ok(Client { inner: Arc::new(inner) });
+                        return Ok(Client::new(map, config.deadline, clock, rng));
                     }
                     Err(error) => reason = format!("{endpoint}: {error}"),
                 }
@@ -84,6 +83,19 @@ impl Client {
             pause = (pause * 2).min(PAUSE_LONGEST);
         }
         Err(Error::Unavailable(reason))
+    }
+
+    /// A client of the cluster with this map.
+    pub fn new(
+        map: ClusterMap,
+        deadline: Duration,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+    ) -> Self {
+        let links = map.nodes.keys().map(|node| (*node, tokio::sync::Mutex::default())).collect();
+        let (leaders, channels) = (Mutex::default(), Mutex::default());
+        let inner = Inner { map, deadline, clock, rng, leaders, links, channels };
+        Client { inner: Arc::new(inner) }
     }
 
     /// The cluster's map, as it was when this client connected.
@@ -103,12 +115,23 @@ impl Client {
     pub async fn command(&self, command: &Command) -> Result<Reply, Error> {
         let id = command.routed_by().expect("a client's command has an id");
         let what = request::What::Command(command.encode());
-        match self.call(self.shard_of(&id), what).await? {
-            response::What::Reply(bytes) => {
-                Reply::decode(&bytes).map_err(|error| Error::BadAnswer(error.to_string()))
-            }
-            other => Err(Error::BadAnswer(format!("{other:?} to a command"))),
-        }
+        reply(self.call(self.shard_of(&id), what).await?).map_err(Error::BadAnswer)
+    }
+
+    /// Makes one attempt at a command; the outcome to come. What one caller submits to a shard,
+    /// awaiting this each time, reaches the node in that order.
+    ///
+    /// # Panics
+    /// If the command has no id: those are the cluster's own.
+    pub async fn submit(&self, command: &Command) -> Result<Pending, Attempt> {
+        let id = command.routed_by().expect("a client's command has an id");
+        self.start(self.shard_of(&id), request::What::Command(command.encode())).await
+    }
+
+    /// Makes one attempt to hand records of another shard's outbox, a `RelayIn` command, to the
+    /// leader of `shard`; otherwise as [`Client::submit`] (R4).
+    pub async fn relay(&self, shard: ShardId, relay_in: &Command) -> Result<Pending, Attempt> {
+        self.start(shard, request::What::Relay(relay_in.encode())).await
     }
 
     /// Asks the leader of the shard that can answer, not staler than when this was called.
@@ -122,14 +145,42 @@ impl Client {
         }
     }
 
+    /// Starts watching mailboxes: the handle by which users are registered, and what is heard. It
+    /// ends when the receiver is dropped.
+    pub fn watch(&self) -> (Watch, mpsc::Receiver<WatchEvent>) {
+        let shards = self.inner.map.shard_count().expect("checked when the map was fetched");
+        Watch::start(self.clone(), self.inner.clock.clone(), shards)
+    }
+
     /// How the groups stand, as `node` sees them.
     pub async fn status(&self, node: NodeId) -> Result<StatusResponse, Error> {
-        let mut client = store_client(channel(self.address(node)?).map_err(unavailable)?);
+        let mut client = store_client(self.channel(node)?);
         let request = client.status(StatusRequest {});
         match tokio::time::timeout(ATTEMPT_TIMEOUT, request).await {
             Ok(Ok(status)) => Ok(status.into_inner()),
             Ok(Err(status)) => Err(Error::Unavailable(status.message().to_owned())),
             Err(_) => Err(Error::Unavailable(format!("node {node} does not answer"))),
+        }
+    }
+
+    /// What a node's clock says; none while it is not to be trusted (R17).
+    pub async fn clock(&self, node: NodeId) -> Result<Option<UnixMs>, Error> {
+        let mut client = store_client(self.channel(node)?);
+        match client.clock(ClockRequest {}).await {
+            Ok(clock) => {
+                let ClockResponse { wall_ms, trusted } = clock.into_inner();
+                Ok(trusted.then_some(UnixMs::new(wall_ms)))
+            }
+            Err(status) => Err(Error::Unavailable(status.message().to_owned())),
+        }
+    }
+
+    /// Says that a node's clock is right again.
+    pub async fn trust_clock(&self, node: NodeId) -> Result<(), Error> {
+        let mut client = store_client(self.channel(node)?);
+        match client.trust_clock(TrustClockRequest {}).await {
+            Ok(_) => Ok(()),
+            Err(status) => Err(Error::Unavailable(status.message().to_owned())),
         }
     }
 
@@ -140,7 +191,7 @@ impl Client {
         from: NodeId,
         to: NodeId,
     ) -> Result<u64, Error> {
-        let mut client = store_client(channel(self.address(from)?).map_err(unavailable)?);
+        let mut client = store_client(self.channel(from)?);
         let request = client.transfer_leader(TransferLeaderRequest { group, to: to.get() });
         match tokio::time::timeout(self.inner.deadline, request).await {
             Ok(Ok(done)) => Ok(done.into_inner().term),
@@ -153,18 +204,14 @@ impl Client {
         let started = self.inner.clock.monotonic();
         let mut pause = PAUSE_FIRST;
         let mut unknown = None;
-        let mut tried = 0;
         loop {
-            let node = self.candidate(shard, tried);
-            let failed = match self.attempt(node, shard, what.clone()).await {
-                Ok(answered) => {
-                    self.inner.leaders.lock().insert(shard, node);
-                    return Ok(answered);
-                }
+            let failed = match self.start(shard, what.clone()).await {
+                Ok(pending) => match pending.answer().await {
+                    Ok(answered) => return Ok(answered),
+                    Err(failed) => failed,
+                },
                 Err(failed) => failed,
             };
-            self.inner.leaders.lock().remove(&shard);
-            tried += 1;
             let mut wait = self.jittered(pause);
             let reason = match failed {
                 Attempt::NotSent(reason) => reason,
@@ -180,8 +227,7 @@ impl Client {
                     if code == ErrorCode::Unknown {
                         unknown = Some(message.clone());
                     }
-                    if let Some(leader) = leader.and_then(|address| self.node_at(&address)) {
-                        self.inner.leaders.lock().insert(shard, leader);
+                    if leader.is_some() {
                         wait = Duration::ZERO;
                     }
                     wait = retry_after.unwrap_or(wait);
@@ -199,46 +245,78 @@ impl Client {
         }
     }
 
-    /// The leader when last heard of; else the preferred node, then the other replicas in turn.
-    fn candidate(&self, shard: ShardId, tried: usize) -> NodeId {
-        if let Some(leader) = self.inner.leaders.lock().get(&shard) {
-            return *leader;
+    /// Sends one attempt to the node that most likely leads the shard.
+    async fn start(&self, shard: ShardId, what: request::What) -> Result<Pending, Attempt> {
+        let node = self.candidate(shard);
+        let connect = async { self.link(node).await?.send(shard, what).await };
+        let sent = tokio::time::timeout(ATTEMPT_TIMEOUT, connect).await;
+        let busy = || Attempt::NotSent(format!("node {node} takes no requests"));
+        let sent = sent.unwrap_or_else(|_| Err(busy()));
+        match sent {
+            Ok(answer) => Ok(Pending { client: self.clone(), shard, node, answer }),
+            Err(failed) => {
+                self.learn_failure(shard, node, &failed);
+                Err(failed)
+            }
         }
-        let placement = &self.inner.map.shards[usize::from(shard.get())];
-        let others = placement.replicas.values().filter(|node| **node != placement.preferred);
-        let all: Vec<NodeId> = [placement.preferred].into_iter().chain(others.copied()).collect();
-        all[tried % all.len()]
     }
 
-    async fn attempt(
-        &self,
-        node: NodeId,
-        shard: ShardId,
-        what: request::What,
-    ) -> Result<Answered, Attempt> {
-        let attempt = async {
-            let link = self.link(node).await?;
-            match link.request(shard.get(), what).await? {
-                response::What::Failure(failure) => Err(Attempt::Failed(failure.into())),
-                answered => Ok(answered),
-            }
+    /// The leader when last heard of; else the node whose turn it is.
+    pub(crate) fn candidate(&self, shard: ShardId) -> NodeId {
+        self.inner.leaders.lock().entry(shard).or_default().node(self.placement(shard))
+    }
+
+    /// `node` answered, so it leads.
+    pub(crate) fn learn_leader(&self, shard: ShardId, node: NodeId) {
+        self.inner.leaders.lock().insert(shard, Leader::Known(node));
+    }
+
+    /// `node` did not answer as a leader: follows its hint, or goes on to the next node. Only the
+    /// first of several attempts that failed at one node moves on.
+    pub(crate) fn learn_failure(&self, shard: ShardId, node: NodeId, failed: &Attempt) {
+        let hint = match failed {
+            Attempt::NotSent(_) | Attempt::Lost(_) => None,
+            Attempt::Failed(failure) => match failure.code {
+                ErrorCode::NotLeader | ErrorCode::Unavailable | ErrorCode::GoingAway => {
+                    failure.leader.as_deref()
+                }
+                _ => return,
+            },
         };
-        let lost = |_| Attempt::Lost(format!("node {node} does not answer"));
-        tokio::time::timeout(ATTEMPT_TIMEOUT, attempt).await.map_err(lost)?
+        let hint = hint.and_then(|address| self.node_at(address)).filter(|hint| *hint != node);
+        let mut leaders = self.inner.leaders.lock();
+        let leader = leaders.entry(shard).or_default();
+        match hint {
+            Some(hint) => *leader = Leader::Known(hint),
+            None if leader.node(self.placement(shard)) == node => *leader = leader.next(),
+            None => {}
+        }
+    }
+
+    fn placement(&self, shard: ShardId) -> &Placement {
+        &self.inner.map.shards[usize::from(shard.get())]
     }
 
     async fn link(&self, node: NodeId) -> Result<Arc<Link>, Attempt> {
-        let mut links = self.inner.links.lock().await;
-        match links.get(&node).filter(|link| link.is_open()) {
-            Some(link) => Ok(link.clone()),
-            None => {
-                let address =
-                    self.address(node).map_err(|error| Attempt::NotSent(error.to_string()))?;
-                let link = Arc::new(Link::open(address, self.inner.map.cluster).await?);
-                links.insert(node, link.clone());
-                Ok(link)
-            }
+        let unknown = || Attempt::NotSent(format!("node {node} is not in the map"));
+        let mut link = self.inner.links.get(&node).ok_or_else(unknown)?.lock().await;
+        if let Some(open) = link.as_ref().filter(|link| link.is_open()) {
+            return Ok(open.clone());
         }
+        let address = self.address(node).map_err(|error| Attempt::NotSent(error.to_string()))?;
+        let open = Arc::new(Link::open(address, self.inner.map.cluster).await?);
+        *link = Some(open.clone());
+        Ok(open)
+    }
+
+    pub(crate) fn channel(&self, node: NodeId) -> Result<Channel, Error> {
+        let address = self.address(node)?;
+        let mut channels = self.inner.channels.lock();
+        if let Some(channel) = channels.get(&node) {
+            return Ok(channel.clone());
+        }
+        let channel = channel(address).map_err(|error| Error::Unavailable(error.to_string()))?;
+        Ok(channels.entry(node).or_insert(channel).clone())
     }
 
     fn address(&self, node: NodeId) -> Result<&str, Error> {
@@ -257,6 +335,88 @@ impl Client {
     }
 }
 
+/// Who leads a shard, as far as the client knows.
+#[derive(Clone, Copy, Debug)]
+enum Leader {
+    /// This node did when it last answered, or another one said so.
+    Known(NodeId),
+    /// Nobody knows; the replicas are asked in turn, the preferred one first.
+    Sought {
+        /// How many have been asked since one was known.
+        tried: usize,
+    },
+}
+
+impl Leader {
+    /// The node to ask.
+    fn node(self, placement: &Placement) -> NodeId {
+        match self {
+            Leader::Known(node) => node,
+            Leader::Sought { tried } => {
+                let others = placement.replicas.values().copied();
+                let others = others.filter(|node| *node != placement.preferred);
+                let all: Vec<NodeId> = [placement.preferred].into_iter().chain(others).collect();
+                all[tried % all.len()]
+            }
+        }
+    }
+
+    /// After that node did not answer as a leader.
+    fn next(self) -> Leader {
+        match self {
+            Leader::Known(_) => Leader::default(),
+            Leader::Sought { tried } => Leader::Sought { tried: tried + 1 },
+        }
+    }
+}
+
+impl Default for Leader {
+    fn default() -> Self {
+        Leader::Sought { tried: 0 }
+    }
+}
+
+/// An attempt on its way.
+pub struct Pending {
+    client: Client,
+    shard: ShardId,
+    node: NodeId,
+    answer: oneshot::Receiver<Answered>,
+}
+
+impl Pending {
+    /// Waits for the reply to a command.
+    pub async fn reply(self) -> Result<Reply, Attempt> {
+        let bad = |text| {
+            // It was taken, and what the node says of it is lost on us.
+            Attempt::Lost(text)
+        };
+        reply(self.answer().await?).map_err(bad)
+    }
+
+    async fn answer(self) -> Result<Answered, Attempt> {
+        let Pending { client, shard, node, answer } = self;
+        let answered = match tokio::time::timeout(ATTEMPT_TIMEOUT, answer).await {
+            Ok(Ok(response::What::Failure(failure))) => Err(Attempt::Failed(failure.into())),
+            Ok(Ok(answered)) => Ok(answered),
+            Ok(Err(_)) => Err(Attempt::Lost("the stream broke".to_owned())),
+            Err(_) => Err(Attempt::Lost(format!("node {node} does not answer"))),
+        };
+        match &answered {
+            Ok(_) => client.learn_leader(shard, node),
+            Err(failed) => client.learn_failure(shard, node, failed),
+        }
+        answered
+    }
+}
+
+fn reply(answered: Answered) -> Result<Reply, String> {
+    match answered {
+        response::What::Reply(bytes) => Reply::decode(&bytes).map_err(|error| error.to_string()),
+        other => Err(format!("{other:?} to a command")),
+    }
+}
+
 async fn fetch_map(endpoint: &str) -> Result<ClusterMap, String> {
     let channel = channel(endpoint).map_err(|error| format!("{error:?}"))?;
     let mut client = store_client(channel);
@@ -268,8 +428,4 @@ async fn fetch_map(endpoint: &str) -> Result<ClusterMap, String> {
         Some(_) => Ok(map),
         None => Err("its map has no legal number of shards".to_owned()),
     }
-}
-
-fn unavailable(attempt: Attempt) -> Error {
-    Error::Unavailable(format!("{attempt:?}"))
 }

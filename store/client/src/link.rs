@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tidemark_proto::store::v1::store_client::StoreClient;
 use tidemark_proto::store::v1::{Request, Requests, Responses, request, response};
 use tidemark_proto::{Failure, headers};
-use tidemark_types::{ClusterId, ErrorCode};
+use tidemark_types::{ClusterId, ErrorCode, ShardId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
@@ -94,13 +94,15 @@ impl Link {
         self.waiting.lock().is_some() && !self.outgoing.is_closed()
     }
 
-    /// Sends a request, and waits for its answer.
-    pub(crate) async fn request(
+    /// Sends a request; the answer to come. Requests go out in the order in which this returns.
+    pub(crate) async fn send(
         &self,
-        shard: u16,
+        shard: ShardId,
         what: request::What,
-    ) -> Result<Answered, Attempt> {
+    ) -> Result<oneshot::Receiver<Answered>, Attempt> {
         let broken = || Attempt::NotSent("the stream is broken".to_owned());
+        // From here on nothing waits, so that nobody stands in the list without being sent.
+        let place = self.outgoing.reserve().await.map_err(|_| broken())?;
         let id = {
             let mut next = self.next_id.lock();
             *next += 1;
@@ -108,9 +110,8 @@ impl Link {
         };
         let (answer, answered) = oneshot::channel();
         self.waiting.lock().as_mut().ok_or_else(broken)?.insert(id, answer);
-        let request = Request { id, shard: u32::from(shard), what: Some(what) };
-        self.outgoing.send(request).await.map_err(|_| broken())?;
-        answered.await.map_err(|_| Attempt::Lost("the stream broke".to_owned()))
+        place.send(Request { id, shard: u32::from(shard.get()), what: Some(what) });
+        Ok(answered)
     }
 }
 

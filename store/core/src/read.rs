@@ -1,18 +1,23 @@
-//! What can be asked of a shard: a mailbox's head, and pages of its entries (R13); a counter; what
-//! became of a message; and, in the control group, the cluster's map.
+//! What can be asked of a shard: a mailbox's head, and pages of its entries (R13); the outbox, for
+//! the relay (R4); a counter; what became of a message; and, in the control group, the cluster's map.
 //!
 //! Floor, head and entries of one answer come from one snapshot of the state.
 
 use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
-use tidemark_types::{CounterId, Epoch, Id, Recipient, Seq, SeqRange};
+use tidemark_types::{CounterId, Epoch, Id, Recipient, Seq, SeqRange, ShardId};
 
 use crate::codec::{self, DecodeError};
-use crate::key::{ClusterMapKey, CounterKey, EntryKey, Key, MailboxKey, ShardKey, after};
+use crate::key::{
+    ClusterMapKey, CounterKey, EntryKey, Key, Kind, MailboxKey, OutRecordKey, OutboundKey,
+    ShardKey, after,
+};
 use crate::status::{self, MessageStatus};
 use crate::storage::{Fatal, Read};
-use crate::value::{ClusterMap, Entry, Mailbox, Origin, Shard, Value};
+use crate::value::{
+    ClusterMap, Entry, Mailbox, Origin, OutRecord, OutSeq, Outbound, Payload, Shard, Value,
+};
 
 /// How much a page may hold; it holds one entry at least, however large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,6 +178,60 @@ pub fn shard(state: &dyn Read) -> Result<Option<Shard>, Fatal> {
 /// The cluster's map, in the control group's state; none before the cluster was created.
 pub fn cluster_map(state: &dyn Read) -> Result<Option<ClusterMap>, Fatal> {
     get(state, &ClusterMapKey {})
+}
+
+/// How the streams of records to other shards stand, those that were ever used.
+pub fn outbounds(state: &dyn Read) -> Result<Vec<(ShardId, Outbound)>, Fatal> {
+    let (from, to) = Kind::Outbound.range();
+    let mut streams = Vec::new();
+    state.scan(&from, &to, &mut |key, value| {
+        streams.push(OutboundKey::decode(key).and_then(|key| {
+            let stream = Outbound::decode(value)?;
+            Ok((key.shard, stream))
+        }));
+        ControlFlow::Continue(())
+    })?;
+    Ok(streams.into_iter().collect::<Result<_, _>>()?)
+}
+
+/// How the stream of records to one other shard stands.
+pub fn outbound(state: &dyn Read, shard: ShardId) -> Result<Outbound, Fatal> {
+    Ok(get(state, &OutboundKey { shard })?.unwrap_or_default())
+}
+
+/// The records for `shard` after `after`, as many as `limits` allow; the first one however large.
+pub fn out_records(
+    state: &dyn Read,
+    shard: ShardId,
+    after: OutSeq,
+    limits: PageLimits,
+) -> Result<Vec<(OutSeq, Payload)>, Fatal> {
+    let from = OutRecordKey { shard, out_seq: after.next() }.encode();
+    let to = self::after(OutRecordKey { shard, out_seq: OutSeq::new(u64::MAX) }.encode());
+    let mut records = Vec::new();
+    let mut bytes = 0;
+    state.scan(&from, &to, &mut |key, value| {
+        bytes += value.len();
+        if !records.is_empty() && (records.len() >= limits.entries || bytes > limits.bytes) {
+            return ControlFlow::Break(());
+        }
+        records.push(OutRecordKey::decode(key).and_then(|key| {
+            let record = OutRecord::decode(value)?;
+            Ok((key.out_seq, record.payload))
+        }));
+        ControlFlow::Continue(())
+    })?;
+    let records = records.into_iter().collect::<Result<Vec<(OutSeq, Payload)>, _>>()?;
+    let mut last = after;
+    for (out_seq, _) in &records {
+        if *out_seq != last.next() {
+            let (last, found) = (last.get(), out_seq.get());
+            let text = format!("outbox to shard {shard}: {found} follows {last}");
+            return Err(Fatal::Corrupt(text));
+        }
+        last = *out_seq;
+    }
+    Ok(records)
 }
 
 /// The entries after `seq_cli`, as many as `limits` allow.

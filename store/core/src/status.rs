@@ -18,7 +18,7 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 use tidemark_types::{ErrorCode, Id, Recipient, Seq, SeqRange, ShardId, UnixMs, UserId};
 
-use crate::key::{EntryKey, Key, OutboundKey, SentKey, SessionKey, after};
+use crate::key::{EntryKey, Key, SentKey, SessionKey, after};
 use crate::read;
 use crate::storage::{Fatal, Read};
 use crate::value::{Content, Entry, Mailbox, Origin, OutSeq, Outgoing, Value, Verdict};
@@ -198,7 +198,7 @@ impl<'a> Own<'a> {
     /// apply; another shard has taken what it acknowledged (R4).
     fn stage(&self, shard: ShardId, record: Option<OutSeq>) -> Result<Stage, Fatal> {
         let Some(out_seq) = record else { return Ok(Stage::Delivered) };
-        let stream = read::get(self.state, &OutboundKey { shard })?.unwrap_or_default();
-        Ok(if out_seq <= stream.trim { Stage::Delivered } else { Stage::Accepted })
+        let trim = read::outbound(self.state, shard)?.trim;
+        Ok(if out_seq <= trim { Stage::Delivered } else { Stage::Accepted })
     }
 }

@@ -1,5 +1,5 @@
 //! What a node does for the groups it leads, unasked: it initialises new ones, gives leadership
-//! back to the preferred node, and notices when a group or the log has stopped.
+//! back to the preferred node, lets things expire, and notices when a group or the log has stopped.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -21,9 +21,13 @@ const ROUND: Duration = Duration::from_millis(500);
 /// one that comes and goes does not take the shard with it.
 const STEADY_FOR: Duration = Duration::from_secs(3);
 
+/// Between two looks at what has expired: windows are of minutes and days.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+
 /// Rounds until the node is dropped.
 pub(super) async fn run(node: Weak<Node>, clock: Arc<dyn Clock>) {
     let mut steady = BTreeMap::new();
+    let mut expired_at = clock.monotonic();
     loop {
         tokio::time::sleep(ROUND).await;
         let Some(node) = node.upgrade() else { return };
@@ -32,10 +36,17 @@ pub(super) async fn run(node: Weak<Node>, clock: Arc<dyn Clock>) {
             return;
         }
         create_cluster(&node, clock.as_ref()).await;
-        for (id, shard) in &node.shards {
+        for (id, shard) in node.shards.iter() {
             init(&node, *id, shard).await;
         }
-        balance(&node, &mut steady, clock.monotonic()).await;
+        let now = clock.monotonic();
+        balance(&node, &mut steady, now).await;
+        if now - expired_at >= EXPIRE_EVERY {
+            expired_at = now;
+            for (id, shard) in node.shards.iter() {
+                expire(&node, *id, shard).await;
+            }
+        }
     }
 }
 
@@ -92,9 +103,23 @@ async fn init(node: &Node, id: ShardId, shard: &Shard) {
     }
 }
 
+/// Lets things expire, by cluster time that a majority has just agreed on (R17).
+async fn expire(node: &Node, id: ShardId, shard: &Shard) {
+    while let Some(now) = node.time.fresh().filter(|_| shard.group().is_leader()) {
+        match shard.propose(Command::Expire { now }).await {
+            Ok(Reply::Expired { more: true }) => {}
+            Ok(_) => return,
+            Err(error) => {
+                tracing::debug!(%id, %error, "nothing expired; the next round tries again");
+                return;
+            }
+        }
+    }
+}
+
 /// Gives leadership to the preferred node once that has been steady for a while.
 async fn balance(node: &Node, steady: &mut BTreeMap<ShardId, Duration>, now: Duration) {
-    for (id, shard) in &node.shards {
+    for (id, shard) in node.shards.iter() {
         let preferred = node.identity.created.shards[usize::from(id.get())].preferred;
         let group = shard.group();
         let may_move = preferred != node.identity.node && group.is_leader();

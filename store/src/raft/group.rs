@@ -13,11 +13,13 @@ use openraft::errors::{
     ClientWriteError, Fatal, InitializeError, LinearizableReadError, RaftError,
 };
 use openraft::impls::OneshotResponder;
+use openraft::metrics::RaftServerMetrics;
 use openraft::network::{NetSnapshot, RaftNetworkFactory};
 use openraft::raft::{
     AppendEntriesRequest, ClientWriteResult, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Config, RaftMetrics, ReadPolicy, SnapshotPolicy};
 use thiserror::Error;
 use tidemark_store_core::Reply;
@@ -173,6 +175,23 @@ impl Group {
         self.raft.is_leader()
     }
 
+    /// The term in which this replica leads, as far as it knows.
+    pub fn leads(&self) -> Option<u64> {
+        self.leadership().term()
+    }
+
+    /// Follows whether this replica leads.
+    pub fn leadership(&self) -> Leadership {
+        Leadership(self.raft.server_metrics())
+    }
+
+    /// Has a leader here heard from a majority within `fresh`?
+    pub fn hears_quorum(&self, fresh: Duration) -> bool {
+        let metrics = self.raft.data_metrics();
+        let acked = metrics.borrow_watched().last_quorum_acked;
+        acked.is_some_and(|acked| acked.elapsed() < fresh)
+    }
+
     /// Waits until the group stands as `holds` wants it.
     pub async fn until(
         &self,
@@ -277,6 +296,38 @@ impl Group {
     /// Stops the group; its log and state are closed by their owners.
     pub async fn shut_down(&self) -> io::Result<()> {
         self.raft.shutdown().await.map_err(io::Error::other)
+    }
+}
+
+/// Whether a replica leads its group, as it changes.
+pub struct Leadership(WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>);
+
+impl Leadership {
+    /// The term in which it leads now.
+    pub fn term(&self) -> Option<u64> {
+        let server = self.0.borrow_watched();
+        server.state.is_leader().then(|| server.vote.leader_id.term)
+    }
+
+    /// Waits until it leads; its term, or nothing once the group has stopped.
+    pub async fn gained(&mut self) -> Option<u64> {
+        loop {
+            self.0.borrow_and_update();
+            if let Some(term) = self.term() {
+                return Some(term);
+            }
+            self.0.changed().await.ok()?;
+        }
+    }
+
+    /// Waits until it no longer leads in `term`.
+    pub async fn lost(&mut self, term: u64) {
+        loop {
+            self.0.borrow_and_update();
+            if self.term() != Some(term) || self.0.changed().await.is_err() {
+                return;
+            }
+        }
     }
 }
 

@@ -15,18 +15,20 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
 use tidemark_proto::store::v1::store_server::Store;
 use tidemark_proto::store::v1::{
-    GroupStatus, MapRequest, MapResponse, Request, Requests, Response, Responses, StatusRequest,
-    StatusResponse, TransferLeaderRequest, TransferLeaderResponse, request, response,
+    ClockRequest, ClockResponse, GroupStatus, MapRequest, MapResponse, Request, Requests, Response,
+    Responses, StatusRequest, StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
+    TrustClockRequest, TrustClockResponse, WatchRequest, WatchUpdate, request, response,
 };
-use tidemark_proto::{Failure, headers};
+use tidemark_proto::{Detail, Failure, headers};
 use tidemark_store_core::Command;
 use tidemark_store_core::read::Query;
 use tidemark_store_core::value::Value;
-use tidemark_types::{ErrorCode, Id, NodeId};
+use tidemark_types::{ErrorCode, Id, NodeId, ShardId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use super::watch::WatchStream;
 use crate::node::Node;
 use crate::shard::{self, Shard};
 use crate::storage::GroupId;
@@ -92,6 +94,16 @@ impl StoreService {
                 let shard = self.shard(request.shard, &query.routed_by())?.clone();
                 Ok(async move { query_outcome(&shard, &query).await }.boxed())
             }
+            Some(request::What::Relay(bytes)) => {
+                let command =
+                    Command::decode(&bytes).map_err(|error| invalid(error.to_string()))?;
+                if !matches!(command, Command::RelayIn { .. }) {
+                    return Err(invalid("relay: it holds no records".to_owned()));
+                }
+                let shard = self.replica(request.shard)?;
+                let pending = shard.enqueue(command).await.map_err(failure)?;
+                Ok(async move { command_outcome(pending.reply().await) }.boxed())
+            }
             None => Err(invalid("the request asks nothing".to_owned())),
         }
     }
@@ -103,9 +115,15 @@ impl StoreService {
             let text = format!("{id} lives on shard {lives_on}, not on {named}");
             return Err(Failure::new(ErrorCode::WrongShard).message(text));
         }
-        self.node.shard(lives_on).ok_or_else(|| {
+        self.replica(named)
+    }
+
+    /// This node's replica of a shard.
+    fn replica(&self, shard: u32) -> Result<&Shard, Failure> {
+        let number = u16::try_from(shard).map(ShardId::new).ok();
+        number.and_then(|number| self.node.shard(number)).ok_or_else(|| {
             Failure::new(ErrorCode::NotLeader)
-                .message(format!("this node has no replica of shard {lives_on}"))
+                .message(format!("this node has no replica of shard {shard}"))
         })
     }
 
@@ -166,6 +184,7 @@ fn failure(error: shard::Error) -> Failure {
     match error {
         shard::Error::Overloaded { retry_after } => failure.retry_after(retry_after),
         shard::Error::NotLeader { leader: Some(leader) } => failure.leader(leader.address),
+        shard::Error::OutOfOrder { expected } => failure.detail(Detail::Expected(expected)),
         _ => failure,
     }
 }
@@ -184,6 +203,19 @@ impl Store for StoreService {
         Ok(tonic::Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchUpdate, Status>> + Send>>;
+
+    async fn watch(
+        &self,
+        request: tonic::Request<Streaming<WatchRequest>>,
+    ) -> Result<tonic::Response<Self::WatchStream>, Status> {
+        self.check_cluster(&request)?;
+        let (updates, outgoing) = mpsc::channel(OUTGOING);
+        let stream = WatchStream::new(self.node.clone());
+        tokio::spawn(stream.serve(request.into_inner(), updates));
+        Ok(tonic::Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+
     async fn map(
         &self,
         _: tonic::Request<MapRequest>,
@@ -197,9 +229,10 @@ impl Store for StoreService {
         _: tonic::Request<StatusRequest>,
     ) -> Result<tonic::Response<StatusResponse>, Status> {
         let identity = self.node.identity();
-        let groups = self.node.groups().map(|(id, group)| {
+        let mut groups = Vec::new();
+        for (id, group) in self.node.groups() {
             let status = group.status();
-            GroupStatus {
+            groups.push(GroupStatus {
                 group: id.get(),
                 term: status.term,
                 leader: status.leader.map_or(0, |leader| leader.node.get()),
@@ -208,12 +241,13 @@ impl Store for StoreService {
                 snapshot: status.snapshot.unwrap_or_default(),
                 purged: status.purged.unwrap_or_default(),
                 stopped: status.running.err().unwrap_or_default(),
-            }
-        });
+                outbox_bytes: self.node.outbox_bytes(id).map_err(failure)?,
+            });
+        }
         Ok(tonic::Response::new(StatusResponse {
             node: identity.node.get(),
             cluster: Bytes::copy_from_slice(identity.cluster().as_bytes()),
-            groups: groups.collect(),
+            groups,
         }))
     }
 
@@ -225,5 +259,22 @@ impl Store for StoreService {
         let term = self.node.transfer_leader(GroupId::new(group), NodeId::new(to)).await;
         let term = term.map_err(failure)?;
         Ok(tonic::Response::new(TransferLeaderResponse { term }))
+    }
+
+    async fn clock(
+        &self,
+        _: tonic::Request<ClockRequest>,
+    ) -> Result<tonic::Response<ClockResponse>, Status> {
+        let own = self.node.time().own();
+        let wall_ms = own.unwrap_or_default().get();
+        Ok(tonic::Response::new(ClockResponse { wall_ms, trusted: own.is_some() }))
+    }
+
+    async fn trust_clock(
+        &self,
+        _: tonic::Request<TrustClockRequest>,
+    ) -> Result<tonic::Response<TrustClockResponse>, Status> {
+        self.node.time().trust();
+        Ok(tonic::Response::new(TrustClockResponse {}))
     }
 }

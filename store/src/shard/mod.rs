@@ -3,6 +3,7 @@
 //! Refusals that happen here had no effect; what was handed to Raft and got no answer is
 //! *unknown*, never failed (R3).
 
+mod admission;
 mod proposer;
 
 use std::sync::Arc;
@@ -12,13 +13,15 @@ use thiserror::Error;
 use tidemark_env::Clock;
 use tidemark_store_core::{Command, Fatal, Read, Reply};
 use tidemark_types::limits::CLOCK_SKEW_MAX;
-use tidemark_types::{ClientMsgId, ErrorCode, NodeId};
+use tidemark_types::{ErrorCode, NodeId, ShardCount, ShardId};
 
-use crate::config::ProposalConfig;
+use crate::config::StoreConfig;
 use crate::raft::group::{Group, Lost, NotSubmitted, TransferError};
 use crate::raft::types::Replica;
 use crate::storage::{GroupId, StateDb, StateDbError};
+use crate::time::ClusterTime;
 
+use admission::Admission;
 pub use proposer::Pending;
 use proposer::Proposer;
 
@@ -46,6 +49,15 @@ pub enum Error {
     /// Leadership cannot move to a node without a replica.
     #[error("node {0} has no replica of this group")]
     NoReplica(NodeId),
+    /// An earlier send of the same session was refused, and must come again first (R7).
+    #[error("send {expected} of the session was refused and comes first")]
+    OutOfOrder {
+        /// That one.
+        expected: u64,
+    },
+    /// Cluster time is not measured yet, so the age of an id cannot be judged.
+    #[error("cluster time is not measured yet; try again")]
+    NoTime,
     /// The id was made too far in the future.
     #[error("the message id was made more than {} s in the future", CLOCK_SKEW_MAX.as_secs())]
     IdInFuture,
@@ -68,6 +80,8 @@ impl Error {
             Error::NotLeader { .. } => ErrorCode::NotLeader,
             Error::Stopped(_) => ErrorCode::Unavailable,
             Error::NoReplica(_) => ErrorCode::Invalid,
+            Error::OutOfOrder { .. } => ErrorCode::OutOfOrder,
+            Error::NoTime => ErrorCode::Unavailable,
             Error::IdInFuture => ErrorCode::IdInFuture,
             Error::Unknown(_) => ErrorCode::Unknown,
             Error::State(_) | Error::Fatal(_) => ErrorCode::Internal,
@@ -100,21 +114,35 @@ pub struct Shard {
     group: Group,
     id: GroupId,
     state: StateDb,
+    admission: Arc<Admission>,
     proposer: Proposer,
-    clock: Arc<dyn Clock>,
+}
+
+/// What a shard needs beside its Raft group.
+pub struct Surroundings<'a> {
+    /// The node's state.
+    pub state: &'a StateDb,
+    /// How many shards the cluster has.
+    pub shards: ShardCount,
+    /// What commands are stamped with.
+    pub time: &'a ClusterTime,
+    /// For latencies.
+    pub clock: &'a Arc<dyn Clock>,
+    /// Bounds.
+    pub config: &'a StoreConfig,
 }
 
 impl Shard {
     /// The shard whose Raft group is `group`; starts the task that proposes.
-    pub fn start(
-        id: GroupId,
-        group: Group,
-        state: StateDb,
-        config: &ProposalConfig,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
-        let proposer = Proposer::start(group.clone(), config, clock.clone());
-        Shard { group, id, state, proposer, clock }
+    pub fn start(number: ShardId, group: Group, around: &Surroundings<'_>) -> Self {
+        let Surroundings { state, shards, time, clock, config } = around;
+        let proposer =
+            Proposer::start(group.clone(), &config.proposals, (*clock).clone(), (*time).clone());
+        let queue_bytes_max = config.relay.queue_bytes_max;
+        let (state, time) = ((*state).clone(), (*time).clone());
+        let admission = Admission::new(number, *shards, state.clone(), time, queue_bytes_max);
+        let (id, admission) = (GroupId::shard(number), Arc::new(admission));
+        Shard { group, id, state, admission, proposer }
     }
 
     /// Its Raft group.
@@ -129,24 +157,29 @@ impl Shard {
 
     /// Queues a command; what one caller queues is proposed in that order.
     pub async fn enqueue(&self, command: Command) -> Result<Pending, Error> {
-        let id = match &command {
-            Command::BackendSend(send) => Some(send.draft.client_msg_id),
-            Command::Allocate { id, .. } => *id,
-            _ => None,
-        };
-        if id.is_some_and(|id| self.is_in_future(id)) {
-            return Err(Error::IdInFuture);
+        if let Err(error) = self.admission.check(&command) {
+            if matches!(error, Error::Overloaded { .. }) {
+                self.admission.was_refused(&command);
+            }
+            return Err(error);
         }
-        self.proposer.enqueue(command).await
+        match self.proposer.room(&command).await {
+            Ok(room) => self.proposer.enqueue(command, room).await,
+            Err(error) => {
+                self.admission.was_refused(&command);
+                Err(error)
+            }
+        }
     }
 
     /// Reads the state as the leader, not staler than when this was called (R16).
     pub async fn read<T>(&self, look: impl FnOnce(&dyn Read) -> T) -> Result<T, Error> {
         self.group.read_index().await?;
-        Ok(self.state.read(self.id, |_, view| look(view))?)
+        self.look(look)
     }
 
-    fn is_in_future(&self, id: ClientMsgId) -> bool {
-        id.created() > self.clock.wall().plus(CLOCK_SKEW_MAX)
+    /// Reads the state as it is here, which may be stale.
+    pub fn look<T>(&self, look: impl FnOnce(&dyn Read) -> T) -> Result<T, Error> {
+        Ok(self.state.read(self.id, |_, view| look(view))?)
     }
 }

@@ -25,6 +25,7 @@ use super::{Error, RETRY_AFTER};
 use crate::config::ProposalConfig;
 use crate::metrics;
 use crate::raft::group::{Group, Lost, Submitted};
+use crate::time::ClusterTime;
 
 /// Commands that wait for a batch; their bytes are bounded by the room, this bounds their number.
 const QUEUE_COMMANDS: usize = 16_384;
@@ -54,12 +55,18 @@ struct Waiting {
 
 impl Proposer {
     /// Starts the task; it ends when the last handle is dropped and everything is answered.
-    pub(super) fn start(group: Group, config: &ProposalConfig, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn start(
+        group: Group,
+        config: &ProposalConfig,
+        clock: Arc<dyn Clock>,
+        time: ClusterTime,
+    ) -> Self {
         let (queue, commands) = mpsc::channel(QUEUE_COMMANDS);
         let task = Task {
             group,
             config: config.clone(),
             clock: clock.clone(),
+            time,
             commands,
             next: VecDeque::new(),
         };
@@ -74,28 +81,36 @@ impl Proposer {
         }
     }
 
-    /// Queues a command; commands are proposed in the order in which this returns. A client's
-    /// command is refused when there is no room; the cluster's own waits, in a share of its own
-    /// (R7).
-    pub(super) async fn enqueue(&self, command: Command) -> Result<Pending, Error> {
-        let overloaded = || {
-            metrics::proposal_refused();
-            Error::Overloaded { retry_after: RETRY_AFTER }
+    /// Room for a command. A client's command is refused when there is none; the cluster's own
+    /// waits, in a share of its own, but for another shard's records, which come again (R7).
+    pub(super) async fn room(&self, command: &Command) -> Result<OwnedSemaphorePermit, Error> {
+        let full = |_| Error::Overloaded { retry_after: RETRY_AFTER };
+        let (room, bytes_max) = match command.is_internal() {
+            true => (self.internal_room.clone(), self.internal_bytes_max),
+            false => (self.client_room.clone(), self.client_bytes_max),
         };
-        let stopped = || Error::Stopped("it takes no more commands".to_owned());
-        let room = if command.is_internal() {
-            let cost = permits(&command, self.internal_bytes_max);
-            let room = self.internal_room.clone().acquire_many_owned(cost).await;
-            room.map_err(|_| stopped())?
-        } else {
-            let cost = permits(&command, self.client_bytes_max);
-            self.client_room.clone().try_acquire_many_owned(cost).map_err(|_| overloaded())?
-        };
+        let cost = permits(command, bytes_max);
+        if command.is_internal() && !matches!(command, Command::RelayIn { .. }) {
+            return room.acquire_many_owned(cost).await.map_err(|_| stopped());
+        }
+        room.try_acquire_many_owned(cost).map_err(full)
+    }
+
+    /// Queues a command; commands are proposed in the order in which this returns.
+    pub(super) async fn enqueue(
+        &self,
+        command: Command,
+        room: OwnedSemaphorePermit,
+    ) -> Result<Pending, Error> {
         let (answer, reply) = oneshot::channel();
         let waiting = Waiting { answer, since: self.clock.monotonic(), _room: room };
         self.queue.send(Proposal { command, waiting }).await.map_err(|_| stopped())?;
         Ok(Pending(reply))
     }
+}
+
+fn stopped() -> Error {
+    Error::Stopped("it takes no more commands".to_owned())
 }
 
 /// A queued command's reply to come.
@@ -119,6 +134,7 @@ struct Task {
     group: Group,
     config: ProposalConfig,
     clock: Arc<dyn Clock>,
+    time: ClusterTime,
     commands: mpsc::Receiver<Proposal>,
     /// Taken from the queue, not yet in a batch.
     next: VecDeque<Proposal>,
@@ -158,7 +174,8 @@ impl Task {
             }
         }
         metrics::proposal_batch(commands.len());
-        let batch = Batch { time: self.clock.wall(), commands };
+        // Without a measurement apply keeps to the log's last time (R17).
+        let batch = Batch { time: self.time.now().unwrap_or_default(), commands };
         match self.group.submit(batch.encode()).await {
             Ok(submitted) => Some(Box::pin(answer(submitted, waiting, self.clock.clone()))),
             Err(error) => {

@@ -10,9 +10,9 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use futures::future::join_all;
 use tidemark_store::node::Node;
-use tidemark_store_core::value::{Content, Entry, Origin, Payload, Verdict};
+use tidemark_store_core::value::{Content, Entry, Origin, Verdict};
 use tidemark_store_core::{Command, Reject, Reply};
-use tidemark_types::{Id, Recipient, Seq, SessionId, ShardId, UnixMs, UserId};
+use tidemark_types::{Recipient, Seq, SessionId, UnixMs, UserId};
 
 use crate::device::Device;
 use crate::look;
@@ -232,21 +232,23 @@ struct Found {
 }
 
 impl Found {
-    /// Reads all mailboxes and outboxes; everything in them must be a copy of a send that its
-    /// sender has, where it belongs, once.
+    /// Reads all mailboxes once the outboxes are empty; everything in them must be a copy of a send
+    /// that its sender has, where it belongs, once and in order.
     async fn read(node: &Node) -> Result<Found, Wrong> {
+        look::drained(node).await.map_err(Wrong)?;
         let mut own = BTreeMap::<_, Vec<Verdict>>::new();
         let mut wanted = BTreeSet::new();
         let mut copies = BTreeSet::new();
         for at in 0..USERS {
+            let mut last = BTreeMap::new();
             for (seq, entry) in look::entries(node, &user(at)).await {
-                let place = Place::Mailbox(user(at));
-                let (from, session, n, records) =
+                let (from, session, n) =
                     identify(&entry).map_err(|wrong| at_seq(at, seq, &wrong))?;
                 if from != at {
-                    if !copies.insert((from, session, n, place)) {
-                        return Err(at_seq(at, seq, "the message is there twice"));
+                    if last.insert((from, session), n) >= Some(n) {
+                        return Err(at_seq(at, seq, "the message is there twice, or too late"));
                     }
+                    copies.insert((from, session, n, user(at)));
                     continue;
                 }
                 let sends = own.entry((at, session)).or_default();
@@ -254,21 +256,8 @@ impl Found {
                 if n != sends.len() as u64 {
                     return Err(at_seq(at, seq, &format!("send {n} of {session} is out of order")));
                 }
-                for to in places(node, at, session, n, &records) {
-                    wanted.insert((from, session, n, to));
-                }
-            }
-        }
-        for (shard, handle) in node.shards() {
-            let mut next = BTreeMap::<ShardId, u64>::new();
-            for ((to, out_seq), record) in look::outbox(handle).await {
-                let expected = next.entry(to).or_insert(1);
-                if out_seq.get() != *expected {
-                    return Err(Wrong(format!("outbox {shard} to {to}: no record {expected}")));
-                }
-                *expected += 1;
-                let (from, session, n) = identify_record(&record.payload)?;
-                copies.insert((from, session, n, Place::Outbox(shard, to, out_seq.get())));
+                let (to, _) = message(at, session, n);
+                wanted.extend(to.into_iter().map(|to| (from, session, n, to)));
             }
         }
         match wanted.symmetric_difference(&copies).next() {
@@ -281,36 +270,12 @@ impl Found {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
-    Mailbox(UserId),
-    Outbox(ShardId, ShardId, u64),
-}
-
 fn at_seq(at: usize, seq: Seq, what: &str) -> Wrong {
     Wrong(format!("mailbox of user {at}, seq {seq}: {what}"))
 }
 
-/// Where the copies of an accepted send must be, but for the sender's own.
-fn places(
-    node: &Node,
-    at: usize,
-    session: SessionId,
-    n: u64,
-    records: &[(ShardId, u64)],
-) -> Vec<Place> {
-    let shard_of = |user: &UserId| node.shard_number(&Id::User(user.clone()));
-    let home = shard_of(&user(at));
-    let (to, _) = message(at, session, n);
-    let here = to.into_iter().filter(|to| shard_of(to) == home).map(Place::Mailbox);
-    let there = records.iter().map(|(to, out_seq)| Place::Outbox(home, *to, *out_seq));
-    here.chain(there).collect()
-}
-
-type Identity = (usize, SessionId, u64, Vec<(ShardId, u64)>);
-
 /// Which send an entry is of, after comparing its content with that send's.
-fn identify(entry: &Entry) -> Result<Identity, String> {
+fn identify(entry: &Entry) -> Result<(usize, SessionId, u64), String> {
     let Content::Message { message: found, outgoing } = &entry.content else {
         return Err(format!("nobody refuses here: {entry:?}"));
     };
@@ -319,26 +284,11 @@ fn identify(entry: &Entry) -> Result<Identity, String> {
     if found.body != body {
         return Err(format!("the body of send {n} of {session} of user {from} is another one"));
     }
-    let Some(outgoing) = outgoing else { return Ok((from, session, n, Vec::new())) };
-    if !outgoing.to.iter().cloned().eq(to.into_iter().map(Recipient::User)) {
-        return Err(format!("send {n} of {session} of user {from} went to {:?}", outgoing.to));
+    let went = outgoing.as_ref().map(|outgoing| &outgoing.to);
+    if went.is_some_and(|went| !went.iter().cloned().eq(to.into_iter().map(Recipient::User))) {
+        return Err(format!("send {n} of {session} of user {from} went to {went:?}"));
     }
-    let records = outgoing.records.iter().map(|(shard, out_seq)| (*shard, out_seq.get()));
-    Ok((from, session, n, records.collect()))
-}
-
-fn identify_record(payload: &Payload) -> Result<(usize, SessionId, u64), Wrong> {
-    let Payload::Message { origin, message: found, to } = payload else {
-        return Err(Wrong(format!("nobody refuses here: {payload:?}")));
-    };
-    let (from, session, n) = identify_origin(origin).map_err(Wrong)?;
-    let (wanted, body) = message(from, session, n);
-    match found.body == body && to.iter().all(|to| wanted.contains(to)) {
-        true => Ok((from, session, n)),
-        false => {
-            Err(Wrong(format!("send {n} of {session} of user {from} is altered in the outbox")))
-        }
-    }
+    Ok((from, session, n))
 }
 
 fn identify_origin(origin: &Origin) -> Result<(usize, SessionId, u64), String> {

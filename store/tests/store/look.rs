@@ -1,17 +1,19 @@
 //! Reading a node's state as a caller of `Shard::read` does.
 
-use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
 use tidemark_store::node::Node;
 use tidemark_store::shard::Shard;
 use tidemark_store_core::Read;
-use tidemark_store_core::key::{ChainKey, Key, Kind, OutRecordKey};
+use tidemark_store_core::key::{ChainKey, Key};
 use tidemark_store_core::read::{self, PageAnswer, PageLimits};
-use tidemark_store_core::value::{Chain, Entry, Mailbox, OutRecord, OutSeq, Value};
-use tidemark_types::{Id, Recipient, Seq, ShardId, UserId};
+use tidemark_store_core::value::{Chain, Entry, Mailbox, Value};
+use tidemark_types::{Id, Recipient, Seq, UserId};
 
 /// Small against what the tests send, so that they read several pages.
 const LIMITS: PageLimits = PageLimits { entries: 100, bytes: 1 << 20 };
+
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The shard on which a user lives.
 pub(crate) fn home<'a>(node: &'a Node, user: &UserId) -> &'a Shard {
@@ -47,20 +49,23 @@ pub(crate) async fn entries(node: &Node, user: &UserId) -> Vec<(Seq, Entry)> {
     home(node, user).read(look).await.unwrap()
 }
 
-/// Everything that waits in a shard's outbox.
-pub(crate) async fn outbox(shard: &Shard) -> Vec<((ShardId, OutSeq), OutRecord)> {
-    let look = |view: &dyn Read| {
-        let mut records = Vec::new();
-        let (from, to) = Kind::OutRecord.range();
-        let mut visit = |key: &[u8], value: &[u8]| {
-            let key = OutRecordKey::decode(key).unwrap();
-            records.push(((key.shard, key.out_seq), OutRecord::decode(value).unwrap()));
-            ControlFlow::Continue(())
-        };
-        view.scan(&from, &to, &mut visit).unwrap();
-        records
-    };
-    shard.read(look).await.unwrap()
+/// Waits until every outbox is empty: what was accepted is where it goes.
+pub(crate) async fn drained(node: &Node) -> Result<(), String> {
+    let started = Instant::now();
+    for (number, shard) in node.shards() {
+        loop {
+            let streams = shard.read(|view| read::outbounds(view).unwrap()).await;
+            let streams = streams.map_err(|error| error.to_string())?;
+            if streams.iter().all(|(_, stream)| stream.trim == stream.head) {
+                break;
+            }
+            if started.elapsed() > DEADLINE {
+                return Err(format!("the outbox of shard {number} stays: {streams:?}"));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    Ok(())
 }
 
 /// A shard's state hash, and the applied position it belongs to.

@@ -7,4 +7,5 @@ mod ledger;
 mod look;
 mod node;
 mod power_cut;
+mod relay;
 mod rig;

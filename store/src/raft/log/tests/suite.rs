@@ -7,7 +7,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use tempfile::TempDir;
 
 use super::*;
-use crate::alarms::Alarms;
+use crate::effects::Dispatch;
 use crate::raft::log::LogThread;
 use crate::raft::machine::Machine;
 use crate::raft::types::TypeConfig;
@@ -27,7 +27,8 @@ impl StoreBuilder<TypeConfig, GroupLog, Machine, Guard> for Builder {
         let log = store.group(group(1));
         log.allow_late_start();
         let state = StateDb::create(&folder.path().join("state")).expect("a new state");
-        let machine = Machine::open(state, group(1), Arc::new(Alarms)).expect("an empty state");
+        let machine =
+            Machine::open(state, group(1), Arc::new(Dispatch::default())).expect("an empty state");
         Ok(((thread, folder), log, machine))
     }
 }

@@ -23,8 +23,8 @@ use tokio::task::JoinHandle;
 
 use self::net::{Net, Wire};
 use super::{Acceptor, Me, Peers, incoming, server};
-use crate::alarms::Alarms;
 use crate::config::RaftConfig;
+use crate::effects::Dispatch;
 use crate::raft::group::Group;
 use crate::raft::log::{LogOptions, LogStore, LogThread};
 use crate::raft::machine::{Applied, Machine};
@@ -77,7 +77,7 @@ impl TestNode {
         for number in 0..groups {
             let id = group_id(number);
             let replica = replica_of(number, node);
-            let machine = Machine::open(state.clone(), id, Arc::new(Alarms)).unwrap();
+            let machine = Machine::open(state.clone(), id, Arc::new(Dispatch::default())).unwrap();
             let network = peers.network(id, replica);
             let config = RaftConfig::default();
             let group = Group::start(id, replica, &config, network, log.group(id), machine).await;

@@ -1,0 +1,81 @@
+//! Sends to a hundred people on all shards while the leaders at both ends are killed.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tidemark_chaos::cluster::{Cluster, PATIENCE, Spec};
+use tidemark_chaos::ledger::Ledger;
+use tidemark_chaos::senders::{Senders, TO_ALL_EVERY, readers};
+use tidemark_store_client::Client;
+use tidemark_store_core::{Command, Reply};
+use tidemark_types::{Seq, ShardId, UserId};
+
+const ROUNDS: u16 = 6;
+
+/// Recipients on each of 8 shards: 104 in all.
+const ON_EACH: usize = 13;
+
+const CALL_DEADLINE: Duration = Duration::from_secs(1);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_at_both_ends_of_the_relay_lose_and_double_nothing() -> Result<()> {
+    let spec = Spec { nodes: 3, shards: 8 };
+    let mut cluster = Cluster::start(spec).await?;
+    let client = cluster.client(CALL_DEADLINE).await?;
+    let readers = readers(&client, ON_EACH)?;
+    let refusing = refuse(&client, &readers).await?;
+    let senders = Senders::start(&client, &readers)?;
+    for round in 0..ROUNDS {
+        let (source, destination) = (ShardId::new(round), ShardId::new((round + 1) % spec.shards));
+        let both =
+            [cluster.leader(&client, source).await?, cluster.leader(&client, destination).await?];
+        senders.next_ack(&client, source, PATIENCE).await?;
+        // One end, the other end, both.
+        let mut killed = match round % 3 {
+            0 => vec![both[0]],
+            1 => vec![both[1]],
+            _ => both.to_vec(),
+        };
+        killed.dedup();
+        for node in &killed {
+            cluster.kill(*node)?;
+        }
+        if killed.len() == 1 {
+            senders.next_ack(&client, source, PATIENCE).await?;
+        }
+        for node in &killed {
+            cluster.start_node(*node)?;
+        }
+        for node in &killed {
+            cluster.ready(*node).await?;
+        }
+        senders.next_ack(&client, destination, PATIENCE).await?;
+        println!("round {}: killed {killed:?}", round + 1);
+    }
+    let acked = senders.finish().await?;
+    cluster.settled(&client).await?;
+    for node in cluster.ids() {
+        cluster.kill(node)?;
+    }
+    let ledger = Ledger::of(&cluster, &acked, &refusing)?;
+    println!("{ledger}");
+    let to_all = acked.iter().filter(|ack| ack.to.len() == readers.len()).count();
+    ensure!(to_all > usize::from(ROUNDS), "too few sends went to all: {to_all}");
+    ensure!(acked.len() > to_all * usize::try_from(TO_ALL_EVERY / 2)?, "too few sends: {ledger}");
+    let refused = acked.iter().flat_map(|ack| &ack.to).filter(|to| refusing.contains(to)).count();
+    let copies: usize = acked.iter().map(|ack| 1 + ack.to.len()).sum();
+    assert_eq!(ledger.refused, refused * cluster.ids().len(), "{ledger}");
+    assert_eq!(ledger.found, (copies - refused) * cluster.ids().len(), "{ledger}");
+    assert!(ledger.is_clean(), "{ledger}");
+    Ok(())
+}
+
+/// Makes the mailboxes of some readers full, so that they refuse everything.
+async fn refuse(client: &Client, readers: &[UserId]) -> Result<Vec<UserId>> {
+    let refusing: Vec<UserId> = readers.iter().step_by(ON_EACH * 2).cloned().collect();
+    for user in &refusing {
+        let reply = client.command(&Command::Adopt { user: user.clone(), seq: Seq::MAX }).await?;
+        ensure!(!matches!(reply, Reply::Rejected(_)), "{reply:?}");
+    }
+    Ok(refusing)
+}

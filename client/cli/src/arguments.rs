@@ -1,0 +1,277 @@
+//! What can be said on the command line.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use tidemark_types::{ClientMsgId, DeviceId, GroupId, UserId};
+
+use crate::output::Output;
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused, 2 wrong usage, 3 unavailable and certainly \
+                          not taken, 4 unknown: repeat it with the same id.";
+
+/// The command line of Tidemark, the lossless messaging core.
+#[derive(Debug, Parser)]
+#[command(name = "tidemark", version, about, after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// How to print, results and errors.
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How gateways are reached, and by whom.
+#[derive(Debug, Args)]
+pub(crate) struct Connection {
+    /// A gateway's gRPC address; give several, and the next one is tried when one is not there.
+    /// Without it: the gateways of .tidemark/cluster.json, here or in a folder above.
+    #[arg(
+        long = "endpoint",
+        global = true,
+        env = "TIDEMARK_ENDPOINT",
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
+    pub(crate) endpoints: Vec<String>,
+    /// The token to call with. Better in the environment, where other users do not see it.
+    #[arg(long, global = true, env = "TIDEMARK_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<Token>,
+    /// A signing key to make short-lived tokens with, when no token is given.
+    #[arg(long, global = true, env = "TIDEMARK_KEY", value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// How long one call may take, with all its attempts.
+    #[arg(long, global = true, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) deadline: Duration,
+}
+
+/// A token, which is as good as a password: never formatted.
+#[derive(Clone)]
+pub(crate) struct Token(pub(crate) String);
+
+impl From<String> for Token {
+    fn from(token: String) -> Self {
+        Token(token)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Sends a message. Prints its id before it is sent: with --id it can be repeated.
+    Send(Send),
+    /// Prints the entries of a user's mailbox, oldest first.
+    History {
+        /// Whose mailbox.
+        user: UserId,
+        /// Only what comes after this seq.
+        #[arg(long, value_name = "SEQ", default_value_t = 0)]
+        after: u32,
+        /// No more entries than this.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: Option<u32>,
+    },
+    /// Prints where a user's mailbox stands.
+    Head {
+        /// Whose mailbox.
+        user: UserId,
+    },
+    /// Refuses a sender's messages to a user from now on.
+    Block(Pair),
+    /// Takes a sender's messages to a user again.
+    Unblock(Pair),
+    /// The cluster as a whole.
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// One shard.
+    #[command(subcommand)]
+    Shard(Shard),
+    /// Tokens, made here without asking anybody.
+    #[command(subcommand)]
+    Token(Tokens),
+    /// Asks servers whether they are ready: those of .tidemark/cluster.json, if none are named.
+    Health {
+        /// A server's HTTP address.
+        #[arg(value_name = "HOST:PORT")]
+        servers: Vec<String>,
+    },
+    /// Prints a script that completes this command line in a shell.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("recipients").required(true).args(["to", "group"]))]
+pub(crate) struct Send {
+    /// In whose name.
+    #[arg(long, value_name = "USER")]
+    pub(crate) from: UserId,
+    /// To whom; up to 256 times.
+    #[arg(long, value_name = "USER")]
+    pub(crate) to: Vec<UserId>,
+    /// To the members of a group, and nobody else.
+    #[arg(long)]
+    pub(crate) group: Option<GroupId>,
+    /// The application's kind of message.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) kind: u32,
+    /// The message's id, to repeat a send. It may have been taken before, so it is never reported
+    /// as unavailable; a new send needs none.
+    #[arg(long, value_name = "UUID")]
+    pub(crate) id: Option<ClientMsgId>,
+    /// What to wait for. With `delivered`, for up to another deadline.
+    #[arg(long, value_enum, default_value_t = Wait::Accepted)]
+    pub(crate) wait: Wait,
+    /// The body; without it, standard input.
+    pub(crate) text: Option<String>,
+}
+
+/// How far a message has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Wait {
+    /// It is durable, and each recipient will have one outcome.
+    Accepted,
+    /// It is in each recipient's mailbox, or was refused there.
+    Delivered,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pair {
+    /// Whose setting.
+    pub(crate) user: UserId,
+    /// Whose messages.
+    pub(crate) sender: UserId,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cluster {
+    /// Who is up, who leads, how far each replica is.
+    Status,
+    /// The desired placement: nodes, shards, settings.
+    Map,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Shard {
+    /// Prints which node leads a shard.
+    Leader {
+        /// Its number, from 0.
+        shard: u32,
+    },
+    /// Moves a shard's leadership.
+    Transfer {
+        /// Its number, from 0.
+        shard: u32,
+        /// The node that shall lead it, one that hosts it.
+        #[arg(long, value_name = "NODE", value_parser = clap::value_parser!(u64).range(1..))]
+        to: u64,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tokens {
+    /// Makes a token with the signing key of --key, TIDEMARK_KEY or .tidemark/cluster.json.
+    Make {
+        /// What it allows.
+        #[arg(long, value_enum)]
+        role: RoleName,
+        /// With role device: for which user.
+        #[arg(long, required_if_eq("role", "device"))]
+        user: Option<UserId>,
+        /// With role device: for which of the user's devices; for all, if none is named.
+        #[arg(long, requires = "user")]
+        device: Option<DeviceId>,
+        /// How long it is good.
+        #[arg(long, default_value = "24h", value_parser = humantime::parse_duration)]
+        valid: Duration,
+    },
+    /// Makes a new secret to sign with.
+    Key {
+        /// The file, which must not exist; its name ends with .hs256.
+        file: PathBuf,
+    },
+}
+
+/// What a token allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleName {
+    /// A user's devices.
+    Device,
+    /// Any user, by unary calls.
+    Service,
+    /// The cluster itself.
+    Admin,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(["tidemark"].into_iter().chain(line.split(' ')))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_send_names_users_or_one_group() {
+        let parsed = parse("send --from alice --to bob --to carol hello").expect("legal");
+        let Command::Send(send) = parsed.command else { panic!("a send") };
+        assert_eq!(send.to.len(), 2);
+        assert_eq!((send.text.as_deref(), send.kind), (Some("hello"), 0));
+        assert!(parse("send --from alice --group all hello").is_ok());
+        assert!(parse("send --from alice hello").is_err());
+        assert!(parse("send --from alice --group all --group b hello").is_err());
+        assert!(parse("send --from alice --to bob --group all hello").is_err());
+        assert!(parse("send --from alice --to bob --id 67e55044 hello").is_err());
+    }
+
+    #[test]
+    fn global_flags_stand_anywhere() {
+        for line in [
+            "-o json --endpoint a:1,b:2 head alice",
+            "head alice --endpoint a:1 --endpoint b:2 --output json",
+        ] {
+            let parsed = parse(line).expect("legal");
+            assert_eq!(parsed.output, Output::Json, "{line}");
+            assert_eq!(parsed.connection.endpoints, ["a:1", "b:2"], "{line}");
+            assert_eq!(parsed.connection.deadline, Duration::from_secs(10), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "head",
+            "head alice --deadline soon",
+            "history alice --limit 0",
+            "history alice --after -1",
+            "shard transfer 1",
+            "shard transfer 1 --to 0",
+            "token make --role device",
+            "token make --role device --device phone",
+            "token make --role root",
+            "completions tcl",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        assert!(parse("token make --role device --user alice --valid 7d").is_ok());
+    }
+}

@@ -1,0 +1,334 @@
+//! A test double of a gateway: the unary services with answers that never change, and faults on
+//! demand. It runs in a runtime of its own, so that it can die like a process.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tidemark_proto::v1::cluster_server::{Cluster, ClusterServer};
+use tidemark_proto::v1::mailboxes_server::{Mailboxes, MailboxesServer};
+use tidemark_proto::v1::messages_server::{Messages, MessagesServer};
+use tidemark_proto::v1::settings_server::{Settings, SettingsServer};
+use tidemark_proto::v1::*;
+use tidemark_proto::{Failure as Refusal, headers};
+use tidemark_types::ErrorCode;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+/// What a call meets instead of its answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault {
+    /// A refusal or failure with this code.
+    Code(ErrorCode),
+    /// A status that is not ours, as a proxy gives it.
+    Foreign,
+    /// The gateway takes the call and dies.
+    Die,
+}
+
+/// A gateway that runs; it stops when this is dropped.
+pub(crate) struct Double {
+    pub(crate) address: SocketAddr,
+    shared: Shared,
+}
+
+type Shared = Arc<Mutex<State>>;
+
+#[derive(Default)]
+struct State {
+    faults: VecDeque<Fault>,
+    /// What the status of a message says, in this order; the last one again and again.
+    stages: VecDeque<Stage>,
+    sends: Vec<SendRequest>,
+    /// The headers that decide who calls, of each call.
+    callers: Vec<(String, String)>,
+    die: Option<mpsc::Sender<()>>,
+}
+
+impl Double {
+    pub(crate) fn start() -> Double {
+        let shared = Shared::default();
+        let (die, dies) = mpsc::channel();
+        lock(&shared).die = Some(die);
+        let runtime = Runtime::new().expect("threads");
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let gateway = Gateway(shared.clone());
+        let server = tonic::transport::Server::builder()
+            .add_service(MessagesServer::new(gateway.clone()))
+            .add_service(MailboxesServer::new(gateway.clone()))
+            .add_service(SettingsServer::new(gateway.clone()))
+            .add_service(ClusterServer::new(gateway));
+        runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        std::thread::spawn(move || {
+            // Told to, or dropped: either way all its connections go with the runtime.
+            let _ = dies.recv();
+            runtime.shutdown_background();
+        });
+        Double { address, shared }
+    }
+
+    pub(crate) fn fault(&self, faults: impl IntoIterator<Item = Fault>) {
+        lock(&self.shared).faults.extend(faults);
+    }
+
+    pub(crate) fn stages(&self, stages: impl IntoIterator<Item = Stage>) {
+        lock(&self.shared).stages.extend(stages);
+    }
+
+    pub(crate) fn sends(&self) -> Vec<SendRequest> {
+        lock(&self.shared).sends.clone()
+    }
+
+    pub(crate) fn callers(&self) -> Vec<(String, String)> {
+        lock(&self.shared).callers.clone()
+    }
+}
+
+impl Drop for Double {
+    fn drop(&mut self) {
+        lock(&self.shared).die = None;
+    }
+}
+
+fn lock(shared: &Shared) -> MutexGuard<'_, State> {
+    shared.lock().expect("nobody panics with it")
+}
+
+#[derive(Clone)]
+struct Gateway(Shared);
+
+impl Gateway {
+    async fn meet<T>(&self, request: Request<T>) -> Result<T, Status> {
+        let fault = {
+            let header = |name| request.metadata().get(name).and_then(|value| value.to_str().ok());
+            let header = |name| header(name).unwrap_or_default().to_owned();
+            let mut state = lock(&self.0);
+            state.callers.push((header(headers::AUTHORIZATION), header(headers::CLUSTER)));
+            state.faults.pop_front()
+        };
+        match fault {
+            None => Ok(request.into_inner()),
+            Some(Fault::Code(code)) => Err(Refusal::new(code).into()),
+            Some(Fault::Foreign) => Err(Status::unavailable("a proxy says no")),
+            Some(Fault::Die) => {
+                lock(&self.0).die = None;
+                std::future::pending().await
+            }
+        }
+    }
+}
+
+fn user(name: &str) -> Id {
+    Id { kind: IdKind::User.into(), name: name.to_owned() }
+}
+
+fn group(name: &str) -> Id {
+    Id { kind: IdKind::Group.into(), name: name.to_owned() }
+}
+
+#[tonic::async_trait]
+impl Messages for Gateway {
+    async fn send(&self, request: Request<SendRequest>) -> Result<Response<SendResponse>, Status> {
+        // It is seen even when the answer is lost.
+        lock(&self.0).sends.push(request.get_ref().clone());
+        self.meet(request).await?;
+        Ok(Response::new(SendResponse { seq: 5, time_ms: 1_764_000_000_123 }))
+    }
+
+    async fn status(
+        &self,
+        request: Request<MessagesStatusRequest>,
+    ) -> Result<Response<MessagesStatusResponse>, Status> {
+        self.meet(request).await?;
+        let mut state = lock(&self.0);
+        let stage = match state.stages.len() {
+            0 | 1 => state.stages.front().copied(),
+            _ => state.stages.pop_front(),
+        };
+        let stage = stage.unwrap_or(Stage::Delivered);
+        let refused = match stage {
+            Stage::Refused => tidemark_proto::v1::ErrorCode::Blocked.into(),
+            _ => 0,
+        };
+        let recipients = vec![
+            RecipientStatus {
+                recipient: Some(user("bob")),
+                stage: Stage::Confirmed.into(),
+                seq: 7,
+                refused: 0,
+                confirmed_devices: 1,
+            },
+            RecipientStatus {
+                recipient: Some(user("carol")),
+                stage: stage.into(),
+                seq: 0,
+                refused,
+                confirmed_devices: 0,
+            },
+        ];
+        let status = MessageStatus { recipients, ..Default::default() };
+        Ok(Response::new(MessagesStatusResponse { status: Some(status) }))
+    }
+}
+
+/// The entries of a mailbox whose first two are gone.
+fn entries() -> Vec<Entry> {
+    let id = vec![1, 154, 0, 0, 0, 0, 112, 0, 128, 0, 0, 0, 0, 0, 0, 1];
+    let origin = |sender: &str, key| Some(Origin { sender: sender.to_owned(), key: Some(key) });
+    let backend = || origin::Key::ClientMsgId(id.clone().into());
+    let session = || origin::Key::SessionSend(SessionSend { session: 2, n: 9 });
+    let message = |device: &str, body: &[u8]| Message {
+        device: device.to_owned(),
+        client_msg_id: id.clone().into(),
+        sent_ms: 1_764_000_000_000,
+        body: body.to_vec().into(),
+        ..Default::default()
+    };
+    let own =
+        Message { to: vec![user("bob"), user("carol")], ..message("phone", "grüße".as_bytes()) };
+    let club = Message { conversation: Some(group("club")), kind: 3, ..message("", b"\x1b[2Jhi") };
+    let refused =
+        Refused { recipient: Some(user("carol")), code: ErrorCode::Blocked.number().into() };
+    let contents = [
+        (origin("bob", backend()), Some(entry::Content::Message(message("", b"hello")))),
+        (origin("alice", session()), Some(entry::Content::Message(own))),
+        (origin("bob", backend()), Some(entry::Content::Message(club))),
+        (origin("bob", backend()), Some(entry::Content::Message(message("", b"\xff\x00")))),
+        (origin("alice", session()), Some(entry::Content::Refused(refused))),
+        (origin("bob", backend()), None),
+    ];
+    let entry = |(seq, (origin, content))| Entry {
+        seq,
+        time_ms: 1_764_000_000_000 + u64::from(seq),
+        origin,
+        content,
+    };
+    (3..).zip(contents).map(entry).collect()
+}
+
+#[tonic::async_trait]
+impl Mailboxes for Gateway {
+    async fn sync(&self, request: Request<SyncRequest>) -> Result<Response<SyncResponse>, Status> {
+        let SyncRequest { seq_cli, limit, .. } = self.meet(request).await?;
+        let prev_seq = seq_cli.max(2);
+        // Pages of two entries, so that every history takes several.
+        let count = if limit == 0 { 2 } else { limit.min(2) };
+        let entries: Vec<Entry> = entries()
+            .into_iter()
+            .filter(|entry| entry.seq > prev_seq)
+            .take(count as usize)
+            .collect();
+        let more = entries.last().is_some_and(|entry| entry.seq < 8);
+        let gap = (seq_cli < 2).then_some(Gap { from: seq_cli + 1, to: 2 });
+        let page = Page { epoch: 1, floor: 2, head: 8, gap, prev_seq, entries, more };
+        Ok(Response::new(SyncResponse { page: Some(page) }))
+    }
+
+    async fn head(&self, request: Request<HeadRequest>) -> Result<Response<HeadResponse>, Status> {
+        self.meet(request).await?;
+        Ok(Response::new(HeadResponse { epoch: 1, floor: 2, head: 8 }))
+    }
+
+    async fn adopt(&self, _: Request<AdoptRequest>) -> Result<Response<AdoptResponse>, Status> {
+        Err(Refusal::new(ErrorCode::NotEmpty).into())
+    }
+
+    async fn trim(&self, _: Request<TrimRequest>) -> Result<Response<TrimResponse>, Status> {
+        Ok(Response::new(TrimResponse { floor: 2 }))
+    }
+}
+
+#[tonic::async_trait]
+impl Settings for Gateway {
+    async fn block(
+        &self,
+        request: Request<BlockRequest>,
+    ) -> Result<Response<BlockResponse>, Status> {
+        self.meet(request).await?;
+        Ok(Response::new(BlockResponse {}))
+    }
+
+    async fn unblock(
+        &self,
+        request: Request<UnblockRequest>,
+    ) -> Result<Response<UnblockResponse>, Status> {
+        self.meet(request).await?;
+        Ok(Response::new(UnblockResponse {}))
+    }
+
+    async fn set_silent(
+        &self,
+        _: Request<SetSilentRequest>,
+    ) -> Result<Response<SetSilentResponse>, Status> {
+        Ok(Response::new(SetSilentResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl Cluster for Gateway {
+    async fn status(
+        &self,
+        request: Request<ClusterStatusRequest>,
+    ) -> Result<Response<ClusterStatusResponse>, Status> {
+        self.meet(request).await?;
+        let node = |node, ready, up| NodeStatus {
+            node,
+            address: format!("127.0.0.1:710{node}"),
+            up,
+            ready,
+            version: if up { "0.1.0".to_owned() } else { String::new() },
+            leads: u32::from(ready),
+            disk_free_bytes: if up { 12 << 30 } else { 0 },
+        };
+        let replica = |node, applied, voter| ReplicaStatus {
+            node,
+            replica: node + 10,
+            voter,
+            matched: 120,
+            applied,
+        };
+        let shard = |shard, leader| ShardStatus {
+            shard,
+            leader,
+            term: 4,
+            committed: 120,
+            replicas: vec![replica(1, 120, true), replica(2, 118, true), replica(3, 0, false)],
+        };
+        Ok(Response::new(ClusterStatusResponse {
+            cluster_id: vec![7; 16].into(),
+            nodes: vec![node(1, true, true), node(2, false, true), node(3, false, false)],
+            shards: vec![shard(0, 1), shard(1, 0)],
+        }))
+    }
+
+    async fn map(&self, request: Request<MapRequest>) -> Result<Response<MapResponse>, Status> {
+        self.meet(request).await?;
+        let node = |node| MapNode { node, address: format!("127.0.0.1:710{node}") };
+        let shard = |shard, leader_hint| MapShard { shard, nodes: vec![1, 2, 3], leader_hint };
+        Ok(Response::new(MapResponse {
+            cluster_id: vec![7; 16].into(),
+            version: 3,
+            hash_version: 1,
+            nodes: (1..=3).map(node).collect(),
+            shards: vec![shard(0, 1), shard(1, 0)],
+            settings: Some(MapSettings {
+                session_idle_ms: 90 * 86_400_000,
+                dedup_window_ms: 7 * 86_400_000,
+                allocate_window_ms: 600_000,
+                mailbox_entries_max: 100_000,
+            }),
+        }))
+    }
+
+    async fn transfer(
+        &self,
+        request: Request<TransferRequest>,
+    ) -> Result<Response<TransferResponse>, Status> {
+        let wanted = self.meet(request).await?;
+        Ok(Response::new(TransferResponse { leader: wanted.node }))
+    }
+}

@@ -1,0 +1,87 @@
+//! Every command's output, in both forms: programs read the one and people know the other.
+
+use std::io::Write;
+
+use goldenfile::Mint;
+
+use crate::double::Double;
+use crate::rig::{ID, Rig};
+
+/// Each command, and the name of its golden files.
+const COMMANDS: [(&str, &[&str]); 9] = [
+    ("send", &["send", "--from", "alice", "--to", "bob", "--id", ID, "hello"]),
+    (
+        "send_delivered",
+        &[
+            "send",
+            "--from",
+            "alice",
+            "--to",
+            "bob",
+            "--to",
+            "carol",
+            "--id",
+            ID,
+            "--wait",
+            "delivered",
+            "hello",
+        ],
+    ),
+    ("history", &["history", "alice"]),
+    ("head", &["head", "alice"]),
+    ("block", &["block", "alice", "bob"]),
+    ("unblock", &["unblock", "alice", "bob"]),
+    ("cluster_status", &["cluster", "status"]),
+    ("cluster_map", &["cluster", "map"]),
+    ("shard_leader", &["shard", "leader", "0"]),
+];
+
+#[test]
+fn outputs_keep_their_form() {
+    let (rig, gateway) = (Rig::new(), Double::start());
+    let mut mint = Mint::new("testdata");
+    for (name, words) in COMMANDS {
+        for (output, ending) in [("text", "txt"), ("json", "json")] {
+            let run = rig.run(&[&gateway], &[words, &["-o", output]].concat());
+            assert_eq!(run.code, 0, "{name}: {run:?}");
+            let mut file = mint.new_goldenfile(format!("{name}.{ending}")).expect("a file");
+            file.write_all(run.out.as_bytes()).expect("written");
+        }
+    }
+}
+
+#[test]
+fn a_history_ends_at_its_limit() {
+    let (rig, gateway) = (Rig::new(), Double::start());
+    let lines = |words: &[&str]| {
+        let run = rig.run(&[&gateway], &[&["history", "alice"], words].concat());
+        assert_eq!(run.code, 0, "{run:?}");
+        run.out.lines().count()
+    };
+    // Six entries, and the line that says what is gone.
+    assert_eq!(lines(&[]), 7);
+    assert_eq!(lines(&["--limit", "3"]), 4);
+    assert_eq!(lines(&["--after", "3"]), 5);
+    assert_eq!(lines(&["--after", "3", "--limit", "1"]), 1);
+    assert_eq!(lines(&["--after", "8"]), 0);
+}
+
+#[test]
+fn leaders_are_found_and_moved() {
+    let (rig, gateway) = (Rig::new(), Double::start());
+    let moved = rig.run(&[&gateway], &["shard", "transfer", "1", "--to", "2", "-o", "json"]);
+    assert_eq!((moved.code, moved.out.as_str()), (0, "{\"shard\":1,\"leader\":2}\n"));
+    let none = rig.run(&[&gateway], &["shard", "leader", "1"]);
+    assert_eq!(none.code, 3, "{none:?}");
+    let beyond = rig.run(&[&gateway], &["shard", "leader", "9"]);
+    assert_eq!(beyond.code, 2, "{beyond:?}");
+}
+
+#[test]
+fn completions_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let run = Rig::new().bare(&["completions", shell]);
+        assert_eq!(run.code, 0);
+        assert!(run.out.contains("transfer"), "{shell}");
+    }
+}

@@ -1,0 +1,6 @@
+//! The real binary against a gateway made for these tests: what it sends, prints and exits with.
+
+mod double;
+mod golden;
+mod rig;
+mod sends;

@@ -1,0 +1,225 @@
+//! A gateway's stream: it registers users at the leaders of their shards, and hears of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tidemark_proto::store::v1::{
+    Appended, Beat, Head, MailboxHead, NotLeading, Registered, ShardUsers, WatchRequest,
+    WatchUpdate,
+};
+use tidemark_proto::{Failure, convert};
+use tidemark_store_core::read;
+use tidemark_types::{ErrorCode, Recipient, ShardId, UserId};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tonic::{Status, Streaming};
+
+use crate::node::Node;
+use crate::shard::Shard;
+use crate::watch::{News, Watcher};
+
+/// Between two beats.
+const BEAT: Duration = Duration::from_millis(500);
+
+/// A leader that heard from a majority within this time beats.
+const QUORUM_FRESH: Duration = Duration::from_secs(1);
+
+/// Registrations of one stream that are not answered yet; no more are read until some are.
+const OPEN_MAX: usize = 64;
+
+/// Users of one registration; a gateway sends several.
+const USERS_MAX: usize = 4_096;
+
+/// One gateway's stream.
+pub(super) struct WatchStream {
+    node: Arc<Node>,
+    watcher: Arc<Watcher>,
+    /// The shards with registrations, and the term in which they were made.
+    held: BTreeMap<ShardId, u64>,
+}
+
+impl WatchStream {
+    pub(super) fn new(node: Arc<Node>) -> Self {
+        WatchStream { node, watcher: Arc::default(), held: BTreeMap::new() }
+    }
+
+    /// Serves until the gateway goes, or says what makes no sense.
+    pub(super) async fn serve(
+        mut self,
+        mut requests: Streaming<WatchRequest>,
+        updates: mpsc::Sender<Result<WatchUpdate, Status>>,
+    ) {
+        let mut registering = FuturesUnordered::<BoxFuture<'static, WatchUpdate>>::new();
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let watcher = self.watcher.clone();
+        loop {
+            let update = tokio::select! {
+                request = requests.message(), if registering.len() < OPEN_MAX => match request {
+                    Ok(Some(request)) => match self.take(request) {
+                        Ok(answers) => {
+                            registering.extend(answers);
+                            continue;
+                        }
+                        Err(failure) => {
+                            // The gateway has gone, or reads why it is sent away.
+                            let _ = updates.send(Err(failure.into())).await;
+                            return;
+                        }
+                    },
+                    Ok(None) | Err(_) => return,
+                },
+                Some(answer) = registering.next() => answer,
+                news = watcher.news() => told(news),
+                _ = beat.tick() => self.beat(),
+            };
+            if updates.send(Ok(update)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Does what a request asks; the answers to come.
+    fn take(
+        &mut self,
+        request: WatchRequest,
+    ) -> Result<Vec<BoxFuture<'static, WatchUpdate>>, Failure> {
+        for ShardUsers { shard, users } in request.unregister {
+            let (number, _) = self.shard(shard)?;
+            self.node.hub().unregister(number, &self.users(number, users)?, &self.watcher);
+        }
+        let mut answers = Vec::new();
+        for ShardUsers { shard, users } in request.register {
+            let (number, shard) = self.shard(shard)?;
+            let users = self.users(number, users)?;
+            answers.push(self.register(number, shard, users));
+        }
+        Ok(answers)
+    }
+
+    fn shard(&self, number: u32) -> Result<(ShardId, Shard), Failure> {
+        let id = u16::try_from(number).map(ShardId::new).ok();
+        let found = id.and_then(|id| Some((id, self.node.shard(id)?.clone())));
+        found.ok_or_else(|| {
+            Failure::new(ErrorCode::WrongShard).message(format!("there is no shard {number} here"))
+        })
+    }
+
+    /// The users, all of whom must live on the shard (R8).
+    fn users(&self, shard: ShardId, names: Vec<String>) -> Result<Vec<UserId>, Failure> {
+        if names.len() > USERS_MAX {
+            let text = format!("users: {} at once, at most {USERS_MAX}", names.len());
+            return Err(Failure::new(ErrorCode::Invalid).message(text));
+        }
+        let user = |name: String| {
+            let user: UserId = convert::name("users", &name)?;
+            let lives_on = self.node.shard_number(&tidemark_types::Id::User(user.clone()));
+            match lives_on == shard {
+                true => Ok(user),
+                false => Err(Failure::new(ErrorCode::WrongShard)
+                    .message(format!("user {user} lives on shard {lives_on}, not on {shard}"))),
+            }
+        };
+        names.into_iter().map(user).collect()
+    }
+
+    /// Registers users, and reads where their mailboxes stand afterwards.
+    fn register(
+        &mut self,
+        number: ShardId,
+        shard: Shard,
+        users: Vec<UserId>,
+    ) -> BoxFuture<'static, WatchUpdate> {
+        let Some(term) = shard.group().leads() else {
+            let refused = self.not_leading(number);
+            return Box::pin(std::future::ready(refused));
+        };
+        if self.held.insert(number, term) != Some(term) {
+            self.node.hub().forget(number, &self.watcher);
+        }
+        self.node.hub().register(number, &users, &self.watcher);
+        Box::pin(async move {
+            match heads(&shard, users, term).await {
+                Some(mailboxes) => {
+                    let shard = u32::from(number.get());
+                    let registered = vec![Registered { shard, term, mailboxes }];
+                    WatchUpdate { registered, ..WatchUpdate::default() }
+                }
+                None => not_leading(number, &shard),
+            }
+        })
+    }
+
+    /// What is said twice a second: which shards it still leads. Registrations at the others end.
+    fn beat(&mut self) -> WatchUpdate {
+        let mut update = WatchUpdate::default();
+        for (number, term) in self.held.clone() {
+            let Some(shard) = self.node.shard(number) else { continue };
+            if shard.group().leads() != Some(term) {
+                update.not_leading.extend(self.not_leading(number).not_leading);
+            } else if shard.group().hears_quorum(QUORUM_FRESH) {
+                update.beats.push(Beat { shard: u32::from(number.get()), term });
+            }
+        }
+        update
+    }
+
+    fn not_leading(&mut self, number: ShardId) -> WatchUpdate {
+        if self.held.remove(&number).is_some() {
+            self.node.hub().forget(number, &self.watcher);
+        }
+        self.node
+            .shard(number)
+            .map_or_else(WatchUpdate::default, |shard| not_leading(number, shard))
+    }
+}
+
+impl Drop for WatchStream {
+    fn drop(&mut self) {
+        for shard in self.held.keys() {
+            self.node.hub().forget(*shard, &self.watcher);
+        }
+    }
+}
+
+/// Where the mailboxes stand, if the shard is led in `term` all along.
+async fn heads(shard: &Shard, users: Vec<UserId>, term: u64) -> Option<Vec<MailboxHead>> {
+    if users.is_empty() {
+        return Some(Vec::new());
+    }
+    let look = |state: &dyn tidemark_store_core::Read| {
+        let head = |user: UserId| {
+            let mailbox = read::mailbox(state, &Recipient::User(user.clone()))?;
+            Ok::<_, tidemark_store_core::Fatal>(MailboxHead {
+                user: user.to_string(),
+                epoch: mailbox.epoch.get(),
+                floor: mailbox.floor.get(),
+                head: mailbox.head.get(),
+            })
+        };
+        users.into_iter().map(head).collect::<Result<Vec<_>, _>>()
+    };
+    let heads = shard.read(look).await.ok()?.ok()?;
+    (shard.group().leads() == Some(term)).then_some(heads)
+}
+
+fn not_leading(number: ShardId, shard: &Shard) -> WatchUpdate {
+    let leader = shard.group().status().leader.map(|leader| leader.address).unwrap_or_default();
+    let not_leading = vec![NotLeading { shard: u32::from(number.get()), leader }];
+    WatchUpdate { not_leading, ..WatchUpdate::default() }
+}
+
+fn told(news: News) -> WatchUpdate {
+    let appended = news.appended.into_iter().map(|(user, seq, entry)| Appended {
+        user: user.to_string(),
+        seq: seq.get(),
+        entry,
+    });
+    let heads = news.heads.into_iter();
+    let heads = heads.map(|(user, head)| Head { user: user.to_string(), head: head.get() });
+    WatchUpdate { appended: appended.collect(), heads: heads.collect(), ..WatchUpdate::default() }
+}

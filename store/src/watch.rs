@@ -1,0 +1,219 @@
+//! Who watches which mailboxes (R15): the leader's appends, on their way to gateways.
+//!
+//! ```text
+//!   apply ── Effect::Appended ──► Hub ── user ──► Watcher (one per gateway's stream)
+//!                                                   ├ small entries, in order, up to a bound
+//!                                                   └ beyond it: the newest head of each user
+//! ```
+//!
+//! A registration stands before the mailbox's head is read for its answer, and an entry is in the
+//! state before its effect comes here. So every append is in that answer or told after it, or
+//! both; the device's arithmetic does the rest. A registration belongs to its stream: what an
+//! older stream leaves behind never touches a newer one's.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tidemark_types::limits::NAME_BYTES_MAX;
+use tidemark_types::{Seq, ShardId, UserId};
+use tokio::sync::Notify;
+
+use crate::metrics;
+
+/// A larger entry is not sent along; the gateway reads it when a device asks.
+const INLINE_BYTES_MAX: usize = 16 << 10;
+
+/// What waits for one gateway; beyond it only heads are told, until it has caught up.
+const QUEUE_BYTES_MAX: usize = 8 << 20;
+
+/// Who watches what, on one node.
+#[derive(Default)]
+pub struct Hub {
+    shards: BTreeMap<ShardId, Mutex<Registrations>>,
+}
+
+/// Who watches each user's mailbox.
+type Registrations = HashMap<UserId, Vec<Arc<Watcher>>>;
+
+impl Hub {
+    /// For a node that hosts these shards.
+    pub fn new(shards: impl Iterator<Item = ShardId>) -> Self {
+        Hub { shards: shards.map(|shard| (shard, Mutex::default())).collect() }
+    }
+
+    /// A mailbox has a new entry.
+    pub fn appended(&self, shard: ShardId, user: &UserId, seq: Seq, entry: &Bytes) {
+        let Some(users) = self.shards.get(&shard) else { return };
+        for watcher in users.lock().get(user).into_iter().flatten() {
+            watcher.appended(user, seq, entry);
+        }
+    }
+
+    /// From now on `watcher` hears of the users' mailboxes; once, however often it is asked for.
+    pub fn register(&self, shard: ShardId, users: &[UserId], watcher: &Arc<Watcher>) {
+        let Some(registered) = self.shards.get(&shard) else { return };
+        let mut registered = registered.lock();
+        for user in users {
+            let watchers = registered.entry(user.clone()).or_default();
+            if !watchers.iter().any(|known| Arc::ptr_eq(known, watcher)) {
+                watchers.push(watcher.clone());
+            }
+        }
+    }
+
+    /// `watcher` hears of them no more.
+    pub fn unregister(&self, shard: ShardId, users: &[UserId], watcher: &Arc<Watcher>) {
+        let Some(registered) = self.shards.get(&shard) else { return };
+        let mut registered = registered.lock();
+        for user in users {
+            if let Some(watchers) = registered.get_mut(user) {
+                watchers.retain(|known| !Arc::ptr_eq(known, watcher));
+                if watchers.is_empty() {
+                    registered.remove(user);
+                }
+            }
+        }
+    }
+
+    /// `watcher` hears of no mailbox of the shard any more.
+    pub fn forget(&self, shard: ShardId, watcher: &Arc<Watcher>) {
+        let Some(registered) = self.shards.get(&shard) else { return };
+        registered.lock().retain(|_, watchers| {
+            watchers.retain(|known| !Arc::ptr_eq(known, watcher));
+            !watchers.is_empty()
+        });
+    }
+}
+
+/// What waits for one gateway's stream.
+#[derive(Default)]
+pub struct Watcher {
+    queue: Mutex<News>,
+    ready: Notify,
+}
+
+/// What a watcher has not been told yet.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Entries, of each user in seq order.
+    pub appended: VecDeque<(UserId, Seq, Bytes)>,
+    /// The newest head of users whose entries are not here.
+    pub heads: BTreeMap<UserId, Seq>,
+    bytes: usize,
+}
+
+impl Watcher {
+    /// Waits until there is something, and takes it.
+    pub async fn news(&self) -> News {
+        loop {
+            {
+                let mut queue = self.queue.lock();
+                if !queue.appended.is_empty() || !queue.heads.is_empty() {
+                    return std::mem::take(&mut *queue);
+                }
+            }
+            self.ready.notified().await;
+        }
+    }
+
+    fn appended(&self, user: &UserId, seq: Seq, entry: &Bytes) {
+        let mut queue = self.queue.lock();
+        let bytes = queue.bytes + entry.len() + NAME_BYTES_MAX;
+        // Behind a head that is not told yet an entry would only be a hole.
+        let degraded = queue.heads.contains_key(user);
+        if degraded || entry.len() > INLINE_BYTES_MAX || bytes > QUEUE_BYTES_MAX {
+            metrics::watch_degraded();
+            queue.heads.insert(user.clone(), seq);
+        } else {
+            queue.bytes = bytes;
+            queue.appended.push_back((user.clone(), seq, entry.clone()));
+        }
+        self.ready.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    const SHARD: ShardId = ShardId::new(0);
+
+    fn user(name: &str) -> UserId {
+        UserId::new(name).expect("legal")
+    }
+
+    fn hub() -> Hub {
+        Hub::new([SHARD].into_iter())
+    }
+
+    fn append(hub: &Hub, name: &str, seq: u32, bytes: usize) {
+        hub.appended(SHARD, &user(name), Seq::new(seq), &vec![0; bytes].into());
+    }
+
+    fn news(watcher: &Watcher) -> (Vec<u32>, Vec<(String, u32)>) {
+        let news = watcher.news().now_or_never().unwrap_or_default();
+        let seqs = news.appended.iter().map(|(_, seq, _)| seq.get()).collect();
+        let heads = news.heads.iter().map(|(user, seq)| (user.to_string(), seq.get()));
+        (seqs, heads.collect())
+    }
+
+    #[test]
+    fn a_watcher_hears_of_what_it_registered_and_nothing_else() {
+        let (hub, watcher) = (hub(), Arc::default());
+        append(&hub, "a", 1, 1);
+        hub.register(SHARD, &[user("a"), user("b")], &watcher);
+        hub.register(SHARD, &[user("a")], &watcher);
+        append(&hub, "a", 2, 1);
+        append(&hub, "c", 1, 1);
+        append(&hub, "b", 7, 1);
+        assert_eq!(news(&watcher), (vec![2, 7], vec![]));
+        hub.unregister(SHARD, &[user("a")], &watcher);
+        append(&hub, "a", 3, 1);
+        append(&hub, "b", 8, 1);
+        assert_eq!(news(&watcher), (vec![8], vec![]));
+    }
+
+    #[test]
+    fn an_older_stream_takes_nothing_of_a_newer_one_with_it() {
+        let hub = hub();
+        let (older, newer) = (Arc::default(), Arc::default());
+        hub.register(SHARD, &[user("a")], &older);
+        hub.register(SHARD, &[user("a")], &newer);
+        hub.forget(SHARD, &older);
+        append(&hub, "a", 1, 1);
+        assert_eq!(news(&older), (vec![], vec![]));
+        assert_eq!(news(&newer), (vec![1], vec![]));
+        hub.forget(SHARD, &newer);
+        assert!(hub.shards[&SHARD].lock().is_empty());
+    }
+
+    #[test]
+    fn a_large_entry_is_told_by_its_head() {
+        let (hub, watcher) = (hub(), Arc::default());
+        hub.register(SHARD, &[user("a")], &watcher);
+        append(&hub, "a", 1, INLINE_BYTES_MAX);
+        append(&hub, "a", 2, INLINE_BYTES_MAX + 1);
+        append(&hub, "a", 3, 1);
+        assert_eq!(news(&watcher), (vec![1], vec![("a".to_owned(), 3)]));
+        append(&hub, "a", 4, 1);
+        assert_eq!(news(&watcher), (vec![4], vec![]));
+    }
+
+    #[test]
+    fn a_slow_gateway_is_told_one_head_for_each_user_and_misses_nobody() {
+        let (hub, watcher) = (hub(), Arc::default());
+        hub.register(SHARD, &[user("a"), user("b")], &watcher);
+        let many = u32::try_from(QUEUE_BYTES_MAX / INLINE_BYTES_MAX + 10).expect("few");
+        for seq in 1..=many {
+            append(&hub, "a", seq, INLINE_BYTES_MAX);
+        }
+        append(&hub, "b", 5, INLINE_BYTES_MAX);
+        let (seqs, heads) = news(&watcher);
+        assert!(seqs.len() * INLINE_BYTES_MAX <= QUEUE_BYTES_MAX);
+        assert_eq!(heads, [("a".to_owned(), many), ("b".to_owned(), 5)]);
+    }
+}

@@ -1,0 +1,126 @@
+//! What goes from shard to shard on one node: refusals return, and a destination that is down fills
+//! only its own budget.
+
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tidemark_store::node::Node;
+use tidemark_store::shard;
+use tidemark_store_core::value::{Content, Verdict};
+use tidemark_store_core::{Command, Reply};
+use tidemark_types::{ErrorCode, Seq, UserId};
+
+use crate::device::{Device, verdict};
+use crate::look;
+use crate::node::{config, create, send, start, stop, user, users};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Who refused the messages of a user, and why, as the user's own mailbox tells it.
+async fn refusals(node: &Node, sender: &UserId) -> Vec<(UserId, ErrorCode)> {
+    let entries = look::entries(node, sender).await.into_iter();
+    let refused = entries.filter_map(|(_, entry)| match entry.content {
+        Content::Refused { recipient, code } => Some((recipient, code)),
+        Content::Message { .. } => None,
+    });
+    refused.collect()
+}
+
+/// Users on the shard of `like`, beside it.
+fn beside(node: &Node, like: &UserId, count: usize) -> Vec<UserId> {
+    let shard = |user: &UserId| node.shard_number(&tidemark_types::Id::User(user.clone()));
+    let names = (0..).map(|at| user(&format!("other-{at}")));
+    names.filter(|name| shard(name) == shard(like)).take(count).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recipient_who_cannot_take_it_does_not_stall_the_stream_and_the_sender_learns_of_it() {
+    let dir = TempDir::new().unwrap();
+    let config = config(dir.path());
+    create(&config).unwrap();
+    let node = start(&config).await;
+    let [alice, _, far] = users();
+    let others = beside(&node, &far, 3);
+    let [full, blocking, gone] = others.as_slice() else { panic!("three were asked for") };
+    let block = Command::Block { user: blocking.clone(), sender: alice.clone(), blocked: true };
+    for command in [
+        Command::Adopt { user: full.clone(), seq: Seq::MAX },
+        block,
+        Command::DeleteMailbox { user: gone.clone() },
+    ] {
+        let reply = node.propose(command).await.unwrap();
+        assert!(!matches!(reply, Reply::Rejected(_)), "{reply:?}");
+    }
+
+    let device = Device::open(&node, &alice, [1; 16]).await.unwrap();
+    let to = [far.clone(), full.clone(), blocking.clone(), gone.clone()];
+    for n in 1..=3 {
+        verdict(node.propose(send(&device, n, &to)).await).unwrap();
+    }
+    look::drained(&node).await.unwrap();
+    assert_eq!(look::entries(&node, &far).await.len(), 3, "the others' refusals are not his");
+    let mut expected = Vec::new();
+    for _ in 1..=3 {
+        expected.push((full.clone(), ErrorCode::SeqExhausted));
+        expected.push((blocking.clone(), ErrorCode::Blocked));
+        expected.push((gone.clone(), ErrorCode::NoMailbox));
+    }
+    let mut found = refusals(&node, &alice).await;
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected);
+    stop(node).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_destination_that_is_down_fills_its_own_budget_and_nobody_elses() {
+    let dir = TempDir::new().unwrap();
+    let mut config = config(dir.path());
+    config.relay.queue_bytes_max = 10_000;
+    create(&config).unwrap();
+    let node = start(&config).await;
+    let names = users();
+    let [alice, near, far] = &names;
+    let device = Device::open(&node, alice, [1; 16]).await.unwrap();
+    look::home(&node, far).group().shut_down().await.unwrap();
+
+    let mut taken = 0;
+    let refused = loop {
+        match node.propose(send(&device, taken + 1, std::slice::from_ref(far))).await {
+            Ok(Reply::Sent(Verdict::Accepted { .. })) => taken += 1,
+            other => break other,
+        }
+        assert!(taken < 1_000, "the outbox has no bound");
+    };
+    assert!(taken > 10, "sends go on while the destination is down");
+    let retry_after = match refused {
+        Err(shard::Error::Overloaded { retry_after }) => retry_after,
+        other => panic!("{other:?}"),
+    };
+    assert!(retry_after > Duration::ZERO);
+    // What follows the refused send of the session is refused as well, whomever it goes to.
+    match node.propose(send(&device, taken + 2, std::slice::from_ref(near))).await {
+        Err(shard::Error::OutOfOrder { expected }) => assert_eq!(expected, taken + 1),
+        other => panic!("{other:?}"),
+    }
+    // Others have room.
+    let second = Device::open(&node, near, [2; 16]).await.unwrap();
+    verdict(node.propose(send(&second, 1, std::slice::from_ref(alice))).await).unwrap();
+    stop(node).await.unwrap();
+
+    let node = start(&config).await;
+    look::drained(&node).await.unwrap();
+    let mut n = taken + 1;
+    let started = Instant::now();
+    while n <= taken + 2 {
+        match node.propose(send(&device, n, std::slice::from_ref(far))).await {
+            Ok(Reply::Sent(Verdict::Accepted { .. })) => n += 1,
+            other => panic!("{n} after {:?}: {other:?}", started.elapsed()),
+        }
+    }
+    look::drained(&node).await.unwrap();
+    let entries = look::entries(&node, far).await;
+    assert_eq!(entries.len() as u64, taken + 2);
+    assert!(started.elapsed() < DEADLINE);
+    stop(node).await.unwrap();
+}
