@@ -92,6 +92,13 @@ impl Default for LimitsConfig {
     }
 }
 
+impl LimitsConfig {
+    /// How long what is under way may take once the gateway was told to stop.
+    pub fn drain(&self) -> Duration {
+        Duration::from_millis(self.drain_ms)
+    }
+}
+
 impl From<&LimitsConfig> for Limits {
     fn from(config: &LimitsConfig) -> Self {
         Limits {

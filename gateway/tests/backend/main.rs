@@ -5,6 +5,7 @@
 
 mod callers;
 mod cluster;
+mod command_line;
 mod counters;
 mod gateway;
 mod mailboxes;

@@ -1,0 +1,149 @@
+//! `tidemark-gateway`: the gateway's binary. It parses, starts telemetry and hears signals; the
+//! work is in the library.
+
+mod telemetry;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use tidemark_env::{Clock, Rng, SystemClock, SystemRng};
+use tidemark_gateway::app::App;
+use tidemark_gateway::config::GatewayConfig;
+use tidemark_gateway::serve::{self, Listeners};
+use tidemark_store_client::Client;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The version, and the commit if it was known where this was built.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("TIDEMARK_COMMIT"), ")");
+
+/// A gateway of Tidemark, the lossless messaging core.
+#[derive(Parser)]
+#[command(version = VERSION, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs a gateway. SIGTERM and SIGINT stop it, SIGHUP reloads the keys.
+    Run(RunArguments),
+}
+
+#[derive(clap::Args)]
+struct RunArguments {
+    /// A configuration file in TOML; flags win over it.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Where devices, back ends and operators reach it.
+    #[arg(long, value_name = "HOST:PORT")]
+    grpc: Option<SocketAddr>,
+    /// Where /metrics, /healthz and /readyz are.
+    #[arg(long, value_name = "HOST:PORT")]
+    http: Option<SocketAddr>,
+    /// Store nodes; any of them tells where all are.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    store: Option<Vec<String>>,
+    /// The keys by which tokens are verified: a file, or a folder of several.
+    #[arg(long, value_name = "PATH")]
+    keys: Option<PathBuf>,
+    /// Check the configuration and exit.
+    #[arg(long)]
+    check_config: bool,
+    /// Print the configuration as it would be used, and exit.
+    #[arg(long)]
+    print_config: bool,
+    /// How to write the log, on standard error.
+    #[arg(long, value_enum, default_value_t = telemetry::LogFormat::Text)]
+    log_format: telemetry::LogFormat,
+}
+
+fn main() -> ExitCode {
+    let Command::Run(arguments) = Arguments::parse().command;
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tidemark-gateway: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &RunArguments) -> Result<()> {
+    let config = config(arguments)?;
+    if arguments.print_config {
+        print!("{}", toml::to_string(&config)?);
+    }
+    if arguments.print_config || arguments.check_config {
+        return Ok(());
+    }
+    telemetry::logs(arguments.log_format);
+    let runtime = tokio::runtime::Runtime::new().context("no threads can be started")?;
+    runtime.block_on(until_stopped(config))
+}
+
+/// The file, with what the flags say instead.
+fn config(arguments: &RunArguments) -> Result<GatewayConfig> {
+    let mut config = match &arguments.config {
+        Some(path) => GatewayConfig::load(path)?,
+        None => GatewayConfig::default(),
+    };
+    config.grpc = arguments.grpc.unwrap_or(config.grpc);
+    config.http = arguments.http.unwrap_or(config.http);
+    config.keys = arguments.keys.clone().unwrap_or(config.keys);
+    config.store.endpoints = arguments.store.clone().unwrap_or(config.store.endpoints);
+    config.validate()?;
+    Ok(config)
+}
+
+async fn until_stopped(config: GatewayConfig) -> Result<()> {
+    let metrics = telemetry::recorder()?;
+    let stop = stop_signal()?;
+    let hangups = signal(SignalKind::hangup())?;
+    let listeners =
+        Listeners { grpc: listen(config.grpc).await?, http: listen(config.http).await? };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let rng: Arc<dyn Rng> = Arc::new(SystemRng);
+    let client = Client::connect((&config.store).into(), clock.clone(), rng.clone()).await?;
+    let app = Arc::new(App::new(&config, Arc::new(client), clock, rng)?);
+    tracing::info!(
+        grpc = %config.grpc,
+        http = %config.http,
+        version = VERSION,
+        cluster = %app.cluster(),
+        "started",
+    );
+    tokio::spawn(reload_keys(app.clone(), hangups));
+    serve::until_stopped(app, listeners, metrics, config.limits.drain(), stop).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+async fn reload_keys(app: Arc<App>, mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        app.reload_keys();
+    }
+}
+
+/// Is ready once the process shall stop; listens from now on.
+fn stop_signal() -> Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        let signal = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        tracing::info!(signal, "stopping: what is under way ends first");
+    })
+}
