@@ -26,7 +26,6 @@ mod entry;
 mod failure;
 pub mod http;
 pub mod limits;
-mod message;
 pub mod metrics;
 mod push;
 mod receive;

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::Backend;
 use super::caller::Caller;
-use crate::{failure, message};
+use crate::{failure, receive};
 
 impl Backend {
     async fn send_message(
@@ -46,8 +46,8 @@ impl Backend {
         let origin = convert::required("origin", request.origin.as_ref())?;
         let origin = Origin::try_from(origin).map_err(|error| error.within("origin"))?;
         caller.act_for(origin.sender())?;
-        let answer = self.query(message::status_query(origin)).await?;
-        Ok(MessagesStatusResponse { status: Some(message::status(answer)?) })
+        let status = receive::status(self.store.clone(), origin).await?;
+        Ok(MessagesStatusResponse { status: Some(status) })
     }
 }
 

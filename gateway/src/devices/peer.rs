@@ -47,6 +47,8 @@ pub(super) enum Done {
     Paged(u64, u64, Paged),
     Confirmed(u64, Confirmed),
     Pinged(u64, Pinged),
+    /// A `Status`, which has no place, by its request.
+    Told(u64, Result<v1::MessageStatus, Failure>),
 }
 
 impl Pending {
@@ -128,10 +130,15 @@ impl Peer {
                 }
             }
             Frame::Ping(ping) => self.ping(ping, pending),
-            // No query answers a Status yet; a Hello is its connection's.
-            frame @ (Frame::Status(_) | Frame::Hello(_)) => {
+            Frame::Status(status) => {
+                let origin = receive::asked(&self.user, &status)?;
+                let told = receive::status(self.shared.parts.store.clone(), origin);
+                pending.work(told.map(move |told| Done::Told(status.request_id, told)));
+            }
+            // It is its connection's.
+            Frame::Hello(_) => {
                 let failure = Failure::new(ErrorCode::UnknownFrame);
-                pending.answer(refusal(failure, frame.number(), frame.request_id()));
+                pending.answer(refusal(failure, Frame::HELLO, 0));
             }
         }
         Ok(())
@@ -182,6 +189,12 @@ impl Peer {
             Done::Pinged(_, Pinged::Reset(position)) => self.reset(position, pending),
             Done::Pinged(_, Pinged::Failed(failure)) => {
                 pending.answer(refusal(failure, Frame::PING, 0));
+            }
+            Done::Told(request_id, Ok(status)) => {
+                pending.answer(v1::StatusReply { request_id, status: Some(status) });
+            }
+            Done::Told(request_id, Err(failure)) => {
+                pending.answer(refusal(failure, Frame::STATUS, request_id));
             }
         }
         Ok(())

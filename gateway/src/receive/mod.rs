@@ -1,4 +1,5 @@
-//! What a device asks of its mailbox: its place, pages, heads; and what it confirms.
+//! What a device asks of its mailbox: its place, pages, heads, what became of a message; and what it
+//! confirms.
 //!
 //! Each question is one future that asks the store and ends in what the device is told. Heads,
 //! resets and the end of the pages come from the mailbox's leader alone (R16); the one exception
@@ -8,6 +9,7 @@ mod cursor;
 mod page;
 mod ping;
 mod register;
+mod status;
 
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ pub(crate) use cursor::Cursor;
 pub(crate) use page::{Paged, page};
 pub(crate) use ping::{Pinged, cached, ping};
 pub(crate) use register::{Place, register};
+pub(crate) use status::{asked, status};
 use tidemark_proto::{Failure, Position};
 use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::{Command, Reject, Reply};

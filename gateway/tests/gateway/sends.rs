@@ -145,3 +145,30 @@ async fn another_devices_session_ends_the_connection() {
     assert_eq!((code, error.frame, error.closing), (ErrorCode::Invalid, 3, true));
     assert!(other.next().await.is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_asks_what_became_of_a_message() {
+    let cluster = Cluster::new();
+    let here = gateway(&cluster);
+    let (mut alice, session) = Device::with_session(&here, "alice").await;
+    alice.say(send(session, 1, &["bob"])).await;
+    alice.ack().await;
+    let ask = |sender: &str, request_id, n| v1::Status {
+        request_id,
+        origin: Some(v1::Origin {
+            sender: sender.to_owned(),
+            key: Some(v1::origin::Key::SessionSend(v1::SessionSend { session, n })),
+        }),
+    };
+    for (request_id, n, stage) in [(7, 1, v1::Stage::Delivered), (8, 2, v1::Stage::Unspecified)] {
+        alice.say(ask("alice", request_id, n)).await;
+        let Frame::StatusReply(reply) = alice.answer().await else { panic!("another frame") };
+        assert_eq!(reply.request_id, request_id);
+        assert_eq!(reply.status.unwrap().stage(), stage);
+    }
+    alice.say(ask("bob", 9, 1)).await;
+    let Frame::Error(error) = alice.answer().await else { panic!("another frame") };
+    let failure = tidemark_proto::Failure::from(error.failure.unwrap());
+    assert_eq!(failure.code, ErrorCode::PermissionDenied);
+    assert_eq!((error.frame, error.request_id, error.closing), (6, 9, true));
+}

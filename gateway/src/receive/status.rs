@@ -1,26 +1,40 @@
-//! What became of a message: the question to the store, and its answer as devices and back ends
-//! read it.
+//! What became of a message, as the shard of its sender knows it.
 
+use std::sync::Arc;
+
+use tidemark_proto::convert::required;
 use tidemark_proto::{Failure, Origin, v1};
 use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::status::{MessageStatus, Stage};
 use tidemark_store_core::value;
-use tidemark_types::Recipient;
+use tidemark_types::{ErrorCode, Recipient, UserId};
 
+use super::ask;
 use crate::failure;
+use crate::store::Store;
 
-/// The question.
-pub(crate) fn status_query(origin: Origin) -> Query {
+/// Which message a device asks for: one of its user's own.
+pub(crate) fn asked(user: &UserId, status: &v1::Status) -> Result<Origin, Failure> {
+    let origin = required("origin", status.origin.as_ref())
+        .and_then(|origin| Origin::try_from(origin).map_err(|error| error.within("origin")))
+        .map_err(|error| error.within("status"))?;
+    match origin.sender() == user {
+        true => Ok(origin),
+        false => Err(Failure::new(ErrorCode::PermissionDenied)
+            .message("status.origin.sender: it is another user")),
+    }
+}
+
+/// Asks what became of it.
+pub(crate) async fn status(
+    store: Arc<dyn Store>,
+    origin: Origin,
+) -> Result<v1::MessageStatus, Failure> {
     let origin = match origin {
         Origin::Session { sender, session, n } => value::Origin::Session { sender, session, n },
         Origin::Backend { sender, id } => value::Origin::Backend { sender, id },
     };
-    Query::Message { origin }
-}
-
-/// The answer to it.
-pub(crate) fn status(answer: Answer) -> Result<v1::MessageStatus, Failure> {
-    match answer {
+    match ask(store.as_ref(), Query::Message { origin }).await? {
         Answer::Message(None) => Ok(v1::MessageStatus::default()),
         Answer::Message(Some(status)) => Ok(known(&status)),
         other => Err(failure::of_answer(&other)),
@@ -77,7 +91,7 @@ mod tests {
         let user = Recipient::User(UserId::new("bob").expect("legal"));
         let recipients = stages.iter().map(|stage| (user.clone(), *stage)).collect();
         let known = MessageStatus { seq: Seq::new(3), time: UnixMs::new(9), recipients };
-        let status = status(Answer::Message(Some(known))).expect("it is the answer");
+        let status = super::known(&known);
         assert_eq!((status.seq, status.time_ms), (3, 9));
         status.stage()
     }
@@ -89,12 +103,5 @@ mod tests {
         assert_eq!(stage(&[Stage::Delivered, Stage::Accepted]), v1::Stage::Accepted);
         assert_eq!(stage(&[refused, Stage::Delivered]), v1::Stage::Delivered);
         assert_eq!(stage(&[refused, refused]), v1::Stage::Refused);
-    }
-
-    #[test]
-    fn nothing_known_claims_nothing() {
-        let status = status(Answer::Message(None)).expect("it is the answer");
-        assert_eq!(status, v1::MessageStatus::default());
-        assert_eq!(status.stage(), v1::Stage::Unspecified);
     }
 }
