@@ -1,0 +1,318 @@
+//! The handle of a device, and what an application holds of it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use thiserror::Error;
+use tidemark_env::{Clock, Rng, SystemClock, SystemRng};
+use tidemark_proto::convert::bytes_of;
+use tidemark_proto::{FieldError, send, v1};
+use tidemark_types::{ClientMsgId, Recipient};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::carrier::Connector;
+use crate::config::{Config, ConfigError};
+use crate::engine::{Engine, Status};
+use crate::event::Event;
+use crate::grpc::GrpcConnector;
+use crate::handler::{Handler, TokenSource};
+use crate::outcome::Outcome;
+use crate::shared::{Receipt, Reported, Room, Shared};
+use crate::store::{Saved, Store, StoreError};
+use crate::task::{Command, Task, Told, Waiter, Work};
+
+/// Commands on their way to the task. Room in the outbox bounds what waits, not this.
+const COMMANDS: usize = 256;
+
+/// Events that the application has not read; what comes on top is counted in [`Event::Missed`].
+const EVENTS: usize = 256;
+
+/// What a device is made of.
+pub struct Parts<S, H, T, C = GrpcConnector> {
+    /// Where it keeps what must survive.
+    pub store: S,
+    /// What it does with entries.
+    pub handler: H,
+    /// Where its tokens come from.
+    pub tokens: T,
+    /// How it reaches gateways.
+    pub connector: C,
+    /// Its clock.
+    pub clock: Arc<dyn Clock>,
+    /// Its randomness.
+    pub rng: Arc<dyn Rng>,
+}
+
+impl<S: Store, H: Handler, T: TokenSource> Parts<S, H, T> {
+    /// A device that speaks gRPC, with the system's clock and randomness.
+    pub fn new(store: S, handler: H, tokens: T) -> Self {
+        let (clock, rng) = (Arc::new(SystemClock::new()), Arc::new(SystemRng));
+        Parts { store, handler, tokens, connector: GrpcConnector, clock, rng }
+    }
+}
+
+/// Why a device cannot be opened.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum OpenError {
+    /// The configuration is not one that can work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store is another device's, or of another cluster: its cursor would skip entries.
+    #[error("the store belongs to {0}")]
+    Foreign(String),
+}
+
+/// Why a send was not taken into the outbox. Nobody got it, and nobody will, but for `Unknown`.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SendError {
+    /// It breaks a limit, and every server would refuse it.
+    #[error(transparent)]
+    Invalid(#[from] FieldError),
+    /// There is no room now ([`Device::try_send`]).
+    #[error("the outbox is full; wait for outcomes")]
+    Full,
+    /// The device has stopped.
+    #[error("the device has stopped")]
+    Closed,
+    /// The device stopped while it stored the send. If it is stored, its outcome is an event once
+    /// the device is opened again.
+    #[error("the device stopped while it stored the send: it may be in the outbox")]
+    Unknown,
+}
+
+/// The device stopped before the outcome came. The send is in its store, and the outcome will be
+/// an event once the device is opened again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the device stopped before the outcome came; it will be an event of its next run")]
+pub struct Closed;
+
+/// A device: a cheap handle. It works until it is closed, its last handle is dropped, or something
+/// happens that only a person can heal ([`Event::Stopped`]).
+#[derive(Clone)]
+pub struct Device {
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Device {
+    /// Opens a device, which connects and goes on where its store left off.
+    pub async fn open<S: Store, H: Handler, T: TokenSource, C: Connector>(
+        config: Config,
+        parts: Parts<S, H, T, C>,
+    ) -> Result<(Device, Events), OpenError> {
+        config.validate()?;
+        let Parts { mut store, handler, tokens, connector, clock, rng } = parts;
+        let saved = store.load().await?;
+        check(&config, &saved)?;
+        let waiters = waiters(&saved);
+        let used = waiters.values().map(|waiter| waiter.bytes).sum();
+        let room = Room::new(&config, waiters.len(), used);
+        let config = Arc::new(config);
+        let engine = Engine::new(config.clone(), saved, rng.clone());
+        let shared = Arc::new(Shared {
+            room,
+            taken: Mutex::default(),
+            taken_some: Notify::new(),
+            status: watch::Sender::new(engine.status()),
+            server_time: Mutex::default(),
+            clock,
+            rng,
+        });
+        let (commands_tx, commands) = mpsc::channel(COMMANDS);
+        let (events, events_rx) = mpsc::channel(EVENTS);
+        let task = Task {
+            config,
+            engine,
+            store,
+            handler: Arc::new(handler),
+            tokens: Arc::new(tokens),
+            connector: Arc::new(connector),
+            shared: shared.clone(),
+            commands,
+            events,
+            waiters,
+            work: Work::new(),
+        };
+        tokio::spawn(task.run());
+        Ok((Device { shared, commands: commands_tx }, Events(events_rx)))
+    }
+
+    /// Puts a message into the outbox, and waits while that is full; it is durable when this
+    /// returns. When the future is dropped before, it may be sent nevertheless.
+    pub async fn send(
+        &self,
+        to: &[Recipient],
+        kind: u32,
+        body: impl Into<Bytes>,
+    ) -> Result<Sending, SendError> {
+        let (client_msg_id, send) = self.draft(to, kind, body.into())?;
+        let closed = |_| SendError::Closed;
+        let room = &self.shared.room;
+        let entry = room.entries.acquire().await.map_err(closed)?;
+        let bytes = room.bytes.acquire_many(permits(&send)).await.map_err(closed)?;
+        let place = self.commands.reserve().await.map_err(|_| SendError::Closed)?;
+        // The room is given back with the outcome.
+        entry.forget();
+        bytes.forget();
+        enqueue(place, client_msg_id, send).await
+    }
+
+    /// Puts a message into the outbox if there is room now; it is durable when this returns.
+    pub async fn try_send(
+        &self,
+        to: &[Recipient],
+        kind: u32,
+        body: impl Into<Bytes>,
+    ) -> Result<Sending, SendError> {
+        let (client_msg_id, send) = self.draft(to, kind, body.into())?;
+        let full = |error| match error {
+            tokio::sync::TryAcquireError::NoPermits => SendError::Full,
+            tokio::sync::TryAcquireError::Closed => SendError::Closed,
+        };
+        let room = &self.shared.room;
+        let entry = room.entries.try_acquire().map_err(full)?;
+        let bytes = room.bytes.try_acquire_many(permits(&send)).map_err(full)?;
+        let place = self.commands.reserve().await.map_err(|_| SendError::Closed)?;
+        entry.forget();
+        bytes.forget();
+        enqueue(place, client_msg_id, send).await
+    }
+
+    /// Where the device stands.
+    pub fn status(&self) -> Status {
+        *self.shared.status.borrow()
+    }
+
+    /// Where the device stands, for waiting until it stands elsewhere.
+    pub fn watch(&self) -> watch::Receiver<Status> {
+        self.shared.status.subscribe()
+    }
+
+    /// Stops the device: waits for the entry that the handler has in its hands, confirms the
+    /// cursor, stores everything, and disconnects. What is in the outbox stays there.
+    pub async fn close(&self) {
+        // A device that has stopped already is what was wanted.
+        let _ = self.commands.send(Command::Close).await;
+        self.commands.closed().await;
+    }
+
+    fn draft(
+        &self,
+        to: &[Recipient],
+        kind: u32,
+        body: Bytes,
+    ) -> Result<(ClientMsgId, v1::Send), SendError> {
+        let to: Vec<v1::Id> = to.iter().map(v1::Id::from).collect();
+        send::validate(&to, &body)?;
+        let id = self.shared.new_id();
+        let client_msg_id = bytes_of(id.as_bytes());
+        Ok((id, v1::Send { to, kind, body, client_msg_id, ..v1::Send::default() }))
+    }
+}
+
+/// A body is bounded, and was checked.
+fn permits(send: &v1::Send) -> u32 {
+    u32::try_from(send.body.len()).expect("a body has 192 KiB at most")
+}
+
+async fn enqueue(
+    place: mpsc::Permit<'_, Command>,
+    client_msg_id: ClientMsgId,
+    send: v1::Send,
+) -> Result<Sending, SendError> {
+    let (stored, is_stored) = oneshot::channel();
+    let (outcome, reported) = oneshot::channel();
+    place.send(Command::Send { send, stored, outcome });
+    is_stored.await.map_err(|_| SendError::Unknown)?;
+    Ok(Sending { client_msg_id, outcome: Awaited::Not(reported) })
+}
+
+/// Is it this device's store, and is it whole?
+fn check(config: &Config, saved: &Saved) -> Result<(), OpenError> {
+    if let Some(meta) = &saved.meta {
+        if (&meta.user, &meta.device) != (&config.user, &config.device) {
+            let owner = format!("device {} of user {}", meta.device, meta.user);
+            return Err(OpenError::Foreign(owner));
+        }
+        let elsewhere = config.cluster.is_some() && meta.cluster != config.cluster;
+        if let Some(cluster) = meta.cluster.filter(|_| elsewhere) {
+            return Err(OpenError::Foreign(format!("cluster {cluster}")));
+        }
+    }
+    for send in saved.outbox.values() {
+        let id = ClientMsgId::try_from(send.client_msg_id.as_ref());
+        id.map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// What an earlier run left: nobody waits, and the room is used.
+fn waiters(saved: &Saved) -> HashMap<crate::store::OutboxId, Waiter> {
+    let sends = saved.outbox.iter().map(|(id, send)| (*id, send.body.len()));
+    let outcomes = saved.outcomes.keys().map(|id| (*id, 0));
+    sends.chain(outcomes).map(|(id, bytes)| (id, Waiter { outcome: None, bytes })).collect()
+}
+
+/// A message in the outbox. Dropping it says that its outcome is of no interest.
+pub struct Sending {
+    client_msg_id: ClientMsgId,
+    outcome: Awaited,
+}
+
+enum Awaited {
+    Not(oneshot::Receiver<Reported>),
+    Known(Result<Outcome, Closed>),
+}
+
+impl Sending {
+    /// The application's name for the message, which all its copies carry.
+    pub fn client_msg_id(&self) -> ClientMsgId {
+        self.client_msg_id
+    }
+
+    /// Waits for what became of it; as long as it takes. It may be asked again.
+    pub async fn outcome(&mut self) -> Result<Outcome, Closed> {
+        let outcome = match &mut self.outcome {
+            Awaited::Known(outcome) => *outcome,
+            // The receipt is dropped here: the application has the outcome.
+            Awaited::Not(waiting) => {
+                waiting.await.map(|reported| reported.settled.outcome).map_err(|_| Closed)
+            }
+        };
+        self.outcome = Awaited::Known(outcome);
+        outcome
+    }
+}
+
+/// What a device tells its application; read it, or lose all but outcomes.
+pub struct Events(mpsc::Receiver<Told>);
+
+impl Events {
+    /// The next event; none once the device has stopped.
+    pub async fn next(&mut self) -> Option<Event> {
+        Some(match self.0.recv().await? {
+            Told::Event(event) => event,
+            Told::Outcome(Reported { settled, receipt }) => {
+                drop::<Receipt>(receipt);
+                Event::Outcome(settled)
+            }
+        })
+    }
+}
+
+impl Drop for Events {
+    /// What was not read stays in the store.
+    fn drop(&mut self) {
+        self.0.close();
+        while let Ok(told) = self.0.try_recv() {
+            if let Told::Outcome(reported) = told {
+                reported.receipt.void();
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The sends without an outcome, in the order in which they were made.
+//!
+//! ```text
+//!   front                         next                 end
+//!     │  ·  settled  ·  settled     │  ·   ·   ·   ·    │
+//!     └── unsettled, or the end     └── sent again      └── the id of the next send
+//!                                       from here
+//! ```
+//!
+//! Every question costs the same however much it holds: a send is found by its id, and what is
+//! settled leaves when everything before it has left. Invariant: the front is not settled.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tidemark_proto::v1;
+
+use crate::store::OutboxId;
+
+/// The sends without an outcome.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    front: OutboxId,
+    /// By id from the front; none once it is settled.
+    slots: VecDeque<Option<v1::Send>>,
+    unsettled: usize,
+}
+
+impl Outbox {
+    /// What a store holds; the next send gets the id `end` or a higher one.
+    pub(super) fn restore(mut saved: BTreeMap<OutboxId, v1::Send>, end: OutboxId) -> Self {
+        let unsettled = saved.len();
+        let last = saved.keys().next_back().map(|last| last.plus(1));
+        let end = last.map_or(end, |last| last.max(end));
+        let front = saved.keys().next().copied().unwrap_or(end);
+        let slots = (0..end.since(front)).map(|at| saved.remove(&front.plus(at)));
+        Outbox { front, slots: slots.collect(), unsettled }
+    }
+
+    /// The first unsettled send, or the end.
+    pub(super) fn front(&self) -> OutboxId {
+        self.front
+    }
+
+    /// The id of the next send.
+    pub(super) fn end(&self) -> OutboxId {
+        self.front.plus(self.slots.len() as u64)
+    }
+
+    /// How many have no outcome.
+    pub(super) fn len(&self) -> usize {
+        self.unsettled
+    }
+
+    /// A send without an outcome.
+    pub(super) fn get(&self, id: OutboxId) -> Option<&v1::Send> {
+        self.slots.get(self.place(id)?)?.as_ref()
+    }
+
+    /// Adds a send.
+    pub(super) fn push(&mut self, send: v1::Send) -> OutboxId {
+        let id = self.end();
+        self.slots.push_back(Some(send));
+        self.unsettled += 1;
+        id
+    }
+
+    /// Takes out a send that has an outcome now.
+    pub(super) fn settle(&mut self, id: OutboxId) -> Option<v1::Send> {
+        let place = self.place(id)?;
+        let send = self.slots.get_mut(place)?.take()?;
+        self.unsettled -= 1;
+        while let Some(None) = self.slots.front() {
+            self.slots.pop_front();
+            self.front = self.front.plus(1);
+        }
+        Some(send)
+    }
+
+    fn place(&self, id: OutboxId) -> Option<usize> {
+        usize::try_from(id.get().checked_sub(self.front.get())?).ok()
+    }
+}

@@ -1,0 +1,138 @@
+//! Entries of a mailbox as an application gets them: checked where this version knows them, and
+//! whole where it does not.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidemark_proto::convert::{FieldError, error_code, name, required, uuid};
+use tidemark_proto::{Origin, v1};
+use tidemark_types::{
+    ClientMsgId, DeviceId, Epoch, ErrorCode, Id, Recipient, Seq, SeqRange, UnixMs,
+};
+
+/// What an entry costs in memory beside its body: recipients, names, numbers.
+const OVERHEAD_BYTES: usize = 256;
+
+/// One entry of the user's mailbox.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The epoch in which `seq` counts.
+    pub epoch: Epoch,
+    /// Its number: 1, 2, 3 and so on, without a hole.
+    pub seq: Seq,
+    /// When it was appended, by the cluster's time; never goes back within a mailbox.
+    pub time: UnixMs,
+    /// Which send it comes from; unique together with a refusal's recipient. None in an entry that
+    /// this version cannot read.
+    pub origin: Option<Origin>,
+    /// What it says.
+    pub content: Content,
+}
+
+/// What an entry says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Content {
+    /// A message, received, or sent by one of the user's own devices.
+    Message(Message),
+    /// A recipient's side refused a message of this user, after it was accepted.
+    Refused {
+        /// Who did not get it.
+        recipient: Recipient,
+        /// Why.
+        code: ErrorCode,
+    },
+    /// Something that this version does not know. It counts as any other entry.
+    Unknown(Box<v1::Entry>),
+}
+
+/// A message; its sender stands in the entry's origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The sender's device; none when a back end sent it.
+    pub device: Option<DeviceId>,
+    /// The sender's application's name for it.
+    pub client_msg_id: ClientMsgId,
+    /// When it was accepted, by the cluster's time.
+    pub sent: UnixMs,
+    /// The recipients; only in the sender's own copy.
+    pub to: Vec<Recipient>,
+    /// The conversation, when it is a group.
+    pub conversation: Option<Id>,
+    /// The application's kind of message.
+    pub kind: u32,
+    /// The application's bytes.
+    pub body: Bytes,
+}
+
+/// What the application is given, in the order of seqs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Item {
+    /// An entry.
+    Entry(Arc<Entry>),
+    /// Entries that retention removed before this device had them.
+    Gap(SeqRange),
+}
+
+impl Item {
+    /// The cursor of a device whose application has taken it.
+    pub fn last(&self) -> Seq {
+        match self {
+            Item::Entry(entry) => entry.seq,
+            Item::Gap(gap) => gap.last(),
+        }
+    }
+
+    /// About how much memory it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        OVERHEAD_BYTES
+            + match self {
+                Item::Gap(_) => 0,
+                Item::Entry(entry) => match &entry.content {
+                    Content::Message(message) => message.body.len(),
+                    Content::Refused { .. } => 0,
+                    Content::Unknown(raw) => prost::Message::encoded_len(raw.as_ref()),
+                },
+            }
+    }
+}
+
+impl Entry {
+    /// The entry of this frame. It never fails: what cannot be read is [`Content::Unknown`], since
+    /// an entry that is passed over would be a hole.
+    pub fn read(epoch: Epoch, raw: v1::Entry) -> Entry {
+        let (seq, time) = (Seq::new(raw.seq), UnixMs::new(raw.time_ms));
+        match parts(&raw) {
+            Ok((origin, content)) => Entry { epoch, seq, time, origin: Some(origin), content },
+            Err(error) => {
+                tracing::warn!(%seq, %error, "an entry that this version cannot read");
+                let content = Content::Unknown(Box::new(raw));
+                Entry { epoch, seq, time, origin: None, content }
+            }
+        }
+    }
+}
+
+fn parts(raw: &v1::Entry) -> Result<(Origin, Content), FieldError> {
+    let origin = required("origin", raw.origin.as_ref())?;
+    let content = match required("content", raw.content.as_ref())? {
+        v1::entry::Content::Message(message) => Content::Message(checked_message(message)?),
+        v1::entry::Content::Refused(refused) => Content::Refused {
+            recipient: Recipient::try_from(required("recipient", refused.recipient.as_ref())?)?,
+            code: error_code(refused.code),
+        },
+    };
+    Ok((Origin::try_from(origin)?, content))
+}
+
+fn checked_message(message: &v1::Message) -> Result<Message, FieldError> {
+    let device = Some(message.device.as_str()).filter(|device| !device.is_empty());
+    Ok(Message {
+        device: device.map(|device| name("device", device)).transpose()?,
+        client_msg_id: uuid("client_msg_id", &message.client_msg_id)?,
+        sent: UnixMs::new(message.sent_ms),
+        to: message.to.iter().map(Recipient::try_from).collect::<Result<_, _>>()?,
+        conversation: message.conversation.as_ref().map(Id::try_from).transpose()?,
+        kind: message.kind,
+        body: message.body.clone(),
+    })
+}

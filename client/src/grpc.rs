@@ -1,0 +1,49 @@
+//! Frames over gRPC: one call to `Gateway.Connect`, a stream in each direction.
+
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
+use tidemark_proto::Failure;
+use tidemark_proto::v1::gateway_client::GatewayClient;
+use tidemark_types::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Endpoint;
+
+use crate::carrier::{Connector, OUTGOING_FRAMES, Wire};
+
+/// A gateway that does not answer the connection attempt in this time is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes under way to the device: the largest frame, so that a page is not sent in small pieces.
+const WINDOW_BYTES: u32 = 4 << 20;
+
+const _: () = assert!(WINDOW_BYTES as usize >= SERVER_FRAME_BYTES_MAX);
+
+/// Connects over gRPC without TLS.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GrpcConnector;
+
+impl Connector for GrpcConnector {
+    async fn connect(&self, gateway: &str) -> Result<Wire, String> {
+        let endpoint = Endpoint::from_shared(format!("http://{gateway}"))
+            .map_err(|error| format!("{gateway}: {error}"))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES);
+        let channel = endpoint.connect().await.map_err(|error| format!("{gateway}: {error}"))?;
+        let (outgoing, frames) = mpsc::channel(OUTGOING_FRAMES);
+        let mut client = GatewayClient::new(channel)
+            .max_decoding_message_size(SERVER_FRAME_BYTES_MAX)
+            .max_encoding_message_size(FRAME_BYTES_MAX);
+        // The call is made when the stream is first polled, so that a gateway which answers only
+        // after the first frame gets that frame.
+        let call = async move { client.connect(ReceiverStream::new(frames)).await };
+        let incoming = call
+            .map(|response| response.map(tonic::Response::into_inner))
+            .try_flatten_stream()
+            .map_err(|status| Failure::from(&status).to_string());
+        Ok(Wire { outgoing, incoming: incoming.boxed() })
+    }
+}

@@ -1,0 +1,100 @@
+//! What a device's handles and its task have in common: the room in the outbox, the outcomes that
+//! were taken, the status.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tidemark_env::{Clock, Rng};
+use tidemark_types::{ClientMsgId, UnixMs};
+use tokio::sync::{Notify, Semaphore, watch};
+
+use crate::config::Config;
+use crate::engine::Status;
+use crate::outcome::Settled;
+use crate::store::OutboxId;
+
+/// What handles and task have in common.
+pub(crate) struct Shared {
+    pub(crate) room: Room,
+    /// Outcomes that the application has taken; no more than the outbox has room for.
+    pub(crate) taken: Mutex<Vec<OutboxId>>,
+    pub(crate) taken_some: Notify,
+    pub(crate) status: watch::Sender<Status>,
+    /// The server's clock, and when it was read.
+    pub(crate) server_time: Mutex<Option<(UnixMs, Duration)>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) rng: Arc<dyn Rng>,
+}
+
+impl Shared {
+    /// A new name for a message, made by the server's clock where that is known: a device whose
+    /// own clock is wrong makes good ids as well.
+    pub(crate) fn new_id(&self) -> ClientMsgId {
+        let now = match *self.server_time.lock() {
+            Some((time, at)) => time.plus(self.clock.monotonic().saturating_sub(at)),
+            None => self.clock.wall(),
+        };
+        let mut random = [0; 10];
+        self.rng.fill(&mut random);
+        ClientMsgId::new(now, random)
+    }
+}
+
+/// The room in the outbox. An outcome holds its send's place until the application has taken it,
+/// so that outcomes are bounded as well.
+pub(crate) struct Room {
+    pub(crate) entries: Semaphore,
+    pub(crate) bytes: Semaphore,
+}
+
+impl Room {
+    /// Room for what the configuration says, of which some is used. What a store holds beyond it
+    /// was let in under another configuration, and stays.
+    pub(crate) fn new(config: &Config, entries: usize, bytes: usize) -> Self {
+        let free = |max: usize, used: usize| Semaphore::new(max.saturating_sub(used));
+        Room {
+            entries: free(config.outbox_entries_max, entries),
+            bytes: free(config.outbox_bytes_max, bytes),
+        }
+    }
+
+    /// Nobody gets in any more.
+    pub(crate) fn close(&self) {
+        self.entries.close();
+        self.bytes.close();
+    }
+}
+
+/// An outcome on its way to the application, which has taken it when this is dropped.
+pub(crate) struct Receipt {
+    pub(crate) id: OutboxId,
+    /// Bytes of the body, whose room is free then.
+    pub(crate) bytes: usize,
+    /// None once the receipt is void.
+    pub(crate) shared: Option<Arc<Shared>>,
+}
+
+impl Receipt {
+    /// The application has not taken it after all: the store keeps it.
+    pub(crate) fn void(mut self) {
+        self.shared = None;
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.shared {
+            shared.taken.lock().push(self.id);
+            shared.taken_some.notify_one();
+            shared.room.entries.add_permits(1);
+            shared.room.bytes.add_permits(self.bytes);
+        }
+    }
+}
+
+/// An outcome with its receipt.
+pub(crate) struct Reported {
+    pub(crate) settled: Settled,
+    pub(crate) receipt: Receipt,
+}

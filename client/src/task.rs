@@ -1,0 +1,382 @@
+//! The task of a device: carries out what its engine wants, and tells the engine what happened.
+//!
+//! ```text
+//!   frames ─┐                    ┌─► commit (one for all) ─► frames, items, outcomes, events
+//!   sends  ─┼─► take what is ─► engine
+//!   handler ┤   ready                            ▲
+//!   timer  ─┘                                    └── only once the commit is durable
+//! ```
+//!
+//! While a commit is under way inputs pile up; they share the next one. So a device commits as
+//! often as its disk can, and many sends share one fsync. Invariant: one task per device, and one
+//! place that writes its store.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::{Future, pending, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use tidemark_proto::v1;
+use tokio::sync::mpsc::Permit;
+use tokio::sync::mpsc::error::{SendError, TrySendError};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, Sleep};
+
+use crate::carrier::{Connector, Wire};
+use crate::config::Config;
+use crate::engine::{Action, Engine, Input, Link, Output};
+use crate::entry::Item;
+use crate::event::{Event, Fatal};
+use crate::handler::{Handler, TokenSource};
+use crate::outcome::Settled;
+use crate::shared::{Receipt, Reported, Shared};
+use crate::store::{OutboxId, Store, StoreError};
+
+/// Inputs that share a commit at most, so that a busy device still carries out what it was told.
+const BATCH: usize = 512;
+
+/// How long a device that closes waits for its gateway to have read everything.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How far in the future a timer is that is not needed.
+const NEVER: Duration = Duration::from_secs(60 * 60);
+
+/// What a handle asks of the task.
+pub(crate) enum Command {
+    /// Store a send, and say when it is stored; later, what became of it.
+    Send { send: v1::Send, stored: oneshot::Sender<()>, outcome: oneshot::Sender<Reported> },
+    /// Stop.
+    Close,
+}
+
+/// What the application reads as an event.
+pub(crate) enum Told {
+    /// An event.
+    Event(Event),
+    /// An outcome, which stays in the store until it was read.
+    Outcome(Reported),
+}
+
+/// Who waits for an outcome, and the room that it holds.
+pub(crate) struct Waiter {
+    /// None for sends of an earlier run: their outcomes are events.
+    pub(crate) outcome: Option<oneshot::Sender<Reported>>,
+    pub(crate) bytes: usize,
+}
+
+/// What a device's task works with.
+pub(crate) struct Task<S, H, T, C> {
+    pub(crate) config: Arc<Config>,
+    pub(crate) engine: Engine,
+    pub(crate) store: S,
+    pub(crate) handler: Arc<H>,
+    pub(crate) tokens: Arc<T>,
+    pub(crate) connector: Arc<C>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) events: mpsc::Sender<Told>,
+    pub(crate) waiters: HashMap<OutboxId, Waiter>,
+    pub(crate) work: Work,
+}
+
+/// What is under way.
+pub(crate) struct Work {
+    connecting: Option<(Link, BoxFuture<'static, Result<Wire, String>>)>,
+    /// The connection in use, and one that is being left.
+    wires: Vec<(Link, Wire)>,
+    /// The last one that was closed: its last frames may still be on their way.
+    closed: Option<Wire>,
+    token: Option<BoxFuture<'static, Result<String, String>>>,
+    handling: Option<BoxFuture<'static, Result<(), String>>>,
+    timer: Pin<Box<Sleep>>,
+    /// Sends to confirm once they are stored.
+    stored: Vec<oneshot::Sender<()>>,
+    /// Outcomes for which there was no room among the events.
+    backlog: VecDeque<Reported>,
+    /// Events for which there was no room.
+    missed: u64,
+    /// A connection that failed under an action.
+    broken: Option<(Link, &'static str)>,
+    stopped: bool,
+}
+
+/// What happened.
+enum Happened {
+    Input(Input),
+    Connected(Link, Result<Wire, String>),
+    Command(Option<Command>),
+    Taken,
+    /// The first of the backlog was put among the events; false when nobody reads them.
+    Told(bool),
+}
+
+impl Work {
+    pub(crate) fn new() -> Self {
+        Work {
+            connecting: None,
+            wires: Vec::new(),
+            closed: None,
+            token: None,
+            handling: None,
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            stored: Vec::new(),
+            backlog: VecDeque::new(),
+            missed: 0,
+            broken: None,
+            stopped: false,
+        }
+    }
+}
+
+impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
+    /// Runs until the device stops.
+    pub(crate) async fn run(mut self) {
+        let now = self.shared.clock.monotonic();
+        self.engine.input(now, Input::Tick);
+        loop {
+            if let Err(error) = self.carry_out().await {
+                self.store_failed(&error);
+                break;
+            }
+            if self.work.stopped {
+                break;
+            }
+            tokio::task::consume_budget().await;
+            let happened = self.happened().await;
+            self.take(happened);
+            for _ in 1..BATCH {
+                let Some(happened) = self.happened().now_or_never() else { break };
+                self.take(happened);
+            }
+        }
+        self.shared.room.close();
+        if let Some(Wire { outgoing, mut incoming }) = self.work.closed.take() {
+            drop(outgoing);
+            let drained = async { while incoming.next().await.is_some() {} };
+            let _ = tokio::time::timeout(LAST_WORDS, drained).await;
+        }
+        for reported in self.work.backlog.drain(..) {
+            reported.receipt.void();
+        }
+    }
+
+    /// The next thing that happens. Cancelling it loses nothing.
+    async fn happened(&mut self) -> Happened {
+        let Work { connecting, wires, token, handling, timer, backlog, broken, .. } =
+            &mut self.work;
+        if let Some((link, reason)) = broken.take() {
+            return Happened::Input(Input::Lost { link, reason: reason.to_owned() });
+        }
+        let connected = async {
+            match connecting {
+                Some((link, connecting)) => (*link, connecting.await),
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            result = optional(handling) => Happened::Input(Input::Handled(result)),
+            input = frame(wires) => Happened::Input(input),
+            command = self.commands.recv() => Happened::Command(command),
+            () = self.shared.taken_some.notified() => Happened::Taken,
+            (link, wire) = connected => Happened::Connected(link, wire),
+            token = optional(token) => Happened::Input(Input::Token(token)),
+            told = tell(&self.events, backlog) => Happened::Told(told),
+            () = timer.as_mut() => Happened::Input(Input::Tick),
+        }
+    }
+
+    fn take(&mut self, happened: Happened) {
+        let now = self.shared.clock.monotonic();
+        match happened {
+            Happened::Input(input) => {
+                match &input {
+                    Input::Handled(_) => self.work.handling = None,
+                    Input::Token(_) => self.work.token = None,
+                    // It is set again with what comes of this.
+                    Input::Tick => self.work.timer.as_mut().reset(Instant::now() + NEVER),
+                    Input::Lost { link, .. } => self.work.wires.retain(|(open, _)| open != link),
+                    Input::Connected(_) | Input::Frame { .. } | Input::Taken(_) | Input::Close => {}
+                }
+                self.engine.input(now, input);
+            }
+            Happened::Connected(link, Ok(wire)) => {
+                self.work.connecting = None;
+                self.work.wires.push((link, wire));
+                self.engine.input(now, Input::Connected(link));
+            }
+            Happened::Connected(link, Err(reason)) => {
+                self.work.connecting = None;
+                self.engine.input(now, Input::Lost { link, reason });
+            }
+            Happened::Command(Some(Command::Send { send, stored, outcome })) => {
+                let bytes = send.body.len();
+                let id = self.engine.send(now, send);
+                self.waiters.insert(id, Waiter { outcome: Some(outcome), bytes });
+                self.work.stored.push(stored);
+            }
+            // With the last handle gone nobody can stop it any more.
+            Happened::Command(Some(Command::Close) | None) => {
+                self.engine.input(now, Input::Close);
+            }
+            Happened::Taken => {
+                let taken = std::mem::take(&mut *self.shared.taken.lock());
+                for id in taken {
+                    self.engine.input(now, Input::Taken(id));
+                }
+            }
+            Happened::Told(true) => {}
+            Happened::Told(false) => {
+                for reported in self.work.backlog.drain(..) {
+                    reported.receipt.void();
+                }
+            }
+        }
+    }
+
+    /// Makes the changes durable, then acts on them.
+    async fn carry_out(&mut self) -> Result<(), StoreError> {
+        let Output { changes, actions } = self.engine.output();
+        if !changes.is_empty() {
+            self.store.commit(changes).await?;
+        }
+        for stored in self.work.stored.drain(..) {
+            // Whoever sent may have given up waiting.
+            let _ = stored.send(());
+        }
+        for action in actions {
+            self.act(action);
+        }
+        *self.shared.server_time.lock() = self.engine.server_time();
+        let status = self.engine.status();
+        self.shared.status.send_if_modified(|old| std::mem::replace(old, status) != status);
+        let now = self.shared.clock.monotonic();
+        let due = self.engine.deadline().map_or(NEVER, |due| due.saturating_sub(now));
+        self.work.timer.as_mut().reset(Instant::now() + due);
+        Ok(())
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Connect { link, gateway } => self.connect(link, gateway),
+            Action::Close(link) => {
+                self.work.connecting.take_if(|(connecting, _)| *connecting == link);
+                let place = self.work.wires.iter().position(|(open, _)| *open == link);
+                self.work.closed = place.map(|place| self.work.wires.swap_remove(place).1);
+            }
+            Action::Send { link, frame } => self.send(link, frame),
+            Action::FetchToken { refused } => {
+                let tokens = self.tokens.clone();
+                let token = async move { tokens.token(refused).await };
+                self.work.token = Some(text_error(token));
+            }
+            Action::Hand(item) => {
+                let handler = self.handler.clone();
+                self.work.handling = Some(text_error(async move {
+                    match item {
+                        Item::Entry(entry) => handler.entry(&entry).await,
+                        Item::Gap(gap) => handler.gap(gap).await,
+                    }
+                }));
+            }
+            Action::Report { id, settled } => self.report(id, settled),
+            Action::Event(event) => self.event(event),
+            Action::Stop => self.work.stopped = true,
+        }
+    }
+
+    fn connect(&mut self, link: Link, gateway: usize) {
+        let (connector, config) = (self.connector.clone(), self.config.clone());
+        let connecting = async move { connector.connect(&config.gateways[gateway]).await };
+        self.work.connecting = Some((link, connecting.boxed()));
+        self.work.closed = None;
+    }
+
+    fn send(&mut self, link: Link, frame: v1::ClientFrame) {
+        // A connection that is gone has said so, or is about to.
+        let wire = self.work.wires.iter().find(|(open, _)| *open == link);
+        let Some((_, wire)) = wire else { return };
+        if let Err(TrySendError::Full(_)) = wire.outgoing.try_send(frame) {
+            self.work.broken = Some((link, "the gateway does not read"));
+        }
+    }
+
+    fn report(&mut self, id: OutboxId, settled: Settled) {
+        let Some(Waiter { outcome, bytes }) = self.waiters.remove(&id) else { return };
+        let receipt = Receipt { id, bytes, shared: Some(self.shared.clone()) };
+        let reported = Reported { settled, receipt };
+        match outcome {
+            // An application that has dropped its `Sending` does not want to know.
+            Some(waiting) => drop(waiting.send(reported)),
+            None => self.work.backlog.push_back(reported),
+        }
+    }
+
+    /// An event for which there is no room is counted, and the device goes on.
+    fn event(&mut self, event: Event) {
+        if self.work.missed > 0 {
+            let missed = Told::Event(Event::Missed(self.work.missed));
+            if self.events.try_send(missed).is_ok() {
+                self.work.missed = 0;
+            }
+        }
+        if self.work.missed > 0 || self.events.try_send(Told::Event(event)).is_err() {
+            self.work.missed += 1;
+        }
+    }
+
+    /// What the store holds is not known any more, so nothing may rely on it.
+    fn store_failed(&mut self, error: &StoreError) {
+        tracing::error!(%error, "the device stops");
+        self.event(Event::Stopped(Fatal::Store(error.to_string())));
+        let stopped = crate::engine::ConnectionState::Stopped;
+        self.shared.status.send_modify(|status| status.connection = stopped);
+    }
+}
+
+/// The next frame of a connection, or its end.
+async fn frame(wires: &mut [(Link, Wire)]) -> Input {
+    poll_fn(|context| {
+        for (link, wire) in wires.iter_mut() {
+            let Poll::Ready(next) = wire.incoming.poll_next_unpin(context) else { continue };
+            let link = *link;
+            let lost = |reason: String| Input::Lost { link, reason };
+            return Poll::Ready(match next {
+                Some(Ok(frame)) => Input::Frame { link, frame: Box::new(frame) },
+                Some(Err(reason)) => lost(reason),
+                None => lost("the gateway closed the connection".to_owned()),
+            });
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Puts the first of the backlog among the events, when there is room.
+async fn tell(events: &mpsc::Sender<Told>, backlog: &mut VecDeque<Reported>) -> bool {
+    if backlog.is_empty() {
+        return pending().await;
+    }
+    let permit: Result<Permit<'_, Told>, SendError<()>> = events.reserve().await;
+    let Ok(permit) = permit else { return false };
+    if let Some(reported) = backlog.pop_front() {
+        permit.send(Told::Outcome(reported));
+    }
+    true
+}
+
+async fn optional<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}
+
+fn text_error<V>(
+    future: impl Future<Output = Result<V, crate::handler::AppError>> + Send + 'static,
+) -> BoxFuture<'static, Result<V, String>> {
+    future.map(|result| result.map_err(|error| error.to_string())).boxed()
+}
