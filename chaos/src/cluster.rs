@@ -5,6 +5,7 @@
 //! [`Cluster`].
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use tempfile::TempDir;
 use tidemark_env::{SystemClock, SystemRng};
 use tidemark_store::storage::GroupId;
 use tidemark_store_client::{Client, ClientConfig};
+use tidemark_token::SigningKey;
 use tidemark_types::{NodeId, ShardId};
 
 /// How long anything may take that should take seconds, on a machine with two busy cores.
@@ -33,129 +35,201 @@ pub struct Spec {
     pub nodes: u64,
     /// Shards.
     pub shards: u16,
+    /// Gateways.
+    pub gateways: usize,
 }
 
-/// Store nodes as processes, with their data in a folder of the test.
+/// One of a cluster's processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Member {
+    /// A store node.
+    Node(NodeId),
+    /// A gateway, counted from 0.
+    Gateway(usize),
+}
+
+impl From<NodeId> for Member {
+    fn from(node: NodeId) -> Self {
+        Member::Node(node)
+    }
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Member::Node(node) => write!(f, "node-{node}"),
+            Member::Gateway(number) => write!(f, "gateway-{number}"),
+        }
+    }
+}
+
+/// Stores and gateways as processes, with their data in a folder of the test.
 pub struct Cluster {
-    binary: PathBuf,
+    binaries: PathBuf,
     folder: TempDir,
-    nodes: BTreeMap<NodeId, Node>,
+    members: BTreeMap<Member, Process>,
     _alone: File,
 }
 
-struct Node {
+/// A process that runs, or may be started again.
+struct Process {
     grpc: SocketAddr,
     http: SocketAddr,
-    process: Option<Child>,
+    child: Option<Child>,
 }
 
 impl Cluster {
-    /// Creates and starts a cluster, and waits until every group has a leader.
+    /// Creates and starts a cluster, and waits until every group has a leader and every gateway
+    /// takes devices.
     pub async fn start(spec: Spec) -> Result<Self> {
         let alone = lock()?;
         let folder = tempfile::Builder::new().prefix("tidemark-chaos-").tempdir()?;
-        let mut cluster =
-            Cluster { binary: binary()?, folder, nodes: BTreeMap::new(), _alone: alone };
-        for number in 1..=spec.nodes {
-            let node = Node { grpc: free_address()?, http: free_address()?, process: None };
-            cluster.nodes.insert(NodeId::new(number), node);
+        let binaries = binaries()?;
+        let mut cluster = Cluster { binaries, folder, members: BTreeMap::new(), _alone: alone };
+        let nodes = (1..=spec.nodes).map(|number| Member::Node(NodeId::new(number)));
+        for member in nodes.chain((0..spec.gateways).map(Member::Gateway)) {
+            let process = Process { grpc: free_address()?, http: free_address()?, child: None };
+            cluster.members.insert(member, process);
         }
         cluster.create(spec)?;
-        for node in cluster.ids() {
-            cluster.start_node(node)?;
+        // Stores come first in the order of members: a gateway asks them for the map.
+        for member in cluster.members.keys().copied().collect::<Vec<_>>() {
+            cluster.start_member(member)?;
         }
-        for node in cluster.ids() {
-            cluster.ready(node).await?;
+        for member in cluster.members.keys().copied().collect::<Vec<_>>() {
+            cluster.ready(member).await?;
         }
         Ok(cluster)
     }
 
-    /// Its nodes.
+    /// Its store nodes.
     pub fn ids(&self) -> Vec<NodeId> {
-        self.nodes.keys().copied().collect()
+        let node = |member: &Member| match member {
+            Member::Node(node) => Some(*node),
+            Member::Gateway(_) => None,
+        };
+        self.members.keys().filter_map(node).collect()
     }
 
     /// A node's data directory.
     pub fn data_dir(&self, node: NodeId) -> PathBuf {
-        self.folder.path().join(format!("node-{node}"))
+        self.folder.path().join(Member::Node(node).to_string())
     }
 
-    /// A client of the cluster whose calls take at most `deadline`.
+    /// A gateway's gRPC address.
+    pub fn gateway(&self, number: usize) -> Result<String> {
+        Ok(self.process(Member::Gateway(number))?.grpc.to_string())
+    }
+
+    /// The key by which the gateways verify tokens.
+    pub fn key(&self) -> PathBuf {
+        self.folder.path().join("keys/test.hs256")
+    }
+
+    /// A client of the stores whose calls take at most `deadline`.
     pub async fn client(&self, deadline: Duration) -> Result<Client> {
-        let endpoints = self.nodes.values().map(|node| node.grpc.to_string()).collect();
-        let config = ClientConfig { endpoints, deadline };
+        let config = ClientConfig { endpoints: self.stores(), deadline };
         let clock = Arc::new(SystemClock::new());
         Ok(Client::connect(config, clock, Arc::new(SystemRng)).await?)
     }
 
-    /// Starts a node that does not run.
-    pub fn start_node(&mut self, id: NodeId) -> Result<()> {
-        let log = self.folder.path().join(format!("node-{id}.log"));
-        let log = OpenOptions::new().create(true).append(true).open(log)?;
-        let data_dir = self.data_dir(id);
-        let node = self.node(id)?;
-        if node.process.is_some() {
-            bail!("node {id} runs already");
+    fn stores(&self) -> Vec<String> {
+        let nodes = self.members.iter().filter(|(member, _)| matches!(member, Member::Node(_)));
+        nodes.map(|(_, process)| process.grpc.to_string()).collect()
+    }
+
+    /// Starts a process that does not run.
+    pub fn start_member(&mut self, member: impl Into<Member>) -> Result<()> {
+        let member = member.into();
+        let process = self.process(member)?;
+        if process.child.is_some() {
+            bail!("{member} runs already");
         }
-        let (grpc, http) = (node.grpc.to_string(), node.http.to_string());
-        let process = Command::new(&self.binary)
-            .args(["run", "--grpc", &grpc, "--http", &http, "--data-dir"])
-            .arg(data_dir)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("{}", self.binary.display()))?;
-        self.node(id)?.process = Some(process);
+        let (grpc, http) = (process.grpc.to_string(), process.http.to_string());
+        let mut command = match member {
+            Member::Node(node) => {
+                let mut command = Command::new(self.binaries.join("tidemark-store"));
+                command.arg("run").arg("--data-dir").arg(self.data_dir(node));
+                command
+            }
+            Member::Gateway(_) => {
+                let mut command = Command::new(self.binaries.join("tidemark-gateway"));
+                command.args(["run", "--store", &self.stores().join(",")]);
+                command.arg("--keys").arg(self.key().with_file_name(""));
+                command
+            }
+        };
+        let log = OpenOptions::new().create(true).append(true).open(self.log(member))?;
+        command.args(["--grpc", &grpc, "--http", &http]).stdin(Stdio::null());
+        command.stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().with_context(|| format!("{command:?}"))?;
+        self.process_mut(member)?.child = Some(child);
         Ok(())
     }
 
     /// SIGKILL, and waits until it is gone.
-    pub fn kill(&mut self, id: NodeId) -> Result<()> {
-        let process = self.node(id)?.process.take();
-        let mut process = process.with_context(|| format!("node {id} does not run"))?;
-        process.kill()?;
-        process.wait()?;
+    pub fn kill(&mut self, member: impl Into<Member>) -> Result<()> {
+        let member = member.into();
+        let child = self.process_mut(member)?.child.take();
+        let mut child = child.with_context(|| format!("{member} does not run"))?;
+        child.kill()?;
+        child.wait()?;
         Ok(())
     }
 
+    /// SIGSTOP: it holds what it has, and does nothing.
+    pub fn pause(&self, member: impl Into<Member>) -> Result<()> {
+        self.signal(member.into(), Signal::STOP)
+    }
+
+    /// SIGCONT: it goes on as if no time had passed.
+    pub fn resume(&self, member: impl Into<Member>) -> Result<()> {
+        self.signal(member.into(), Signal::CONT)
+    }
+
+    fn signal(&self, member: Member, signal: Signal) -> Result<()> {
+        let child = self.process(member)?.child.as_ref();
+        let child = child.with_context(|| format!("{member} does not run"))?;
+        Ok(kill_process(Pid::from_child(child), signal)?)
+    }
+
     /// SIGTERM, and waits until it has stopped by itself.
-    pub async fn terminate(&mut self, id: NodeId) -> Result<()> {
-        let process = self.node(id)?.process.as_mut();
-        let process = process.with_context(|| format!("node {id} does not run"))?;
-        kill_process(Pid::from_child(process), Signal::TERM)?;
+    pub async fn terminate(&mut self, member: impl Into<Member>) -> Result<()> {
+        let member = member.into();
+        self.signal(member, Signal::TERM)?;
         let from = Instant::now();
         loop {
-            let process = self.node(id)?.process.as_mut().context("just seen")?;
-            if let Some(status) = process.try_wait()? {
-                self.node(id)?.process = None;
+            let child = self.process_mut(member)?.child.as_mut().context("just seen")?;
+            if let Some(status) = child.try_wait()? {
+                self.process_mut(member)?.child = None;
                 if !status.success() {
-                    bail!("node {id} stopped with {status}: {}", self.end_of_log(id));
+                    bail!("{member} stopped with {status}: {}", self.end_of_log(member));
                 }
                 return Ok(());
             }
             if from.elapsed() > PATIENCE {
-                bail!("node {id} does not stop: {}", self.end_of_log(id));
+                bail!("{member} does not stop: {}", self.end_of_log(member));
             }
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// Waits until a node says that it is ready: every group has a leader.
-    pub async fn ready(&mut self, id: NodeId) -> Result<()> {
+    /// Waits until a process says that it is ready.
+    pub async fn ready(&mut self, member: impl Into<Member>) -> Result<()> {
+        let member = member.into();
         let from = Instant::now();
         loop {
-            let http = self.node(id)?.http;
+            let http = self.process(member)?.http;
             let said = get(http, "/readyz").await;
             if matches!(&said, Ok(answer) if answer.starts_with("HTTP/1.1 200")) {
                 return Ok(());
             }
-            let exited = match self.node(id)?.process.as_mut() {
-                Some(process) => process.try_wait()?,
-                None => bail!("node {id} does not run"),
+            let exited = match self.process_mut(member)?.child.as_mut() {
+                Some(child) => child.try_wait()?,
+                None => bail!("{member} does not run"),
             };
             if exited.is_some() || from.elapsed() > PATIENCE {
-                bail!("node {id} is not ready ({said:?}): {}", self.end_of_log(id));
+                bail!("{member} is not ready ({said:?}): {}", self.end_of_log(member));
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -166,12 +240,15 @@ impl Cluster {
         let group = GroupId::shard(shard).get();
         let from = Instant::now();
         while from.elapsed() < PATIENCE {
-            for (node, _) in self.nodes.iter().filter(|(_, node)| node.process.is_some()) {
-                let Ok(status) = client.status(*node).await else { continue };
+            for node in self.ids() {
+                if self.process(Member::Node(node))?.child.is_none() {
+                    continue;
+                }
+                let Ok(status) = client.status(node).await else { continue };
                 let mut groups = status.groups.iter().filter(|found| found.group == group);
                 // A node's own word: others may remember a leader that is gone.
                 if groups.any(|found| found.leader == node.get()) {
-                    return Ok(*node);
+                    return Ok(node);
                 }
             }
             tokio::time::sleep(LOOK).await;
@@ -206,15 +283,14 @@ impl Cluster {
     }
 
     fn create(&self, spec: Spec) -> Result<()> {
-        let members = self
-            .nodes
-            .iter()
-            .flat_map(|(id, node)| ["--member".to_owned(), format!("{id}={}", node.grpc)]);
-        let members: Vec<String> = members.collect();
+        let member =
+            |(id, address): (NodeId, String)| ["--member".to_owned(), format!("{id}={address}")];
+        let members: Vec<String> =
+            self.ids().into_iter().zip(self.stores()).flat_map(member).collect();
         // Any UUID will do: the cluster lives as long as the test.
         let cluster = "0192f5a0-1234-7abc-8def-0123456789ab";
         for id in self.ids() {
-            let created = Command::new(&self.binary)
+            let created = Command::new(self.binaries.join("tidemark-store"))
                 .args(["create", "--cluster", cluster, "--shards", &spec.shards.to_string()])
                 .args(["--node", &id.to_string(), "--data-dir"])
                 .arg(self.data_dir(id))
@@ -224,16 +300,25 @@ impl Cluster {
                 bail!("node {id}: {}", String::from_utf8_lossy(&created.stderr));
             }
         }
+        fs::create_dir(self.key().with_file_name(""))?;
+        SigningKey::generate_hs256(self.key(), &SystemRng)?;
         Ok(())
     }
 
-    fn node(&mut self, id: NodeId) -> Result<&mut Node> {
-        self.nodes.get_mut(&id).with_context(|| format!("there is no node {id}"))
+    fn process(&self, member: Member) -> Result<&Process> {
+        self.members.get(&member).with_context(|| format!("there is no {member}"))
     }
 
-    fn end_of_log(&self, id: NodeId) -> String {
-        let log = fs::read_to_string(self.folder.path().join(format!("node-{id}.log")));
-        let log = log.unwrap_or_default();
+    fn process_mut(&mut self, member: Member) -> Result<&mut Process> {
+        self.members.get_mut(&member).with_context(|| format!("there is no {member}"))
+    }
+
+    fn log(&self, member: Member) -> PathBuf {
+        self.folder.path().join(format!("{member}.log"))
+    }
+
+    fn end_of_log(&self, member: Member) -> String {
+        let log = fs::read_to_string(self.log(member)).unwrap_or_default();
         let lines: Vec<&str> = log.lines().rev().take(20).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
@@ -241,16 +326,16 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for node in self.nodes.values_mut() {
-            if let Some(mut process) = node.process.take() {
+        for process in self.members.values_mut() {
+            if let Some(mut child) = process.child.take() {
                 // It may be gone already; nothing of it may stay.
-                let _ = process.kill();
-                let _ = process.wait();
+                let _ = child.kill();
+                let _ = child.wait();
             }
         }
         if std::thread::panicking() {
-            for id in self.ids() {
-                eprintln!("--- node {id}\n{}", self.end_of_log(id));
+            for member in self.members.keys() {
+                eprintln!("--- {member}\n{}", self.end_of_log(*member));
             }
         }
     }
@@ -264,13 +349,14 @@ fn lock() -> Result<File> {
     Ok(file)
 }
 
-/// The node's binary, beside the folder of the test's own.
-fn binary() -> Result<PathBuf> {
+/// Where the binaries are: beside the folder of the test's own.
+fn binaries() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
-    let folders = test.ancestors().skip(1);
-    let mut candidates = folders.map(|folder: &Path| folder.join("tidemark-store"));
-    let found = candidates.find(|path| path.is_file());
-    found.context("tidemark-store is not built: cargo build --release --workspace")
+    let built = |folder: &&Path| {
+        ["tidemark-store", "tidemark-gateway"].iter().all(|name| folder.join(name).is_file())
+    };
+    let found = test.ancestors().skip(1).find(built);
+    found.map(Path::to_owned).context("not built: cargo build --release --workspace")
 }
 
 /// An address that nobody listens on now.

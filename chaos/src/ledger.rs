@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use anyhow::Result;
-use tidemark_store::inspect::{Inspector, Report};
-use tidemark_store::storage::GroupId;
+use tidemark_store::inspect::{self, Inspector};
 use tidemark_store_core::value::{Content, Entry, Origin};
 use tidemark_types::{Recipient, Seq, UserId};
 
@@ -40,14 +39,9 @@ impl Ledger {
         let mut ledger = Ledger { acked: acked.len(), ..Ledger::default() };
         let open = |node| Inspector::open(&cluster.data_dir(node));
         let inspectors = cluster.ids().into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
-        let reports = inspectors.iter().map(|inspector| inspector.report(|_| None));
-        let reports = reports.collect::<Result<Vec<_>, _>>()?;
-        let committed = highest_committed(&reports);
-        let level =
-            |inspector: &Inspector| inspector.report(|group| committed.get(&group).copied());
-        let reports = inspectors.iter().map(level).collect::<Result<Vec<_>, _>>()?;
+        let reports = inspect::level(&inspectors)?;
         ledger.seq_gaps = reports.iter().map(|report| report.problems().count()).sum();
-        ledger.divergent = divergent(&reports);
+        ledger.divergent = inspect::divergent(&reports);
         for inspector in &inspectors {
             ledger.count(inspector, acked, refusing)?;
         }
@@ -152,25 +146,4 @@ fn refuses(entry: &Entry, by: &UserId) -> bool {
 
 fn says(entry: &Entry, ack: &Acked) -> bool {
     matches!(&entry.content, Content::Message { message, .. } if message.body == ack.body)
-}
-
-/// The highest index of each group that some replica has recorded as committed: a replica's own
-/// record may lag, the log of all of them reaches it.
-fn highest_committed(reports: &[Report]) -> BTreeMap<GroupId, u64> {
-    let mut highest = BTreeMap::new();
-    for group in reports.iter().flat_map(|report| &report.groups) {
-        let index = highest.entry(group.group).or_default();
-        *index = group.at.unwrap_or_default().max(*index);
-    }
-    highest
-}
-
-/// Groups whose state hash or mailboxes differ between replicas at the same index.
-fn divergent(reports: &[Report]) -> usize {
-    let mut groups = BTreeMap::<GroupId, Vec<_>>::new();
-    for group in reports.iter().flat_map(|report| &report.groups) {
-        let stands = (group.at, &group.state_hash, &group.mailboxes);
-        groups.entry(group.group).or_default().push(stands);
-    }
-    groups.values().filter(|replicas| replicas.iter().any(|one| *one != replicas[0])).count()
 }

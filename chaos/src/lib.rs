@@ -3,6 +3,7 @@
 //! ```text
 //!   Cluster ── processes of tidemark-store on loopback, killed by the ids we started
 //!   Senders ── users who send through the store's client and write down what was acknowledged
+//!   Phone   ── a device of the SDK, through the gateways
 //!   Watcher ── somebody who watches mailboxes as a gateway does
 //!   Ledger  ── what was acknowledged against what every replica holds on disk
 //! ```
@@ -11,5 +12,6 @@
 
 pub mod cluster;
 pub mod ledger;
+pub mod phone;
 pub mod senders;
 pub mod watcher;

@@ -16,11 +16,9 @@ use tidemark_gateway::app::App;
 use tidemark_gateway::config::GatewayConfig;
 use tidemark_gateway::serve::{self, Listeners};
 use tidemark_store_client::Client;
+use tidemark_version::VERSION;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-
-/// The version, and the commit if it was known where this was built.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("TIDEMARK_COMMIT"), ")");
 
 /// A gateway of Tidemark, the lossless messaging core.
 #[derive(Parser)]

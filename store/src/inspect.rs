@@ -64,6 +64,30 @@ pub enum InspectError {
     },
 }
 
+/// What all replicas of a cluster hold, at the highest index of each group that some replica has
+/// recorded as committed: a replica's own record may lag, and its log reaches it.
+pub fn level(replicas: &[Inspector]) -> Result<Vec<Report>, InspectError> {
+    let mut committed = BTreeMap::<GroupId, u64>::new();
+    for inspector in replicas {
+        for group in inspector.report(|_| None)?.groups {
+            let index = committed.entry(group.group).or_default();
+            *index = group.at.unwrap_or_default().max(*index);
+        }
+    }
+    let at = |inspector: &Inspector| inspector.report(|group| committed.get(&group).copied());
+    replicas.iter().map(at).collect()
+}
+
+/// Groups whose state hash or mailboxes differ between replicas at the same index.
+pub fn divergent(reports: &[Report]) -> usize {
+    let mut groups = BTreeMap::<GroupId, Vec<_>>::new();
+    for group in reports.iter().flat_map(|report| &report.groups) {
+        let stands = (group.at, &group.state_hash, &group.mailboxes);
+        groups.entry(group.group).or_default().push(stands);
+    }
+    groups.values().filter(|replicas| replicas.iter().any(|one| *one != replicas[0])).count()
+}
+
 /// What a node holds.
 #[derive(Debug, Serialize)]
 pub struct Report {

@@ -14,10 +14,11 @@ use tidemark_store::inspect::{Inspector, Report};
 use tidemark_store::node::Node;
 use tidemark_store_core::value::{ClusterMap, Content, Entry, NodeAddress, Settings};
 use tidemark_types::{ClusterId, NodeId, Recipient, Seq, ShardCount, UserId};
+use tidemark_version::VERSION;
 
 /// A store node of Tidemark, the lossless messaging core.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version = VERSION, about)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

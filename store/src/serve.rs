@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum;
@@ -15,12 +16,19 @@ use tidemark_store::metrics;
 use tidemark_store::node::Node;
 use tidemark_store::raft::network::{self, Acceptor, Me, Peers, TcpConnector};
 use tidemark_store::server::{http, store::StoreService};
+use tidemark_version::VERSION;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tonic::server::NamedService;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 use tracing_subscriber::EnvFilter;
 
 /// Requests and pages are bounded below this; a relay's batch of large bodies is the largest.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// How often the health service learns how the node is.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// How logs are written.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -64,22 +72,25 @@ pub(crate) async fn until_stopped(config: StoreConfig) -> Result<ExitCode> {
         http = %config.http,
         shards = %identity.shards(),
         data_dir = %config.data_dir.display(),
-        version = env!("CARGO_PKG_VERSION"),
+        version = VERSION,
         "started",
     );
 
+    let (reporter, health) = tonic_health::server::health_reporter();
     let service = StoreServer::new(StoreService::new(node.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let grpc = network::server()
         .add_service(acceptor.service())
         .add_service(service)
+        .add_service(health)
         .serve_with_incoming(network::incoming(grpc));
-    let web = axum::serve(web, http::router(node.clone(), metrics)).into_future();
+    let web = axum::serve(web, http::router(node.clone(), metrics.clone())).into_future();
     let mut fatal = node.fatal();
     tokio::select! {
         ended = tokio::spawn(grpc) => Err(anyhow!("the gRPC server ended: {ended:?}")),
         ended = tokio::spawn(web) => Err(anyhow!("the HTTP server ended: {ended:?}")),
+        () = report(&node, &reporter, &metrics) => unreachable!("it never ends"),
         reason = fatal.wait_for(Option::is_some) => {
             // Nothing may be acknowledged any more, and there is nothing to clean up: the log is
             // on disk, and the state is replayed from it.
@@ -94,6 +105,22 @@ pub(crate) async fn until_stopped(config: StoreConfig) -> Result<ExitCode> {
             tracing::info!("stopped");
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// Tells the health service whether the node is ready, and folds the samples of histograms, which
+/// would otherwise grow until somebody scrapes.
+async fn report(node: &Node, reporter: &HealthReporter, metrics: &PrometheusHandle) {
+    loop {
+        let status = match node.readiness() {
+            Ok(()) => ServingStatus::Serving,
+            Err(_) => ServingStatus::NotServing,
+        };
+        for service in ["", StoreServer::<StoreService>::NAME] {
+            reporter.set_service_status(service, status).await;
+        }
+        metrics.run_upkeep();
+        tokio::time::sleep(REPORT_EVERY).await;
     }
 }
 

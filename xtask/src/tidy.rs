@@ -15,19 +15,23 @@ const LINES_MAX: usize = 800;
 
 /// Which crate may use which: a crate's own name, and those of ours that it may name. Data flows
 /// down this list, never up.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
+    ("version", &[]),
     ("types", &[]),
     ("env", &["types"]),
     ("token", &["types", "env"]),
     ("proto", &["types"]),
     ("store/core", &["types"]),
     ("store/client", &["types", "env", "proto", "store-core"]),
-    ("store", &["types", "env", "proto", "store-core", "store-client"]),
-    ("gateway", &["types", "env", "token", "proto", "store-core", "store-client"]),
-    ("client/cli", &["types", "env", "proto", "token"]),
+    ("store", &["version", "types", "env", "proto", "store-core", "store-client"]),
+    ("gateway", &["version", "types", "env", "token", "proto", "store-core", "store-client"]),
+    ("client/cli", &["version", "types", "env", "proto", "token"]),
     ("client", &["types", "env", "proto"]),
-    ("chaos", &["types", "env", "token", "client", "store", "store-core", "store-client"]),
-    ("demo", &["types", "env", "token", "client", "store", "store-core", "store-client"]),
+    ("chaos", &["types", "env", "token", "proto", "client", "store", "store-core", "store-client"]),
+    (
+        "demo",
+        &["version", "types", "env", "token", "client", "store", "store-core", "store-client"],
+    ),
     ("xtask", &["types", "proto"]),
 ];
 

@@ -16,7 +16,7 @@ const CALL_DEADLINE: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_leader_kills_lose_nothing() -> Result<()> {
-    let spec = Spec { nodes: 3, shards: 8 };
+    let spec = Spec { nodes: 3, shards: 8, gateways: 0 };
     let mut cluster = Cluster::start(spec).await?;
     let client = cluster.client(CALL_DEADLINE).await?;
     let readers = readers(&client, 1)?;
@@ -35,7 +35,7 @@ async fn twenty_leader_kills_lose_nothing() -> Result<()> {
         let outage = senders.longest_gap(&client, shard, killed);
         println!("kill {}: node {leader} led shard {shard}, {} ms", kill + 1, outage.as_millis());
         outages.push(outage);
-        cluster.start_node(leader)?;
+        cluster.start_member(leader)?;
         cluster.ready(leader).await?;
     }
     let acked = senders.finish().await?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use tidemark_types::{ClientMsgId, DeviceId, GroupId, UserId};
+use tidemark_version::VERSION;
 
 use crate::output::Output;
 
@@ -15,7 +16,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused, 2 wrong usage, 3 unavai
 
 /// The command line of Tidemark, the lossless messaging core.
 #[derive(Debug, Parser)]
-#[command(name = "tidemark", version, about, after_help = EXIT_CODES)]
+#[command(name = "tidemark", version = VERSION, about, after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) connection: Connection,

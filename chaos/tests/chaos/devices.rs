@@ -1,0 +1,207 @@
+//! Devices of the SDK through real gateways, while everything between them is killed.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use futures::StreamExt;
+use tidemark_chaos::cluster::{Cluster, Member, PATIENCE, Spec};
+use tidemark_chaos::ledger::Ledger;
+use tidemark_chaos::phone::{Phone, login};
+use tidemark_client::{Connector, GrpcConnector, Outcome, Sending, Wire};
+use tidemark_proto::convert::bytes_of;
+use tidemark_proto::{v1, v1::server_frame::Frame};
+use tidemark_types::{ClientMsgId, DeviceId, Id, Recipient, ShardId, UnixMs, UserId};
+
+const SPEC: Spec = Spec { nodes: 3, shards: 8, gateways: 2 };
+
+/// What one device sends while another one is away.
+const MESSAGES: u32 = 10_000;
+
+/// Faults come after so many messages each.
+const EVERY: u32 = 2_000;
+
+/// Two users on different shards.
+async fn users(cluster: &Cluster) -> Result<[(UserId, ShardId); 2]> {
+    let client = cluster.client(PATIENCE).await?;
+    let on = |name: String| {
+        let user = UserId::new(name)?;
+        let shard = client.shard_of(&Id::User(user.clone()));
+        anyhow::Ok((user, shard))
+    };
+    let alice = on("alice".to_owned())?;
+    for number in 0..1_000 {
+        let bob = on(format!("bob-{number}"))?;
+        if bob.1 != alice.1 {
+            return Ok([alice, bob]);
+        }
+    }
+    bail!("no name was found on another shard")
+}
+
+async fn accepted(sending: &mut Sending) -> Result<()> {
+    match tokio::time::timeout(PATIENCE, sending.outcome()).await?? {
+        Outcome::Accepted(_) => Ok(()),
+        other => bail!("{other:?}"),
+    }
+}
+
+/// Kills something, and lets it come back.
+async fn fault(cluster: &mut Cluster, number: u32, shard: ShardId) -> Result<()> {
+    let client = cluster.client(PATIENCE).await?;
+    let leader = cluster.leader(&client, shard).await?;
+    let follower = cluster.ids().into_iter().find(|node| *node != leader);
+    let victims: Vec<Member> = match number {
+        1 => vec![leader.into()],
+        2 => follower.into_iter().map(Member::from).collect(),
+        3 => vec![Member::Gateway(1)],
+        _ => cluster.ids().into_iter().map(Member::from).collect(),
+    };
+    for victim in &victims {
+        cluster.kill(*victim)?;
+    }
+    // Long enough for an election, where one is to be had.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for victim in &victims {
+        cluster.start_member(*victim)?;
+    }
+    for victim in &victims {
+        cluster.ready(*victim).await?;
+    }
+    println!("killed and back: {victims:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_messages_reach_devices_that_are_there_and_one_that_was_away() -> Result<()> {
+    let mut cluster = Cluster::start(SPEC).await?;
+    let [(alice, _), (bob, bobs)] = users(&cluster).await?;
+    let sender = Phone::open(&cluster, &alice, "phone", &[0]).await?;
+    let there = Phone::open(&cluster, &bob, "phone", &[1]).await?;
+    let to = [Recipient::User(bob.clone())];
+    let mut sendings = Vec::new();
+    for n in 1..=MESSAGES {
+        sendings.push(sender.device.send(&to, 1, format!("message {n}")).await?);
+        if n % EVERY == 0 && n < MESSAGES {
+            fault(&mut cluster, n / EVERY, bobs).await?;
+        }
+    }
+    for sending in &mut sendings {
+        accepted(sending).await?;
+    }
+    there.has_all_to(MESSAGES).await?;
+    let away = Phone::open(&cluster, &bob, "laptop", &[0]).await?;
+    away.has_all_to(MESSAGES).await?;
+    sender.has_all_to(MESSAGES).await?;
+
+    let sent: Vec<ClientMsgId> = sendings.iter().map(Sending::client_msg_id).collect();
+    for phone in [&sender, &there, &away] {
+        let notes = phone.notes();
+        ensure!(notes.iter().map(|note| note.id).eq(sent.iter().copied()), "another order");
+        let bodies = (1..=MESSAGES).map(|n| format!("message {n}").into_bytes());
+        ensure!(notes.iter().map(|note| note.body.to_vec()).eq(bodies), "another content");
+    }
+    for phone in [sender, there, away] {
+        phone.device.close().await;
+        ensure!(phone.is_settled(), "the outbox is not empty");
+    }
+    let client = cluster.client(PATIENCE).await?;
+    cluster.settled(&client).await?;
+    for node in cluster.ids() {
+        cluster.kill(node)?;
+    }
+    let report = Ledger::of(&cluster, &[], &[])?;
+    assert_eq!((report.seq_gaps, report.divergent), (0, 0), "{report}");
+    Ok(())
+}
+
+/// A device without the SDK: it can be made to do what the SDK never does.
+struct Raw {
+    wire: Wire,
+}
+
+impl Raw {
+    /// Says hello; the live session after the welcome.
+    async fn hello(cluster: &Cluster, gateway: usize, user: &UserId) -> Result<(Self, u64)> {
+        let wire = GrpcConnector.connect(&cluster.gateway(gateway)?).await;
+        let mut raw = Raw { wire: wire.map_err(anyhow::Error::msg)? };
+        let device = DeviceId::new("phone")?;
+        let hello = v1::Hello {
+            token: login(cluster, user, device.clone())?.sign(),
+            user: user.to_string(),
+            device: device.to_string(),
+            start: Some(v1::Start { at: v1::StartAt::Head.into(), last: 0 }),
+            ..v1::Hello::default()
+        };
+        raw.send(hello).await?;
+        match raw.next().await? {
+            Frame::Welcome(welcome) => Ok((raw, welcome.live_session)),
+            other => bail!("{other:?}"),
+        }
+    }
+
+    async fn send(&self, frame: impl Into<v1::ClientFrame>) -> Result<()> {
+        Ok(self.wire.outgoing.send(frame.into()).await?)
+    }
+
+    async fn next(&mut self) -> Result<Frame> {
+        let frame = tokio::time::timeout(PATIENCE, self.wire.incoming.next()).await?;
+        let frame = frame.transpose().map_err(anyhow::Error::msg)?;
+        match frame.and_then(|frame| frame.frame) {
+            Some(frame) => Ok(frame),
+            None => bail!("the stream ended"),
+        }
+    }
+
+    /// The next acknowledgement; other frames are passed over.
+    async fn ack(&mut self) -> Result<v1::SendAck> {
+        loop {
+            if let Frame::SendAck(ack) = self.next().await? {
+                return Ok(ack);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_send_that_one_gateway_holds_gets_the_same_ack_through_another() -> Result<()> {
+    let cluster = Cluster::start(SPEC).await?;
+    let [(alice, _), (bob, _)] = users(&cluster).await?;
+    let (mut first, live) = Raw::hello(&cluster, 0, &alice).await?;
+    assert_eq!(live, 0);
+    first.send(v1::Open { open_id: vec![7; 16].into(), ends: 0 }).await?;
+    let session = loop {
+        if let Frame::Opened(opened) = first.next().await? {
+            match opened.result {
+                Some(v1::opened::Result::Session(session)) => break session,
+                other => bail!("{other:?}"),
+            }
+        }
+    };
+    let id = ClientMsgId::new(UnixMs::new(1_800_000_000_000), [1; 10]);
+    let send = v1::Send {
+        session,
+        n: 1,
+        base: 1,
+        to: vec![v1::Id::from(&Recipient::User(bob.clone()))],
+        kind: 1,
+        body: "once".into(),
+        client_msg_id: bytes_of(id.as_bytes()),
+    };
+
+    // The first gateway has the send in its hands, and does nothing.
+    cluster.pause(Member::Gateway(0))?;
+    first.send(send.clone()).await?;
+    let (mut second, live) = Raw::hello(&cluster, 1, &alice).await?;
+    assert_eq!(live, session);
+    second.send(send.clone()).await?;
+    let through_second = second.ack().await?;
+    cluster.resume(Member::Gateway(0))?;
+    let through_first = first.ack().await?;
+    assert_eq!(through_first, through_second);
+    assert!(matches!(through_first.result, Some(v1::send_ack::Result::Accepted(_))));
+
+    let reader = Phone::open(&cluster, &bob, "phone", &[0, 1]).await?;
+    reader.has_all_to(1).await?;
+    reader.device.close().await;
+    Ok(())
+}

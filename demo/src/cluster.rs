@@ -1,0 +1,142 @@
+//! The local cluster, as `scripts/cluster` describes and runs it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use tidemark_env::{SystemClock, SystemRng};
+use tidemark_store_client::{Client, ClientConfig};
+use tidemark_types::{NodeId, ShardId};
+
+/// How long anything may take that should take seconds.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Between two looks at something that is waited for.
+pub(crate) const LOOK: Duration = Duration::from_millis(50);
+
+/// A running local cluster.
+pub(crate) struct Cluster {
+    root: PathBuf,
+    file: File,
+}
+
+/// What `cluster.json` says.
+#[derive(Deserialize)]
+struct File {
+    gateways: Vec<Gateway>,
+    stores: Vec<Store>,
+    key: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Gateway {
+    grpc: String,
+}
+
+#[derive(Deserialize)]
+struct Store {
+    node: u64,
+    grpc: String,
+}
+
+impl Cluster {
+    /// The cluster of this checkout.
+    pub(crate) fn find(root: &Path) -> Result<Self> {
+        let path = root.join(".tidemark/cluster.json");
+        let text = std::fs::read(&path)
+            .with_context(|| format!("{}: run scripts/cluster up first", path.display()))?;
+        let file = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+        Ok(Cluster { root: root.to_owned(), file })
+    }
+
+    /// The folder with its data.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.root.join(".tidemark")
+    }
+
+    /// Its gateways.
+    pub(crate) fn gateways(&self) -> Vec<String> {
+        self.file.gateways.iter().map(|gateway| gateway.grpc.clone()).collect()
+    }
+
+    /// The key that signs tokens.
+    pub(crate) fn key(&self) -> PathBuf {
+        self.home().join(&self.file.key)
+    }
+
+    /// The store nodes' data directories.
+    pub(crate) fn data_dirs(&self) -> Vec<PathBuf> {
+        let dir = |store: &Store| self.home().join(format!("node-{}", store.node));
+        self.file.stores.iter().map(dir).collect()
+    }
+
+    /// A client of the stores.
+    pub(crate) async fn stores(&self) -> Result<Client> {
+        let endpoints = self.file.stores.iter().map(|store| store.grpc.clone()).collect();
+        let config = ClientConfig { endpoints, deadline: Duration::from_secs(10) };
+        Ok(Client::connect(config, Arc::new(SystemClock::new()), Arc::new(SystemRng)).await?)
+    }
+
+    /// Waits until a node says that it leads the shard.
+    pub(crate) async fn leader(&self, stores: &Client, shard: ShardId) -> Result<NodeId> {
+        let from = Instant::now();
+        while from.elapsed() < PATIENCE {
+            for store in &self.file.stores {
+                let node = NodeId::new(store.node);
+                let Ok(status) = stores.status(node).await else { continue };
+                let mut groups = status.groups.iter();
+                if groups.any(|group| {
+                    group.group == u32::from(shard.get()) && group.leader == store.node
+                }) {
+                    return Ok(node);
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        bail!("shard {shard} has no leader")
+    }
+
+    /// Waits until all outboxes are empty and all replicas have applied the same.
+    pub(crate) async fn settled(&self, stores: &Client) -> Result<()> {
+        let from = Instant::now();
+        loop {
+            let mut level = true;
+            let mut applied = std::collections::BTreeMap::new();
+            for store in &self.file.stores {
+                for group in stores.status(NodeId::new(store.node)).await?.groups {
+                    let stands = (group.last_log, group.applied);
+                    let first = *applied.entry(group.group).or_insert(stands);
+                    level &= group.outbox_bytes == 0 && stands == first && stands.0 == stands.1;
+                }
+            }
+            if level {
+                return Ok(());
+            }
+            if from.elapsed() > PATIENCE {
+                bail!("the replicas do not level out");
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Kills all stores at once, so that none of them leads or logs anything after another is gone.
+    pub(crate) fn kill_stores(&self) -> Result<()> {
+        let nodes = self.file.stores.iter().map(|store| store.node.to_string());
+        let arguments: Vec<String> = ["kill".to_owned()].into_iter().chain(nodes).collect();
+        self.script(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).map(drop)
+    }
+
+    /// Runs `scripts/cluster`; what it says, unless it fails.
+    pub(crate) fn script(&self, arguments: &[&str]) -> Result<String> {
+        let script = self.root.join("scripts/cluster");
+        let output = Command::new(&script).args(arguments).output()?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            bail!("{} {}: {said}", script.display(), arguments.join(" "));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+}
