@@ -11,6 +11,7 @@ use tidemark_client::{Connector, GrpcConnector, Outcome, Sending, Wire};
 use tidemark_proto::convert::bytes_of;
 use tidemark_proto::{v1, v1::server_frame::Frame};
 use tidemark_types::{ClientMsgId, DeviceId, Id, Recipient, ShardId, UnixMs, UserId};
+use tokio::sync::mpsc;
 
 const SPEC: Spec = Spec { nodes: 3, shards: 8, gateways: 2 };
 
@@ -78,22 +79,29 @@ async fn ten_thousand_messages_reach_devices_that_are_there_and_one_that_was_awa
     let sender = Phone::open(&cluster, &alice, "phone", &[0]).await?;
     let there = Phone::open(&cluster, &bob, "phone", &[1]).await?;
     let to = [Recipient::User(bob.clone())];
-    let mut sendings = Vec::new();
+    // Outcomes are taken as they come: those that are not fill the outbox.
+    let (sendings, mut sent) = mpsc::channel::<Sending>(256);
+    let outcomes = tokio::spawn(async move {
+        let mut ids = Vec::new();
+        while let Some(mut sending) = sent.recv().await {
+            accepted(&mut sending).await?;
+            ids.push(sending.client_msg_id());
+        }
+        anyhow::Ok(ids)
+    });
     for n in 1..=MESSAGES {
-        sendings.push(sender.device.send(&to, 1, format!("message {n}")).await?);
+        sendings.send(sender.device.send(&to, 1, format!("message {n}")).await?).await?;
         if n % EVERY == 0 && n < MESSAGES {
             fault(&mut cluster, n / EVERY, bobs).await?;
         }
     }
-    for sending in &mut sendings {
-        accepted(sending).await?;
-    }
+    drop(sendings);
+    let sent: Vec<ClientMsgId> = outcomes.await??;
     there.has_all_to(MESSAGES).await?;
     let away = Phone::open(&cluster, &bob, "laptop", &[0]).await?;
     away.has_all_to(MESSAGES).await?;
     sender.has_all_to(MESSAGES).await?;
 
-    let sent: Vec<ClientMsgId> = sendings.iter().map(Sending::client_msg_id).collect();
     for phone in [&sender, &there, &away] {
         let notes = phone.notes();
         ensure!(notes.iter().map(|note| note.id).eq(sent.iter().copied()), "another order");
