@@ -25,7 +25,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("store/client", &["types", "env", "proto", "store-core"]),
     ("store", &["version", "types", "env", "proto", "store-core", "store-client"]),
     ("gateway", &["version", "types", "env", "token", "proto", "store-core", "store-client"]),
-    ("client/cli", &["version", "types", "env", "proto", "token"]),
+    ("client/cli", &["version", "types", "env", "proto", "token", "client"]),
     ("client", &["types", "env", "proto"]),
     ("chaos", &["types", "env", "token", "proto", "client", "store", "store-core", "store-client"]),
     (

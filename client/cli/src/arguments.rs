@@ -1,11 +1,13 @@
 //! What can be said on the command line.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use tidemark_proto::hello::Start;
 use tidemark_types::{ClientMsgId, DeviceId, GroupId, UserId};
 use tidemark_version::VERSION;
 
@@ -82,6 +84,9 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         limit: Option<u32>,
     },
+    /// Prints a user's entries as they come, until Ctrl-C. It is a device of the user, and goes on
+    /// where it stopped; --deadline means nothing to it.
+    Listen(Listen),
     /// Prints where a user's mailbox stands.
     Head {
         /// Whose mailbox.
@@ -137,6 +142,32 @@ pub(crate) struct Send {
     pub(crate) wait: Wait,
     /// The body; without it, standard input.
     pub(crate) text: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Listen {
+    /// Whose mailbox.
+    pub(crate) user: UserId,
+    /// The user's name for this device. Each name has a place of its own in the mailbox, and one
+    /// process at a time.
+    #[arg(long, value_name = "NAME", default_value = "cli")]
+    pub(crate) device: DeviceId,
+    /// Where a new device starts: head, what comes from now on, which is the default; floor, the
+    /// oldest entry that is kept; or last=N, the newest N.
+    #[arg(long, value_name = "WHERE", value_parser = start)]
+    pub(crate) from: Option<Start>,
+    /// End after so many entries.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: Option<u32>,
+}
+
+fn start(text: &str) -> Result<Start, &'static str> {
+    match (text, text.strip_prefix("last=").map(str::parse::<NonZeroU32>)) {
+        ("head", _) => Ok(Start::Head),
+        ("floor", _) => Ok(Start::Floor),
+        (_, Some(Ok(n))) => Ok(Start::Last(n.get())),
+        _ => Err("it is head, floor or last=N"),
+    }
 }
 
 /// How far a message has come.
@@ -264,6 +295,9 @@ mod tests {
             "head alice --deadline soon",
             "history alice --limit 0",
             "history alice --after -1",
+            "listen alice --limit 0",
+            "listen alice --from last=0",
+            "listen alice --from start",
             "shard transfer 1",
             "shard transfer 1 --to 0",
             "token make --role device",
@@ -274,5 +308,6 @@ mod tests {
             assert!(parse(line).is_err(), "{line}");
         }
         assert!(parse("token make --role device --user alice --valid 7d").is_ok());
+        assert!(parse("listen alice --from last=7 --limit 1").is_ok());
     }
 }

@@ -32,6 +32,9 @@ pub(crate) struct ClusterFile {
     pub(crate) stores: Vec<Store>,
     /// A signing key, relative to the file: with it tokens for local use are made when needed.
     pub(crate) key: Option<PathBuf>,
+    /// The folder in which the file lies.
+    #[serde(skip)]
+    pub(crate) folder: PathBuf,
 }
 
 /// A gateway.
@@ -61,7 +64,8 @@ impl ClusterFile {
             |error: &dyn std::fmt::Display| Error::Usage(format!("{}: {error}", path.display()));
         let text = fs::read(&path).map_err(|error| bad(&error))?;
         let mut file: Self = serde_json::from_slice(&text).map_err(|error| bad(&error))?;
-        file.key = file.key.map(|key| path.with_file_name("").join(key));
+        file.folder = path.with_file_name("");
+        file.key = file.key.map(|key| file.folder.join(key));
         Ok(Some(file))
     }
 }

@@ -5,6 +5,7 @@ mod cluster;
 mod head;
 mod health;
 mod history;
+mod listen;
 mod send;
 mod settings;
 mod shard;
@@ -26,8 +27,9 @@ use crate::target::Target;
 /// Carries out what the command line says.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
     let Arguments { connection, output, command } = arguments;
+    let target = || Target::find(&connection, &here()?);
     let gateways = || {
-        let target = Target::find(&connection, &here()?)?;
+        let target = target()?;
         let clock = Arc::new(SystemClock::new());
         Gateways::new(target, connection.deadline, clock, Arc::new(SystemRng))
     };
@@ -36,6 +38,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::History { user, after, limit } => {
             history::run(&user, after, limit, &mut gateways()?, output).await
         }
+        Command::Listen(listen) => listen::run(listen, target()?, output).await,
         Command::Head { user } => head::run(&user, &mut gateways()?, output).await,
         Command::Block(pair) => settings::block(&pair, &mut gateways()?, output).await,
         Command::Unblock(pair) => settings::unblock(&pair, &mut gateways()?, output).await,

@@ -29,6 +29,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// that hangs leaves half of the usual deadline for another.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a token that is made for one attempt is good: longer than any attempt, and as much
+/// difference of clocks as is usual.
+const TOKEN_VALID: Duration = Duration::from_secs(60);
+
 /// The first pause after all gateways have failed, doubled up to the longest.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 const PAUSE_LONGEST: Duration = Duration::from_millis(500);
@@ -54,13 +58,8 @@ impl Gateways {
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
     ) -> Result<Self, Error> {
-        let Target { gateways, cluster, credentials } = target;
-        let endpoints = gateways.into_iter().map(|address| {
-            let endpoint = Endpoint::from_shared(format!("http://{address}"));
-            let endpoint =
-                endpoint.map_err(|_| Error::Usage(format!("{address} is not host:port")));
-            Ok(endpoint?.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true))
-        });
+        let Target { gateways, cluster, credentials, folder: _ } = target;
+        let endpoints = gateways.iter().map(|address| endpoint(address));
         let endpoints = endpoints.collect::<Result<_, Error>>()?;
         Ok(Gateways { endpoints, at: 0, channel: None, cluster, credentials, deadline, clock, rng })
     }
@@ -140,7 +139,7 @@ impl Gateways {
     fn addressed<Q>(&self, role: Role, message: Q) -> Request<Q> {
         let mut request = Request::new(message);
         let metadata = request.metadata_mut();
-        let token = self.credentials.token(role, self.clock.as_ref());
+        let token = self.credentials.token(role, TOKEN_VALID, self.clock.as_ref());
         let bearer = format!("{}{token}", headers::BEARER).parse();
         metadata.insert(headers::AUTHORIZATION, bearer.expect("tokens are visible ASCII"));
         if let Some(cluster) = self.cluster {
@@ -154,6 +153,13 @@ impl Gateways {
     fn jittered(&self, pause: Duration) -> Duration {
         pause.mul_f64(0.5 + 0.5 * self.rng.unit())
     }
+}
+
+/// A gateway by its address.
+pub(crate) fn endpoint(address: &str) -> Result<Endpoint, Error> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"));
+    let endpoint = endpoint.map_err(|_| Error::Usage(format!("{address} is not host:port")))?;
+    Ok(endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true))
 }
 
 /// The words of an error's first cause.

@@ -1,5 +1,5 @@
 //! `tidemark`: the command line. It sends and reads messages and looks after a cluster, by the
-//! unary calls of its gateways; it holds no connection and no state.
+//! unary calls of its gateways; only `listen`, a device of the SDK, holds a connection and a state.
 //!
 //! ```text
 //!   arguments ─► target: flags, environment, .tidemark/cluster.json
@@ -14,8 +14,10 @@
 mod arguments;
 mod cluster_file;
 mod command;
+mod device_file;
 mod error;
 mod gateways;
+mod line;
 mod outcome;
 mod output;
 mod target;
@@ -38,7 +40,10 @@ fn main() -> ExitCode {
     let output = arguments.output;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("the system has a poller and timers");
-    match runtime.block_on(command::run(arguments)) {
+    let result = runtime.block_on(command::run(arguments));
+    // A thread that waits for somebody to read our output must not keep us from ending.
+    runtime.shutdown_background();
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(&given, output),
     }

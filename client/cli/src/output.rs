@@ -30,13 +30,23 @@ impl Output {
         if apart || joined { Output::Json } else { Output::Text }
     }
 
-    /// Prints one result.
+    /// Prints one result, which is written when this returns.
     pub(crate) fn print(self, result: &(impl Serialize + Display)) -> io::Result<()> {
-        let mut out = io::stdout().lock();
+        self.write(&mut io::stdout().lock(), result)
+    }
+
+    /// Tells something beside the results, on standard error.
+    pub(crate) fn note(self, note: &(impl Serialize + Display)) {
+        // Nobody is left to tell when this fails.
+        let _ = self.write(&mut io::stderr().lock(), note);
+    }
+
+    fn write(self, out: &mut impl Write, line: &(impl Serialize + Display)) -> io::Result<()> {
         match self {
-            Output::Text => writeln!(out, "{result}"),
-            Output::Json => writeln!(out, "{}", serde_json::to_string(result)?),
+            Output::Text => writeln!(out, "{line}")?,
+            Output::Json => writeln!(out, "{}", serde_json::to_string(line)?)?,
         }
+        out.flush()
     }
 }
 

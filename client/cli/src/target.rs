@@ -3,7 +3,7 @@
 //! The file's key signs for the file's gateways only. With `--endpoint` elsewhere the file is left
 //! alone, so that no token of the local cluster goes to a stranger.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tidemark_env::Clock;
@@ -14,10 +14,6 @@ use crate::arguments::{Connection, Token};
 use crate::cluster_file::ClusterFile;
 use crate::error::Error;
 
-/// How long a token that is made for one attempt is good: longer than any attempt, and as much
-/// difference of clocks as is usual.
-const VALID: Duration = Duration::from_secs(60);
-
 /// Whom to call.
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -27,6 +23,8 @@ pub(crate) struct Target {
     pub(crate) cluster: Option<ClusterId>,
     /// By which right.
     pub(crate) credentials: Credentials,
+    /// The folder of the local cluster's file, if it is the one that is called.
+    pub(crate) folder: Option<PathBuf>,
 }
 
 /// By which right calls are made.
@@ -34,7 +32,7 @@ pub(crate) struct Target {
 pub(crate) enum Credentials {
     /// A token that was given: visible ASCII, which a header can hold.
     Token(Token),
-    /// A key that makes one for each attempt.
+    /// A key that makes one whenever it is needed.
     Key(SigningKey),
 }
 
@@ -58,16 +56,17 @@ impl Target {
             ));
         }
         let credentials = credentials(connection, file.as_ref())?;
-        Ok(Target { gateways, cluster: file.map(|file| file.cluster), credentials })
+        let (cluster, folder) = file.map(|file| (file.cluster, file.folder)).unzip();
+        Ok(Target { gateways, cluster, credentials, folder })
     }
 }
 
 impl Credentials {
-    /// A token for one attempt at a call that needs this role.
-    pub(crate) fn token(&self, role: Role, clock: &dyn Clock) -> String {
+    /// A token of this role. One that is made here is good for the time `valid`.
+    pub(crate) fn token(&self, role: Role, valid: Duration, clock: &dyn Clock) -> String {
         match self {
             Credentials::Token(token) => token.0.clone(),
-            Credentials::Key(key) => key.sign(&Claims::new(role, clock.wall(), VALID)),
+            Credentials::Key(key) => key.sign(&Claims::new(role, clock.wall(), valid)),
         }
     }
 }

@@ -120,7 +120,7 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let head = row([&"NODE", &"ADDRESS", &"STATE", &"LEADS", &"VERSION", &"DISK FREE"]);
         let nodes: Vec<_> = [head].into_iter().chain(self.nodes.iter().map(Node::row)).collect();
-        let head = row([&"SHARD", &"LEADER", &"TERM", &"COMMITTED", &"NODE:FSYNCED/APPLIED"]);
+        let head = row([&"SHARD", &"LEADER", &"TERM", &"COMMITTED", &"NODE:MATCHED/APPLIED"]);
         let shards: Vec<_> = [head].into_iter().chain(self.shards.iter().map(Shard::row)).collect();
         write!(f, "cluster {}\n\n{}\n\n{}", self.cluster, table(&nodes), table(&shards))
     }
@@ -241,7 +241,7 @@ impl fmt::Display for Map {
             let nodes = shard.nodes.iter().map(ToString::to_string).collect::<Vec<_>>();
             row([&shard.shard, &nodes.join(" "), &node(shard.leader_hint)])
         });
-        let head = row([&"SHARD", &"NODES", &"LAST LEADER"]);
+        let head = row([&"SHARD", &"NODES", &"LEADER HINT"]);
         let shards: Vec<_> = [head].into_iter().chain(shards).collect();
         writeln!(f, "cluster {}, map {}, hash {}", self.cluster, self.version, self.hash_version)?;
         write!(f, "\n{}\n\n{}", table(&nodes), table(&shards))?;

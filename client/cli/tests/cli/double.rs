@@ -1,12 +1,15 @@
-//! A test double of a gateway: the unary services with answers that never change, and faults on
-//! demand. It runs in a runtime of its own, so that it can die like a process.
+//! A test double of a gateway: the unary services and a mailbox with answers that never change, and
+//! faults on demand. It runs in a runtime of its own, so that it can die like a process.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use tidemark_proto::v1::cluster_server::{Cluster, ClusterServer};
+use tidemark_proto::v1::gateway_server::{Gateway as Connections, GatewayServer};
 use tidemark_proto::v1::mailboxes_server::{Mailboxes, MailboxesServer};
 use tidemark_proto::v1::messages_server::{Messages, MessagesServer};
 use tidemark_proto::v1::settings_server::{Settings, SettingsServer};
@@ -16,7 +19,7 @@ use tidemark_types::ErrorCode;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// What a call meets instead of its answer.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +64,8 @@ impl Double {
             .add_service(MessagesServer::new(gateway.clone()))
             .add_service(MailboxesServer::new(gateway.clone()))
             .add_service(SettingsServer::new(gateway.clone()))
-            .add_service(ClusterServer::new(gateway));
+            .add_service(ClusterServer::new(gateway.clone()))
+            .add_service(GatewayServer::new(gateway));
         runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         std::thread::spawn(move || {
             // Told to, or dropped: either way all its connections go with the runtime.
@@ -210,22 +214,88 @@ fn entries() -> Vec<Entry> {
     (3..).zip(contents).map(entry).collect()
 }
 
+/// The page after a seq: of two entries at most, so that every history takes several.
+fn page(seq_cli: u32, limit: u32) -> Page {
+    let prev_seq = seq_cli.max(2);
+    let count = if limit == 0 { 2 } else { limit.min(2) };
+    let entries: Vec<Entry> =
+        entries().into_iter().filter(|entry| entry.seq > prev_seq).take(count as usize).collect();
+    let more = entries.last().is_some_and(|entry| entry.seq < 8);
+    let gap = (seq_cli < 2).then_some(Gap { from: seq_cli + 1, to: 2 });
+    Page { epoch: 1, floor: 2, head: 8, gap, prev_seq, entries, more }
+}
+
+/// What a device is answered that only listens.
+fn answer(frame: client_frame::Frame) -> Vec<ServerFrame> {
+    let page = |request_id, seq| SyncPage { request_id, page: Some(page(seq, 0)) }.into();
+    match frame {
+        client_frame::Frame::Hello(hello) => {
+            let start = match hello.start.map(|start| (start.at(), start.last)) {
+                None => hello.seq_cli,
+                Some((StartAt::Floor, _)) => 2,
+                Some((StartAt::Last, n)) => 8 - n,
+                Some(_) => 8,
+            };
+            let welcome = Welcome {
+                cluster_id: vec![7; 16].into(),
+                epoch: 1,
+                seq_svr: 8,
+                floor: 2,
+                start,
+                send_window: 256,
+                send_window_bytes: 1 << 20,
+                frame_bytes_max: 256 << 10,
+                body_bytes_max: 192 << 10,
+                heartbeat_min_ms: 1_000,
+                heartbeat_max_ms: 60_000,
+                server_time_ms: 1_764_000_000_000,
+                ..Default::default()
+            };
+            vec![welcome.into(), page(0, start)]
+        }
+        client_frame::Frame::Sync(sync) => vec![page(sync.request_id, sync.seq_cli)],
+        _ => Vec::new(),
+    }
+}
+
+#[tonic::async_trait]
+impl Connections for Gateway {
+    type ConnectStream = BoxStream<'static, Result<ServerFrame, Status>>;
+
+    async fn connect(
+        &self,
+        request: Request<Streaming<ClientFrame>>,
+    ) -> Result<Response<Self::ConnectStream>, Status> {
+        let shared = self.0.clone();
+        let answers = request.into_inner().flat_map(move |frame| {
+            let Ok(ClientFrame { frame: Some(frame) }) = frame else {
+                return futures::stream::iter(Vec::new());
+            };
+            if let client_frame::Frame::Hello(hello) = &frame {
+                let caller = (hello.token.clone(), hello.cluster_id.escape_ascii().to_string());
+                lock(&shared).callers.push(caller);
+            }
+            let frames = match lock(&shared).faults.pop_front() {
+                Some(Fault::Code(code)) => vec![refusal(code)],
+                _ => answer(frame),
+            };
+            futures::stream::iter(frames.into_iter().map(Ok).collect::<Vec<_>>())
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+}
+
+/// The error after which a gateway cuts the connection.
+fn refusal(code: ErrorCode) -> ServerFrame {
+    let failure = Some(Refusal::new(code).into());
+    Error { failure, frame: 1, closing: true, ..Default::default() }.into()
+}
+
 #[tonic::async_trait]
 impl Mailboxes for Gateway {
     async fn sync(&self, request: Request<SyncRequest>) -> Result<Response<SyncResponse>, Status> {
         let SyncRequest { seq_cli, limit, .. } = self.meet(request).await?;
-        let prev_seq = seq_cli.max(2);
-        // Pages of two entries, so that every history takes several.
-        let count = if limit == 0 { 2 } else { limit.min(2) };
-        let entries: Vec<Entry> = entries()
-            .into_iter()
-            .filter(|entry| entry.seq > prev_seq)
-            .take(count as usize)
-            .collect();
-        let more = entries.last().is_some_and(|entry| entry.seq < 8);
-        let gap = (seq_cli < 2).then_some(Gap { from: seq_cli + 1, to: 2 });
-        let page = Page { epoch: 1, floor: 2, head: 8, gap, prev_seq, entries, more };
-        Ok(Response::new(SyncResponse { page: Some(page) }))
+        Ok(Response::new(SyncResponse { page: Some(page(seq_cli, limit)) }))
     }
 
     async fn head(&self, request: Request<HeadRequest>) -> Result<Response<HeadResponse>, Status> {

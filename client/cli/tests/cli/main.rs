@@ -2,5 +2,6 @@
 
 mod double;
 mod golden;
+mod listens;
 mod rig;
 mod sends;

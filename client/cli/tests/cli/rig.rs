@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -45,11 +45,17 @@ impl Rig {
         self.bare(&[&connection, words].concat())
     }
 
-    pub(crate) fn with_input(&self, words: &[&str], input: &[u8]) -> Run {
+    /// Starts it; the folder for state is this one.
+    pub(crate) fn start(&self, words: &[&str]) -> Child {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemark"));
-        command.args(words).current_dir(self.folder.path()).env_clear();
+        command.args(words).current_dir(self.path()).env_clear();
+        command.env("XDG_STATE_HOME", self.path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut process = command.spawn().expect("it starts");
+        command.spawn().expect("it starts")
+    }
+
+    pub(crate) fn with_input(&self, words: &[&str], input: &[u8]) -> Run {
+        let mut process = self.start(words);
         // A process that refuses its arguments does not read.
         let _ = process.stdin.take().expect("piped").write_all(input);
         let done = process.wait_with_output().expect("it ends");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tidemark_env::SystemClock;
 use tidemark_proto::v1::Stage;
 use tidemark_token::{Keys, Role};
-use tidemark_types::{ErrorCode, UserId};
+use tidemark_types::{DeviceId, ErrorCode, UserId};
 
 use crate::double::{Double, Fault};
 use crate::rig::{ID, Rig, Run};
@@ -193,7 +193,7 @@ fn a_local_cluster_needs_no_flags() {
     let key = home.join("keys/local.hs256");
     let made = rig.bare(&["token", "key", ".tidemark/keys/local.hs256"]);
     assert_eq!(made.code, 0, "{made:?}");
-    let cluster = "0192f0c1-7b1e-4d6a-9c53-0f5b1f6f7a10";
+    let cluster = "07070707-0707-0707-0707-070707070707";
     let file = serde_json::json!({
         "cluster": cluster,
         "gateways": [{"grpc": gateway.address.to_string(), "http": nowhere()}],
@@ -210,6 +210,12 @@ fn a_local_cluster_needs_no_flags() {
         assert_eq!(keys.verify(token).expect("a good one").role, role);
         assert_eq!(named, cluster);
     }
+    let listened = rig.bare(&["listen", "alice", "--from", "floor", "--limit", "1"]);
+    assert_eq!(listened.code, 0, "{listened:?}");
+    assert!(home.join("devices/alice-cli.redb").is_file());
+    let (token, _) = gateway.callers().pop().expect("a Hello");
+    let (user, device) = (UserId::new("alice").expect("legal"), DeviceId::new("cli").ok());
+    assert_eq!(keys.verify(&token).expect("a good one").role, Role::Device { user, device });
     let health = rig.bare(&["health"]);
     assert_eq!((health.code, health.out.lines().count()), (3, 2), "{health:?}");
 }

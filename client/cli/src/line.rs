@@ -1,0 +1,186 @@
+//! One line for each entry of a mailbox, in text or JSON, and for what is missing.
+//!
+//! It refuses no entry: what this version cannot read is a line that says so.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use tidemark_client::{Content, Entry, Message};
+use tidemark_proto::Origin;
+use tidemark_types::SeqRange;
+
+use crate::output::{date, plain};
+
+/// One line of a mailbox.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum Line {
+    /// A message, received or sent.
+    Message {
+        #[serde(flatten)]
+        place: Place,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        device: Option<String>,
+        sent_ms: u64,
+        /// In the sender's own copy.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        to: Vec<String>,
+        /// A group.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        conversation: Option<String>,
+        kind: u32,
+        #[serde(flatten)]
+        body: Body,
+    },
+    /// A recipient did not get a message of this mailbox's owner.
+    Refused {
+        #[serde(flatten)]
+        place: Place,
+        recipient: String,
+        code: &'static str,
+    },
+    /// A content that this version does not know.
+    Unknown {
+        #[serde(flatten)]
+        place: Place,
+    },
+    /// Entries that retention has removed, both ends included.
+    Gap { from: u32, to: u32 },
+}
+
+/// Where an entry stands, and which send it comes from.
+#[derive(Serialize)]
+pub(crate) struct Place {
+    seq: u32,
+    time_ms: u64,
+    /// None in what this version cannot read at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sender: Option<String>,
+    /// Of a device's send: its session and number there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n: Option<u64>,
+    /// Of a message, and of whatever comes from a back end's send.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_msg_id: Option<String>,
+}
+
+/// A body: text where it is, else bytes.
+#[derive(Serialize)]
+pub(crate) enum Body {
+    #[serde(rename = "body")]
+    Text(String),
+    #[serde(rename = "body_base64", serialize_with = "base64")]
+    Bytes(Vec<u8>),
+}
+
+fn base64<S: serde::Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&STANDARD.encode(bytes))
+}
+
+impl From<&Entry> for Line {
+    fn from(entry: &Entry) -> Self {
+        let place = Place::from(entry);
+        match &entry.content {
+            Content::Unknown(_) => Line::Unknown { place },
+            Content::Refused { recipient, code } => {
+                Line::Refused { place, recipient: recipient.to_string(), code: code.name() }
+            }
+            Content::Message(message) => Line::message(place, message),
+        }
+    }
+}
+
+impl From<SeqRange> for Line {
+    fn from(gap: SeqRange) -> Self {
+        Line::Gap { from: gap.first().get(), to: gap.last().get() }
+    }
+}
+
+impl Line {
+    fn message(place: Place, message: &Message) -> Self {
+        Line::Message {
+            place: Place { client_msg_id: Some(message.client_msg_id.to_string()), ..place },
+            device: message.device.as_ref().map(ToString::to_string),
+            sent_ms: message.sent.get(),
+            to: message.to.iter().map(ToString::to_string).collect(),
+            conversation: message.conversation.as_ref().map(ToString::to_string),
+            kind: message.kind,
+            body: match String::from_utf8(message.body.to_vec()) {
+                Ok(text) => Body::Text(text),
+                Err(error) => Body::Bytes(error.into_bytes()),
+            },
+        }
+    }
+}
+
+impl From<&Entry> for Place {
+    fn from(entry: &Entry) -> Self {
+        // Where the content cannot be read, the origin often can.
+        let origin = match &entry.content {
+            Content::Unknown(raw) => raw.origin.as_ref().and_then(|it| Origin::try_from(it).ok()),
+            Content::Message(_) | Content::Refused { .. } => entry.origin.clone(),
+        };
+        let (session, n, client_msg_id) = match &origin {
+            Some(Origin::Session { session, n, .. }) => (Some(session.get()), Some(*n), None),
+            Some(Origin::Backend { id, .. }) => (None, None, Some(id.to_string())),
+            None => (None, None, None),
+        };
+        let sender = origin.map(|origin| origin.sender().to_string());
+        let (seq, time_ms) = (entry.seq.get(), entry.time.get());
+        Place { seq, time_ms, sender, session, n, client_msg_id }
+    }
+}
+
+impl Place {
+    fn sender(&self) -> &str {
+        self.sender.as_deref().unwrap_or("somebody")
+    }
+
+    /// Which send an entry without a message is about.
+    fn send(&self) -> String {
+        match (self.session, self.n, &self.client_msg_id) {
+            (Some(session), Some(n), _) => format!("session {session}, n {n}"),
+            (_, _, Some(id)) => format!("id {id}"),
+            _ => String::new(),
+        }
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Line::Message { place, to, conversation, kind, body, .. } => {
+                write!(f, "{place}  {}", plain(place.sender()))?;
+                if !to.is_empty() {
+                    write!(f, " to {}", plain(&to.join(", ")))?;
+                } else if let Some(group) = conversation {
+                    write!(f, " in {}", plain(group))?;
+                }
+                if *kind != 0 {
+                    write!(f, " [kind {kind}]")?;
+                }
+                match body {
+                    Body::Text(text) => write!(f, ": {}", plain(text)),
+                    Body::Bytes(bytes) => write!(f, ": {}", bytes.escape_ascii()),
+                }
+            }
+            Line::Refused { place, recipient, code } => {
+                write!(f, "{place}  refused by {}: {code} ({})", plain(recipient), place.send())
+            }
+            Line::Unknown { place } => {
+                write!(f, "{place}  {}: (newer than this program)", plain(place.sender()))
+            }
+            Line::Gap { from, to } => write!(f, "{from} to {to} were removed by retention"),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>6}  {}", self.seq, date(self.time_ms))
+    }
+}
