@@ -88,11 +88,13 @@ pub(crate) struct Work {
     connecting: Option<(Link, BoxFuture<'static, Result<Wire, String>>)>,
     /// The connection in use, and one that is being left.
     wires: Vec<(Link, Wire)>,
-    /// The last one that was closed: its last frames may still be on their way.
+    /// The one that was in use when the device stopped: its last frames are still on their way.
     closed: Option<Wire>,
     token: Option<BoxFuture<'static, Result<String, String>>>,
     handling: Option<BoxFuture<'static, Result<(), String>>>,
     timer: Pin<Box<Sleep>>,
+    /// What the timer is set to.
+    due: Option<Duration>,
     /// Sends to confirm once they are stored.
     stored: Vec<oneshot::Sender<()>>,
     /// Outcomes for which there was no room among the events.
@@ -101,6 +103,8 @@ pub(crate) struct Work {
     missed: u64,
     /// A connection that failed under an action.
     broken: Option<(Link, &'static str)>,
+    /// The last handle is gone.
+    orphaned: bool,
     stopped: bool,
 }
 
@@ -122,11 +126,13 @@ impl Work {
             closed: None,
             token: None,
             handling: None,
-            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            timer: Box::pin(tokio::time::sleep(NEVER)),
+            due: None,
             stored: Vec::new(),
             backlog: VecDeque::new(),
             missed: 0,
             broken: None,
+            orphaned: false,
             stopped: false,
         }
     }
@@ -135,9 +141,13 @@ impl Work {
 impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
     /// Runs until the device stops.
     pub(crate) async fn run(mut self) {
-        let now = self.shared.clock.monotonic();
-        self.engine.input(now, Input::Tick);
+        self.take(Happened::Input(Input::Tick));
         loop {
+            // A busy device never comes to wait for its timer.
+            let now = self.shared.clock.monotonic();
+            if self.engine.deadline().is_some_and(|due| due <= now) {
+                self.take(Happened::Input(Input::Tick));
+            }
             if let Err(error) = self.carry_out().await {
                 self.store_failed(&error);
                 break;
@@ -166,7 +176,7 @@ impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
 
     /// The next thing that happens. Cancelling it loses nothing.
     async fn happened(&mut self) -> Happened {
-        let Work { connecting, wires, token, handling, timer, backlog, broken, .. } =
+        let Work { connecting, wires, token, handling, timer, backlog, broken, orphaned, .. } =
             &mut self.work;
         if let Some((link, reason)) = broken.take() {
             return Happened::Input(Input::Lost { link, reason: reason.to_owned() });
@@ -180,7 +190,7 @@ impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
         tokio::select! {
             result = optional(handling) => Happened::Input(Input::Handled(result)),
             input = frame(wires) => Happened::Input(input),
-            command = self.commands.recv() => Happened::Command(command),
+            command = self.commands.recv(), if !*orphaned => Happened::Command(command),
             () = self.shared.taken_some.notified() => Happened::Taken,
             (link, wire) = connected => Happened::Connected(link, wire),
             token = optional(token) => Happened::Input(Input::Token(token)),
@@ -196,8 +206,7 @@ impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
                 match &input {
                     Input::Handled(_) => self.work.handling = None,
                     Input::Token(_) => self.work.token = None,
-                    // It is set again with what comes of this.
-                    Input::Tick => self.work.timer.as_mut().reset(Instant::now() + NEVER),
+                    Input::Tick => self.set_timer(None),
                     Input::Lost { link, .. } => self.work.wires.retain(|(open, _)| open != link),
                     Input::Connected(_) | Input::Frame { .. } | Input::Taken(_) | Input::Close => {}
                 }
@@ -218,8 +227,9 @@ impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
                 self.waiters.insert(id, Waiter { outcome: Some(outcome), bytes });
                 self.work.stored.push(stored);
             }
-            // With the last handle gone nobody can stop it any more.
-            Happened::Command(Some(Command::Close) | None) => {
+            Happened::Command(Some(Command::Close)) => self.engine.input(now, Input::Close),
+            Happened::Command(None) => {
+                self.work.orphaned = true;
                 self.engine.input(now, Input::Close);
             }
             Happened::Taken => {
@@ -253,10 +263,18 @@ impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
         *self.shared.server_time.lock() = self.engine.server_time();
         let status = self.engine.status();
         self.shared.status.send_if_modified(|old| std::mem::replace(old, status) != status);
-        let now = self.shared.clock.monotonic();
-        let due = self.engine.deadline().map_or(NEVER, |due| due.saturating_sub(now));
-        self.work.timer.as_mut().reset(Instant::now() + due);
+        let due = self.engine.deadline();
+        if due != self.work.due {
+            self.set_timer(due);
+        }
         Ok(())
+    }
+
+    fn set_timer(&mut self, due: Option<Duration>) {
+        let now = self.shared.clock.monotonic();
+        let after = due.map_or(NEVER, |due| due.saturating_sub(now));
+        self.work.timer.as_mut().reset(Instant::now() + after);
+        self.work.due = due;
     }
 
     fn act(&mut self, action: Action) {
@@ -265,7 +283,9 @@ impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
             Action::Close(link) => {
                 self.work.connecting.take_if(|(connecting, _)| *connecting == link);
                 let place = self.work.wires.iter().position(|(open, _)| *open == link);
-                self.work.closed = place.map(|place| self.work.wires.swap_remove(place).1);
+                let wire = place.map(|place| self.work.wires.swap_remove(place).1);
+                // Only a device that stops has last words.
+                self.work.closed = wire.filter(|_| self.engine.is_stopped());
             }
             Action::Send { link, frame } => self.send(link, frame),
             Action::FetchToken { refused } => {
@@ -292,7 +312,6 @@ impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
         let (connector, config) = (self.connector.clone(), self.config.clone());
         let connecting = async move { connector.connect(&config.gateways[gateway]).await };
         self.work.connecting = Some((link, connecting.boxed()));
-        self.work.closed = None;
     }
 
     fn send(&mut self, link: Link, frame: v1::ClientFrame) {

@@ -18,8 +18,10 @@
 //!
 //! A crash may lose an output whole, or its actions after its changes; nothing else.
 
+mod answer;
 mod backoff;
 mod connection;
+mod io;
 mod origins;
 mod out;
 mod outbox;
@@ -36,15 +38,14 @@ use tidemark_proto::{Failure, FieldError, Position, v1};
 use tidemark_types::{ClusterId, Epoch, ErrorCode, Seq, UnixMs};
 
 use self::connection::{Connection, Due, From};
+pub use self::io::{Action, ConnectionState, Input, Link, Output, Status};
 pub use self::origins::ORIGINS_MAX;
 use self::out::Out;
 use self::outbox::Outbox;
 use self::receiver::Receiver;
 use self::sender::{Need, Sender};
 use crate::config::Config;
-use crate::entry::Item;
 use crate::event::{Event, Fatal};
-use crate::outcome::Settled;
 use crate::store::{Change, Meta, OutboxId, Saved};
 
 /// How long a device that closes waits for the item that its application has in its hands.
@@ -53,131 +54,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long outcomes that were taken stay in the store when nothing else is written: a write of
 /// their own for each would double the writes.
 const FORGET_INTERVAL: Duration = Duration::from_secs(1);
-
-/// A connection, by the number that the engine gave it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Link(u64);
-
-/// What happens to a device.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// Time has passed; due at [`Engine::deadline`].
-    Tick,
-    /// The connection that was asked for stands.
-    Connected(Link),
-    /// A connection does not stand, or no longer.
-    Lost {
-        /// Which one.
-        link: Link,
-        /// Why, for a person.
-        reason: String,
-    },
-    /// The server sent a frame.
-    Frame {
-        /// On which connection.
-        link: Link,
-        /// The frame.
-        frame: Box<v1::ServerFrame>,
-    },
-    /// The answer to [`Action::FetchToken`].
-    Token(Result<String, String>),
-    /// The application has taken the item of [`Action::Hand`], or says why not.
-    Handled(Result<(), String>),
-    /// The application has taken an outcome.
-    Taken(OutboxId),
-    /// The device is to stop.
-    Close,
-}
-
-/// What is to be done, once the changes beside it are durable.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Connect.
-    Connect {
-        /// The connection's number from now on.
-        link: Link,
-        /// To which gateway, by its place in the configuration.
-        gateway: usize,
-    },
-    /// Close a connection, or give up connecting; it may be gone already.
-    Close(Link),
-    /// Send a frame.
-    Send {
-        /// On which connection; if that is gone, the frame is lost.
-        link: Link,
-        /// The frame.
-        frame: v1::ClientFrame,
-    },
-    /// Get a token.
-    FetchToken {
-        /// The server refused the last one: the same again will not do.
-        refused: bool,
-    },
-    /// Hand this to the application; one at a time.
-    Hand(Item),
-    /// Report an outcome; [`Input::Taken`] when the application has it.
-    Report {
-        /// Which send.
-        id: OutboxId,
-        /// What became of it.
-        settled: Settled,
-    },
-    /// Tell the application.
-    Event(Event),
-    /// Nothing more will come.
-    Stop,
-}
-
-/// What a step wants: first these changes, durable; then these actions, in this order.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Output {
-    /// What must be durable first.
-    pub changes: Vec<Change>,
-    /// What is to be done then.
-    pub actions: Vec<Action>,
-}
-
-/// How a device is connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectionState {
-    /// Waiting for the next attempt.
-    Waiting,
-    /// Connecting, or saying `Hello`.
-    Connecting,
-    /// Welcomed.
-    Online {
-        /// By this gateway, by its place in the configuration.
-        gateway: usize,
-    },
-    /// The gateway is stopping; another one is about to be asked.
-    Leaving {
-        /// Which gateway.
-        gateway: usize,
-    },
-    /// Stopped for good.
-    Stopped,
-}
-
-/// Where a device stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// How it is connected.
-    pub connection: ConnectionState,
-    /// The mailbox's epoch; [`Epoch::NONE`] before the first welcome.
-    pub epoch: Epoch,
-    /// The last seq that the application has taken.
-    pub cursor: Seq,
-    /// The last seq that the device has got.
-    pub received: Seq,
-    /// The highest seq that the device has heard of.
-    pub head: Seq,
-    /// Sends without an outcome.
-    pub outbox_len: u64,
-    /// Of these, the ones that went out: somebody may have taken them.
-    pub unsettled: u64,
-    /// Sending has stopped until the device is opened again.
-    pub sending_stopped: bool,
-}
 
 /// A device.
 pub struct Engine {
@@ -253,7 +129,7 @@ impl Engine {
             }
             Input::Close => {
                 self.receiver.close();
-                self.close_by = Some(now + CLOSE_TIMEOUT);
+                self.close_by.get_or_insert(now + CLOSE_TIMEOUT);
             }
         }
         let closed = self.close_by.is_some_and(|by| by <= now || !self.receiver.is_handing());
@@ -363,8 +239,8 @@ impl Engine {
         let Some(frame) = frame.frame else { return };
         match (from, frame) {
             (From::Nobody, _) => {}
-            (_, Frame::SendAck(ack)) => {
-                let need = self.sender.ack(now, ack, &mut self.out);
+            (from, Frame::SendAck(ack)) => {
+                let need = self.sender.ack(now, from == From::Old, ack, &mut self.out);
                 self.need(now, need);
             }
             (From::Current, Frame::Opened(opened)) => {
@@ -460,20 +336,21 @@ impl Engine {
         const OPEN: u32 = 2;
         const SEND: u32 = 3;
         let failure = Failure::from(error.failure.unwrap_or_default());
-        match failure.code {
-            ErrorCode::WrongCluster => return self.fatal(Fatal::WrongCluster(failure.message)),
-            ErrorCode::PermissionDenied if error.frame == HELLO => {
-                return self.fatal(Fatal::PermissionDenied(failure.message));
-            }
-            ErrorCode::Invalid if error.frame == HELLO => {
-                return self.fatal(Fatal::Refused(failure.message));
-            }
-            ErrorCode::Unauthenticated if self.connection.refuse_token() => {
-                return self.fatal(Fatal::Unauthenticated(failure.message));
-            }
-            ErrorCode::TokenExpired => drop(self.connection.refuse_token()),
-            ErrorCode::GoingAway => self.leave(now, failure.retry_after, CLOSE_TIMEOUT),
-            _ => {}
+        let code = failure.code;
+        let token = matches!(code, ErrorCode::Unauthenticated | ErrorCode::TokenExpired);
+        let again = token && self.connection.refuse_token();
+        let fatal: Option<fn(String) -> Fatal> = match code {
+            ErrorCode::WrongCluster => Some(Fatal::WrongCluster),
+            ErrorCode::PermissionDenied if error.frame == HELLO => Some(Fatal::PermissionDenied),
+            ErrorCode::Invalid if error.frame == HELLO => Some(Fatal::Refused),
+            ErrorCode::Unauthenticated if again => Some(Fatal::Unauthenticated),
+            _ => None,
+        };
+        if let Some(fatal) = fatal {
+            return self.fatal(fatal(failure.message));
+        }
+        if code == ErrorCode::GoingAway {
+            self.leave(now, failure.retry_after, CLOSE_TIMEOUT);
         }
         let closing = error.closing;
         let hint = failure.retry_after;

@@ -23,6 +23,11 @@ pub(super) struct Outbox {
     /// By id from the front; none once it is settled.
     slots: VecDeque<Option<v1::Send>>,
     unsettled: usize,
+    /// The next send to go out on this connection.
+    next: OutboxId,
+    /// Unsettled sends between front and next, and the bytes of their bodies.
+    in_flight: usize,
+    in_flight_bytes: usize,
 }
 
 impl Outbox {
@@ -33,7 +38,8 @@ impl Outbox {
         let end = last.map_or(end, |last| last.max(end));
         let front = saved.keys().next().copied().unwrap_or(end);
         let slots = (0..end.since(front)).map(|at| saved.remove(&front.plus(at)));
-        Outbox { front, slots: slots.collect(), unsettled }
+        let slots = slots.collect();
+        Outbox { front, slots, unsettled, next: front, in_flight: 0, in_flight_bytes: 0 }
     }
 
     /// The first unsettled send, or the end.
@@ -56,6 +62,41 @@ impl Outbox {
         self.slots.get(self.place(id)?)?.as_ref()
     }
 
+    /// The next send to go out.
+    pub(super) fn next(&self) -> OutboxId {
+        self.next
+    }
+
+    /// How many went out and have no answer.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Bytes of their bodies.
+    pub(super) fn in_flight_bytes(&self) -> usize {
+        self.in_flight_bytes
+    }
+
+    /// The next one went out, or was settled before.
+    pub(super) fn pass(&mut self) {
+        if let Some(send) = self.get(self.next) {
+            self.in_flight_bytes += send.body.len();
+            self.in_flight += 1;
+        }
+        self.next = self.next.plus(1);
+    }
+
+    /// This one goes out next, and all behind it again.
+    pub(super) fn go_back(&mut self, to: OutboxId) {
+        while self.next > to.max(self.front) {
+            self.next = OutboxId::new(self.next.get() - 1);
+            if let Some(send) = self.get(self.next) {
+                self.in_flight_bytes -= send.body.len();
+                self.in_flight -= 1;
+            }
+        }
+    }
+
     /// Adds a send.
     pub(super) fn push(&mut self, send: v1::Send) -> OutboxId {
         let id = self.end();
@@ -69,10 +110,15 @@ impl Outbox {
         let place = self.place(id)?;
         let send = self.slots.get_mut(place)?.take()?;
         self.unsettled -= 1;
+        if id < self.next {
+            self.in_flight_bytes -= send.body.len();
+            self.in_flight -= 1;
+        }
         while let Some(None) = self.slots.front() {
             self.slots.pop_front();
             self.front = self.front.plus(1);
         }
+        self.next = self.next.max(self.front);
         Some(send)
     }
 

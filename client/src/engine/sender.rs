@@ -26,6 +26,7 @@ use tidemark_proto::{Detail, Failure, v1};
 use tidemark_types::limits::{SEND_WINDOW, SEND_WINDOW_BYTES};
 use tidemark_types::{ClientMsgId, ErrorCode, OpenId, Seq, SessionId, UnixMs};
 
+use super::answer::Answer;
 use super::backoff::Backoff;
 use super::out::Out;
 use super::outbox::Outbox;
@@ -64,11 +65,6 @@ pub(super) struct Sender {
     open_id: Option<OpenId>,
     /// The first send without a number.
     numbered: OutboxId,
-    /// The next send to go out on this connection.
-    next: OutboxId,
-    /// Sends between front and next without an answer, and the bytes of their bodies.
-    in_flight: usize,
-    in_flight_bytes: usize,
     /// The live session, as the server last said.
     live: Option<SessionId>,
     /// Ours was replaced: it answers, and takes nothing new.
@@ -98,10 +94,7 @@ impl Sender {
             session: meta.session,
             open_id: meta.open_id,
             numbered: meta.numbered,
-            next: outbox.front(),
             outbox,
-            in_flight: 0,
-            in_flight_bytes: 0,
             live: None,
             ended: false,
             expired: false,
@@ -181,34 +174,32 @@ impl Sender {
             Some(session) => self.send(session, out),
             None => self.open(out),
         }
-        if self.answer_by.is_none() && (self.in_flight > 0 || self.open_sent) {
+        if self.answer_by.is_none() && (self.outbox.in_flight() > 0 || self.open_sent) {
             self.answer_by = Some(now + self.answer.grow());
         }
     }
 
     fn send(&mut self, session: Session, out: &mut Out) {
         let end = if self.ended { self.numbered } else { self.outbox.end() };
-        while self.next < end && self.next.since(self.outbox.front()) < self.window {
-            if let Some(send) = self.outbox.get(self.next) {
-                let bytes = send.body.len();
+        loop {
+            let (next, base) = (self.outbox.next(), self.outbox.front());
+            if next >= end || next.since(base) >= self.window {
+                return;
+            }
+            if let Some(send) = self.outbox.get(next) {
                 // One send goes out even if a server's window is smaller than its body.
-                if self.in_flight > 0 && self.in_flight_bytes + bytes > self.window_bytes {
+                let bytes = self.outbox.in_flight_bytes() + send.body.len();
+                if self.outbox.in_flight() > 0 && bytes > self.window_bytes {
                     return;
                 }
-                out.frame(v1::Send {
-                    session: session.id.get(),
-                    n: session.n(self.next),
-                    base: session.n(self.outbox.front()),
-                    ..send.clone()
-                });
-                self.in_flight += 1;
-                self.in_flight_bytes += bytes;
-                if self.next >= self.numbered {
-                    self.numbered = self.next.plus(1);
+                let (n, base) = (session.n(next), session.n(base));
+                out.frame(v1::Send { session: session.id.get(), n, base, ..send.clone() });
+                if next >= self.numbered {
+                    self.numbered = next.plus(1);
                     out.save_meta();
                 }
             }
-            self.next = self.next.plus(1);
+            self.outbox.pass();
         }
     }
 
@@ -236,10 +227,10 @@ impl Sender {
             return Need::Nothing;
         }
         self.open_sent = false;
-        self.answered();
         match frame.result {
             Some(opened::Result::Session(number)) => match SessionId::new(number) {
                 Ok(id) => {
+                    self.answered();
                     self.session = Some(Session { id, first: self.numbered });
                     self.live = Some(id);
                     self.open_id = None;
@@ -268,8 +259,15 @@ impl Sender {
         self.not_taken(now, failure, out)
     }
 
-    /// The answer to a `Send`.
-    pub(super) fn ack(&mut self, now: Duration, ack: v1::SendAck, out: &mut Out) -> Need {
+    /// The answer to a `Send`. On a connection that is being left only an outcome counts: what
+    /// else it says of itself is no news.
+    pub(super) fn ack(
+        &mut self,
+        now: Duration,
+        leaving: bool,
+        ack: v1::SendAck,
+        out: &mut Out,
+    ) -> Need {
         let Some(session) = self.session.filter(|session| session.id.get() == ack.session) else {
             return Need::Nothing;
         };
@@ -285,9 +283,14 @@ impl Sender {
                 Need::Nothing
             }
             Some(send_ack::Result::Failure(failure)) => {
-                self.failed(now, session, id, failure.into(), out)
+                let failure = Failure::from(failure);
+                if leaving && !Answer::of(&failure).is_definite() {
+                    return Need::Nothing;
+                }
+                self.failed(now, session, id, failure, out)
             }
-            None => self.wait_from(now, id, None),
+            // A result that this version does not know.
+            None => self.failed(now, session, id, Failure::new(ErrorCode::Unknown), out),
         }
     }
 
@@ -299,30 +302,23 @@ impl Sender {
         failure: Failure,
         out: &mut Out,
     ) -> Need {
-        match (failure.code, failure.detail) {
-            (ErrorCode::SessionEnded, Some(Detail::LastN(last_n))) => {
-                self.session_ended(session, last_n, out);
-            }
-            // Without its number it says nothing of this send; asking again does no harm.
-            (ErrorCode::SessionEnded, _) => return self.wait_from(now, id, None),
-            (ErrorCode::OutOfOrder, Some(Detail::Expected(expected))) => {
+        match Answer::of(&failure) {
+            Answer::Refused => self.settle(id, Outcome::Refused(failure.code), out),
+            Answer::Ended(last_n) => self.session_ended(session, last_n, out),
+            Answer::OutOfOrder(expected) => {
                 if self.gone_back.replace(expected) != Some(expected) {
-                    self.go_back(session.id_of(expected));
+                    self.outbox.go_back(session.id_of(expected));
                 }
             }
-            (ErrorCode::OutOfOrder, _) => return self.wait_from(now, id, None),
-            (ErrorCode::Settled, _) => {
-                self.settle(id, Outcome::Unknown(Unknown::Settled), out);
-            }
-            (ErrorCode::Conflict, _) => self.give_up(Unknown::Conflict, out),
-            (ErrorCode::SessionExpired, _) => {
+            Answer::Settled => self.settle(id, Outcome::Unknown(Unknown::Settled), out),
+            Answer::Conflict => self.give_up(Unknown::Conflict, out),
+            Answer::Expired => {
                 self.ended = true;
                 self.expired = true;
                 return Need::Head;
             }
-            (code, _) if code.is_final() => self.settle(id, Outcome::Refused(code), out),
-            _ => {
-                self.go_back(id);
+            Answer::Wait | Answer::Hello | Answer::Token | Answer::Elsewhere | Answer::Stop => {
+                self.outbox.go_back(id);
                 return self.not_taken(now, failure, out);
             }
         }
@@ -331,54 +327,25 @@ impl Sender {
 
     /// Nothing is decided: the same again, later or elsewhere, or not at all.
     pub(super) fn not_taken(&mut self, now: Duration, failure: Failure, out: &mut Out) -> Need {
-        match failure.code {
-            ErrorCode::NotLeader
-            | ErrorCode::Unavailable
-            | ErrorCode::Overloaded
-            | ErrorCode::RetryAfter
-            | ErrorCode::Unknown
-            | ErrorCode::OutOfOrder
-            | ErrorCode::WindowFull => self.wait(now, failure.retry_after),
-            ErrorCode::GoingAway => {
-                self.online = false;
-                Need::Elsewhere
-            }
-            ErrorCode::NoDevice => {
-                self.online = false;
-                Need::Hello
-            }
-            ErrorCode::Unauthenticated | ErrorCode::TokenExpired => {
-                self.online = false;
-                Need::Token
-            }
-            ErrorCode::Invalid
-            | ErrorCode::PermissionDenied
-            | ErrorCode::FrameTooLarge
-            | ErrorCode::UnknownFrame
-            | ErrorCode::WrongCluster
-            | ErrorCode::WrongShard
-            | ErrorCode::Internal
-            | ErrorCode::Stale
-            | ErrorCode::Settled
-            | ErrorCode::Conflict
-            | ErrorCode::SessionEnded
-            | ErrorCode::SessionExpired
-            | ErrorCode::DedupExpired
-            | ErrorCode::IdInFuture
-            | ErrorCode::BodyTooLarge
-            | ErrorCode::TooManyRecipients
-            | ErrorCode::BadRecipient
-            | ErrorCode::Blocked
-            | ErrorCode::SeqExhausted
-            | ErrorCode::NoMailbox
-            | ErrorCode::NotMember
-            | ErrorCode::GroupGone
-            | ErrorCode::Reset
-            | ErrorCode::NotEmpty => {
+        let need = match Answer::of(&failure) {
+            Answer::Wait => return self.wait(now, failure.retry_after),
+            Answer::Hello => Need::Hello,
+            Answer::Token => Need::Token,
+            Answer::Elsewhere => Need::Elsewhere,
+            // Those that speak of a send in its session are out of place where it has none.
+            Answer::Stop
+            | Answer::Refused
+            | Answer::Ended(_)
+            | Answer::OutOfOrder(_)
+            | Answer::Settled
+            | Answer::Expired
+            | Answer::Conflict => {
                 self.halt(failure, out);
-                Need::Nothing
+                return Need::Nothing;
             }
-        }
+        };
+        self.online = false;
+        need
     }
 
     /// Sends nothing any more, and says so.
@@ -438,7 +405,7 @@ impl Sender {
     /// what lies below has its answer here.
     fn session_ended(&mut self, session: Session, last_n: u64, out: &mut Out) {
         let front = self.outbox.front();
-        self.go_back(session.first.plus(last_n));
+        self.outbox.go_back(session.first.plus(last_n));
         self.numbered = self.numbered.min(session.first.plus(last_n)).max(front);
         out.save_meta();
         self.replaced(out);
@@ -463,11 +430,6 @@ impl Sender {
 
     fn settle(&mut self, id: OutboxId, outcome: Outcome, out: &mut Out) {
         let Some(send) = self.outbox.settle(id) else { return };
-        if id < self.next {
-            self.in_flight -= 1;
-            self.in_flight_bytes -= send.body.len();
-        }
-        self.next = self.next.max(self.outbox.front());
         self.answered();
         let client_msg_id = ClientMsgId::try_from(send.client_msg_id.as_ref());
         let client_msg_id = client_msg_id.expect("checked when it was sent and when it was loaded");
@@ -492,11 +454,6 @@ impl Sender {
         self.pause.reset();
     }
 
-    fn wait_from(&mut self, now: Duration, id: OutboxId, hint: Option<Duration>) -> Need {
-        self.go_back(id);
-        self.wait(now, hint)
-    }
-
     /// Sends nothing for a while. What comes back of the same round makes it no longer.
     fn wait(&mut self, now: Duration, hint: Option<Duration>) -> Need {
         let until = match (hint, self.paused_until) {
@@ -512,20 +469,8 @@ impl Sender {
 
     /// Sends everything without an answer again.
     fn start_over(&mut self) {
-        self.go_back(self.outbox.front());
+        self.outbox.go_back(self.outbox.front());
         self.gone_back = None;
         self.answer_by = None;
-    }
-
-    /// Sends again from this one.
-    fn go_back(&mut self, to: OutboxId) {
-        let to = to.max(self.outbox.front());
-        while self.next > to {
-            self.next = OutboxId::new(self.next.get() - 1);
-            if let Some(send) = self.outbox.get(self.next) {
-                self.in_flight -= 1;
-                self.in_flight_bytes -= send.body.len();
-            }
-        }
     }
 }

@@ -52,7 +52,7 @@ async fn nothing_is_lost_on_a_bad_network() {
     let shared = Shared::new();
     let gateways = vec![shared.gateway().await, shared.gateway().await];
     *shared.faults.lock() =
-        Faults { lose_every: 7, double_every: 5, delay: Duration::from_micros(50), cut_after: 100 };
+        Faults { lose_every: 7, double_every: 5, delay: Duration::from_micros(50), cut_after: 250 };
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("device.redb");
     let taken = Taken::default();

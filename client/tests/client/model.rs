@@ -94,14 +94,19 @@ struct World {
     server: Server,
     now: Duration,
     lives: u64,
+    crashed: bool,
     link: Option<Link>,
     to_server: VecDeque<Frame>,
     started: bool,
     handing: bool,
     /// The seq that the application took last, in this life.
     last: Option<u32>,
+    /// And the one before.
+    before: Option<u32>,
     /// The highest that it ever took.
     highest: u32,
+    /// Where the last reset began.
+    floor: u32,
     /// After a crash the memory of origins is gone, and a reset may bring everything again.
     forgetful: bool,
     sends: u32,
@@ -126,12 +131,15 @@ impl World {
             server: Server::new(4, 5),
             now: Duration::ZERO,
             lives: seed,
+            crashed: false,
             link: None,
             to_server: VecDeque::new(),
             started: false,
             handing: false,
             last: None,
+            before: None,
             highest: 0,
+            floor: 0,
             forgetful: false,
             sends: 0,
             stored: BTreeMap::new(),
@@ -179,7 +187,9 @@ impl World {
             }
             Action::Close(link) if self.link == Some(link) => self.cut(),
             Action::Send { link, frame } if self.link == Some(link) => {
-                self.to_server.push_back(frame.frame.expect("a frame is known"));
+                let frame = frame.frame.expect("a frame is known");
+                self.durable_before_use(&frame);
+                self.to_server.push_back(frame);
             }
             Action::FetchToken { .. } => self.input(Input::Token(Ok("jwt".to_owned()))),
             Action::Hand(item) => self.handed(&item),
@@ -191,10 +201,38 @@ impl World {
             Action::Stop => panic!("nothing fatal happens here"),
             Action::Event(Event::Reset { floor, .. }) => {
                 // What lies below it cannot be had in the new epoch.
+                self.floor = floor.get();
                 self.highest = self.highest.max(floor.get());
                 self.last = self.last.map(|last| last.max(floor.get()));
             }
             Action::Close(_) | Action::Send { .. } | Action::Event(_) => {}
+        }
+    }
+
+    /// What a frame tells is in the store when the frame goes out.
+    fn durable_before_use(&self, frame: &Frame) {
+        let saved = self.store.saved();
+        let meta = saved.meta.expect("stored before anything else");
+        let cursor = (meta.epoch.get(), meta.cursor.get());
+        match frame {
+            // What came later in the same step may be stored as well.
+            Frame::Hello(hello) => assert!((hello.epoch, hello.seq_cli) <= cursor),
+            Frame::Ack(ack) => assert!((ack.epoch, ack.seq) <= cursor),
+            Frame::Ping(ping) => assert!((ping.epoch, ping.seq_cli) <= cursor),
+            Frame::Open(open) => {
+                let open_id = meta.open_id.expect("stored before its Open");
+                assert_eq!(open.open_id, open_id.as_bytes().as_slice());
+            }
+            Frame::Send(send) => {
+                let session = meta.session.expect("stored before its sends");
+                let id = session.id_of(send.n);
+                assert_eq!(session.id.get(), send.session);
+                assert!(id < meta.numbered);
+                assert_eq!(saved.outbox[&id].body, send.body);
+                let below = saved.outbox.range(..session.id_of(send.base)).next();
+                assert!(below.is_none(), "a base above a send without a stored outcome");
+            }
+            Frame::Sync(_) | Frame::Status(_) => {}
         }
     }
 
@@ -231,7 +269,9 @@ impl World {
         {
             assert_eq!(first, last + 1, "twice, or out of order");
         }
-        self.last = Some(seq);
+        self.before = self.last;
+        // After a reset a gap may be of entries that were taken before it.
+        self.last = Some(self.last.filter(|_| !self.forgetful).map_or(seq, |last| last.max(seq)));
     }
 
     fn handled(&mut self, taken: bool) {
@@ -240,7 +280,7 @@ impl World {
         }
         match taken {
             true => self.highest = self.highest.max(self.last.unwrap_or(0)),
-            false => self.last = self.last.map(|last| last - 1),
+            false => self.last = self.before.map(|before| before.max(self.floor)),
         }
         self.input(Input::Handled(if taken { Ok(()) } else { Err("no".to_owned()) }));
     }
@@ -296,6 +336,7 @@ impl World {
         }
         self.cut();
         self.lives += 1;
+        self.crashed = true;
         self.handing = false;
         self.last = None;
         self.forgetful = false;
@@ -355,7 +396,7 @@ impl World {
             Op::Reset => {
                 self.server.epoch += 1;
                 self.server.delivered = None;
-                self.forgetful |= self.lives > 0;
+                self.forgetful |= self.crashed;
             }
             Op::Trim => {
                 let delivered = self.server.delivered.unwrap_or(0);

@@ -196,7 +196,7 @@ impl Server {
             start,
             send_window: self.window,
             send_window_bytes: 1 << 20,
-            heartbeat_max_ms: 30_000,
+            heartbeat_max_ms: 3_000,
             live_session: self.live,
             ..v1::Welcome::default()
         };
