@@ -134,7 +134,9 @@ impl Node {
             (true, true) => "ready",
         };
         let (address, version) = (plain(&self.address), plain(&self.version));
-        let free = if self.up { gib(self.disk_free_bytes) } else { String::new() };
+        // A node that does not report it says 0, which is no node that still runs.
+        let known = self.up && self.disk_free_bytes > 0;
+        let free = if known { gib(self.disk_free_bytes) } else { String::new() };
         row([&self.node, &address, &state, &self.leads, &version, &free])
     }
 }
