@@ -114,6 +114,8 @@ pub enum Command {
         shard: ShardId,
         /// The last number it has applied.
         upto: OutSeq,
+        /// What it had sent us by then, as it said with that.
+        returns: OutSeq,
     },
     /// Removes a mailbox's entries up to `upto` (R13).
     TrimMailbox {

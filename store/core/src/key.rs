@@ -87,8 +87,10 @@ macro_rules! keys {
         $(
             $(#[doc = $doc])*
             #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-            #[allow(missing_docs, reason = "the key's own lines say what its fields are")]
-            pub struct $key { $(pub $field: $type),* }
+            pub struct $key {
+                $(#[doc = concat!("The key's field `", stringify!($field), "`.")]
+                pub $field: $type),*
+            }
 
             impl Key for $key {
                 type Value = $kind;

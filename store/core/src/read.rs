@@ -10,13 +10,13 @@ use tidemark_types::{CounterId, Epoch, Id, Recipient, Seq, SeqRange, ShardId};
 
 use crate::codec::{self, DecodeError};
 use crate::key::{
-    ClusterMapKey, CounterKey, EntryKey, Key, Kind, MailboxKey, OutRecordKey, OutboundKey,
-    ShardKey, after,
+    ClusterMapKey, CounterKey, EntryKey, InboundKey, Key, Kind, MailboxKey, OutRecordKey,
+    OutboundKey, ShardKey, after,
 };
 use crate::status::{self, MessageStatus};
 use crate::storage::{Fatal, Read};
 use crate::value::{
-    ClusterMap, Entry, Mailbox, Origin, OutRecord, OutSeq, Outbound, Payload, Shard, Value,
+    ClusterMap, Entry, Inbound, Mailbox, Origin, OutRecord, OutSeq, Outbound, Payload, Shard, Value,
 };
 
 /// How much a page may hold; it holds one entry at least, however large.
@@ -197,6 +197,11 @@ pub fn outbounds(state: &dyn Read) -> Result<Vec<(ShardId, Outbound)>, Fatal> {
 /// How the stream of records to one other shard stands.
 pub fn outbound(state: &dyn Read, shard: ShardId) -> Result<Outbound, Fatal> {
     Ok(get(state, &OutboundKey { shard })?.unwrap_or_default())
+}
+
+/// How the stream of records from one other shard stands.
+pub fn inbound(state: &dyn Read, shard: ShardId) -> Result<Inbound, Fatal> {
+    Ok(get(state, &InboundKey { shard })?.unwrap_or_default())
 }
 
 /// The records for `shard` after `after`, as many as `limits` allow; the first one however large.

@@ -101,6 +101,9 @@ pub struct Registered {
 pub struct Relayed {
     /// Every record up to here is applied; the relay goes on after it.
     pub in_seq: OutSeq,
+    /// The last record that the destination has put into its own stream to the source: refusals of
+    /// what is applied are not behind it.
+    pub returns: OutSeq,
     /// Why the batch was not taken to its end.
     pub stopped: Option<RelayStop>,
     /// What became of the records that this command applied, for each of their recipients.

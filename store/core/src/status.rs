@@ -195,10 +195,12 @@ impl<'a> Own<'a> {
     }
 
     /// Without a record the recipient lives in the sender's shard, and was served in the same
-    /// apply; another shard has taken what it acknowledged (R4).
+    /// apply. Another shard has taken what it acknowledged (R4), and it was not refused once
+    /// everything is here that the shard had sent back by then.
     fn stage(&self, shard: ShardId, record: Option<OutSeq>) -> Result<Stage, Fatal> {
         let Some(out_seq) = record else { return Ok(Stage::Delivered) };
-        let trim = read::outbound(self.state, shard)?.trim;
-        Ok(if out_seq <= trim { Stage::Delivered } else { Stage::Accepted })
+        let outbound = read::outbound(self.state, shard)?;
+        let heard = read::inbound(self.state, shard)?.in_seq >= outbound.returns;
+        Ok(if out_seq <= outbound.trim && heard { Stage::Delivered } else { Stage::Accepted })
     }
 }

@@ -350,6 +350,9 @@ pub struct Outbound {
     pub head_bytes: u64,
     /// Bytes of all records up to `trim`, ever.
     pub trim_bytes: u64,
+    /// What the destination had sent back when it acknowledged `trim`: once the stream from there
+    /// is taken as far, no refusal of a record up to `trim` is on its way.
+    pub returns: OutSeq,
 }
 
 impl Outbound {

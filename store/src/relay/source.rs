@@ -184,10 +184,10 @@ impl<'a> Lead<'a> {
     }
 
     fn trim(&mut self, to: ShardId) {
-        let Some(upto) = self.stream(to).start_trim() else { return };
+        let Some((upto, returns)) = self.stream(to).start_trim() else { return };
         let shard = self.shard.clone();
         let trim = async move {
-            match shard.propose(Command::TrimOutbox { shard: to, upto }).await {
+            match shard.propose(Command::TrimOutbox { shard: to, upto, returns }).await {
                 Ok(Reply::OutboxTrimmed { trim }) => Done::Trimmed(to, Some(trim)),
                 Ok(_) | Err(_) => Done::Trimmed(to, None),
             }

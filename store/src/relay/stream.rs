@@ -25,6 +25,8 @@ pub(super) struct Stream {
     sent: OutSeq,
     /// The destination has applied every record up to here.
     acked: OutSeq,
+    /// What the destination had sent back when it said so.
+    returns: OutSeq,
     /// Every record up to here is removed here.
     trim: OutSeq,
     in_flight: usize,
@@ -55,6 +57,7 @@ impl Stream {
         Stream {
             sent: state.trim,
             acked: state.trim,
+            returns: state.returns,
             trim: state.trim,
             in_flight: 0,
             handing_over: false,
@@ -101,6 +104,7 @@ impl Stream {
             return Some(Suspicion::AboveHead);
         }
         self.acked = self.acked.max(answer.in_seq);
+        self.returns = self.returns.max(answer.returns);
         self.failures = 0;
         self.rewinding |= answer.stopped.is_some();
         let suspicion = match answer.stopped {
@@ -132,12 +136,12 @@ impl Stream {
         self.halted = false;
     }
 
-    /// Up to where to trim, if that is due; a trim is then under way.
-    pub(super) fn start_trim(&mut self) -> Option<OutSeq> {
+    /// Up to where to trim, if that is due, and what came back by then; a trim is then under way.
+    pub(super) fn start_trim(&mut self) -> Option<(OutSeq, OutSeq)> {
         let waits = self.trimming || self.halted || self.retry_at.is_some();
         let due = !waits && self.acked > self.trim;
         self.trimming |= due;
-        due.then_some(self.acked)
+        due.then_some((self.acked, self.returns))
     }
 
     /// A trim came as far as `trim`.
@@ -177,7 +181,7 @@ mod tests {
     }
 
     fn answer(in_seq: u64, stopped: Option<RelayStop>) -> Relayed {
-        Relayed { in_seq: seq(in_seq), stopped, outcomes: Vec::new() }
+        Relayed { in_seq: seq(in_seq), returns: seq(1), stopped, outcomes: Vec::new() }
     }
 
     fn send(stream: &mut Stream, upto: u64) {
@@ -253,15 +257,15 @@ mod tests {
         assert_eq!(stream.start_trim(), None);
         send(&mut stream, 5);
         stream.answered(&answer(5, None), seq(9));
-        assert_eq!(stream.start_trim(), Some(seq(5)));
+        assert_eq!(stream.start_trim(), Some((seq(5), seq(1))));
         assert_eq!(stream.start_trim(), None);
         stream.trimmed(seq(4));
-        assert_eq!(stream.start_trim(), Some(seq(5)), "it did not come all the way");
+        assert_eq!(stream.start_trim(), Some((seq(5), seq(1))), "it did not come all the way");
         stream.not_trimmed(NOW);
         assert_eq!(stream.start_trim(), None, "it pauses");
         assert!(stream.retry_at().is_some());
         stream.retry();
-        assert_eq!(stream.start_trim(), Some(seq(5)), "nobody knows how far it came");
+        assert_eq!(stream.start_trim(), Some((seq(5), seq(1))), "nobody knows how far it came");
     }
 
     #[test]

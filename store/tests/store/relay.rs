@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tidemark_store::node::Node;
 use tidemark_store::shard;
-use tidemark_store_core::value::{Content, Verdict};
-use tidemark_store_core::{Command, Reply};
+use tidemark_store_core::status::{self, Stage};
+use tidemark_store_core::value::{Content, Origin, Verdict};
+use tidemark_store_core::{Command, Read, Reply};
 use tidemark_types::{ErrorCode, Seq, UserId};
 
 use crate::device::{Device, verdict};
@@ -69,6 +70,35 @@ async fn a_recipient_who_cannot_take_it_does_not_stall_the_stream_and_the_sender
     expected.sort();
     found.sort();
     assert_eq!(found, expected);
+    stop(node).await.unwrap();
+}
+
+/// The refusal comes back later than the acknowledgement of the record; meanwhile nobody may say
+/// that the message was delivered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_is_refused_elsewhere_is_never_called_delivered() {
+    let dir = TempDir::new().unwrap();
+    let config = config(dir.path());
+    create(&config).unwrap();
+    let node = start(&config).await;
+    let [alice, _, far] = users();
+    let block = Command::Block { user: far.clone(), sender: alice.clone(), blocked: true };
+    node.propose(block).await.unwrap();
+    let device = Device::open(&node, &alice, [1; 16]).await.unwrap();
+    for n in 1..=20 {
+        verdict(node.propose(send(&device, n, std::slice::from_ref(&far))).await).unwrap();
+        let origin = Origin::Session { sender: alice.clone(), session: device.session, n };
+        let started = Instant::now();
+        loop {
+            let look = |view: &dyn Read| status::message(view, &origin).unwrap().unwrap();
+            match look::home(&node, &alice).look(look).unwrap().recipients[0].1 {
+                Stage::Refused(code) => break assert_eq!(code, ErrorCode::Blocked),
+                stage => assert_eq!(stage, Stage::Accepted, "send {n}"),
+            }
+            assert!(started.elapsed() < DEADLINE);
+            tokio::task::yield_now().await;
+        }
+    }
     stop(node).await.unwrap();
 }
 

@@ -71,7 +71,9 @@ pub(crate) fn command(
         Command::Send(send) => session::send(step, shard, send),
         Command::BackendSend(send) => backend::send(step, shard, send),
         Command::RelayIn { source, records } => relay::relay_in(step, shard, *source, records),
-        Command::TrimOutbox { shard: to, upto } => relay::trim_outbox(step, *to, *upto),
+        Command::TrimOutbox { shard: to, upto, returns } => {
+            relay::trim_outbox(step, *to, *upto, *returns)
+        }
         Command::TrimMailbox { user, upto } => mailbox::trim(step, user, *upto),
         Command::DeleteMailbox { user } => mailbox::delete(step, user),
         Command::Adopt { user, seq } => mailbox::adopt(step, user, *seq),

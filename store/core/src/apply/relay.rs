@@ -49,7 +49,8 @@ pub(super) fn relay_in(
     if stream.in_seq != before {
         step.put(&key, &stream);
     }
-    Ok(Reply::Relayed(Relayed { in_seq: stream.in_seq, stopped, outcomes }))
+    let returns = step.get(&OutboundKey { shard: source })?.unwrap_or_default().head;
+    Ok(Reply::Relayed(Relayed { in_seq: stream.in_seq, returns, stopped, outcomes }))
 }
 
 /// An id of the record that does not live where the record comes from or goes to (R8).
@@ -101,6 +102,7 @@ pub(super) fn trim_outbox(
     step: &mut Step<'_>,
     shard: ShardId,
     upto: OutSeq,
+    returns: OutSeq,
 ) -> Result<Reply, Stop> {
     let key = OutboundKey { shard };
     let mut stream = step.get(&key)?.unwrap_or_default();
@@ -121,6 +123,7 @@ pub(super) fn trim_outbox(
             step.delete(&OutRecordKey { shard, out_seq: stream.trim });
         }
         stream.trim_bytes = record.bytes_upto;
+        stream.returns = stream.returns.max(returns);
         step.put(&key, &stream);
     }
     Ok(Reply::OutboxTrimmed { trim: stream.trim })

@@ -103,7 +103,8 @@ impl Cluster {
         }
         let applied = self.apply(to, vec![Command::RelayIn { source: from, records }]).remove(0);
         let Reply::Relayed(relayed) = applied.reply else { panic!("{applied:?}") };
-        self.apply(from, vec![Command::TrimOutbox { shard: to, upto: relayed.in_seq }]);
+        let (upto, returns) = (relayed.in_seq, relayed.returns);
+        self.apply(from, vec![Command::TrimOutbox { shard: to, upto, returns }]);
         true
     }
 

@@ -154,7 +154,7 @@ fn values(lines: &mut String) {
     );
     value(lines, &Idle);
     let (head, trim) = (OutSeq::new(300), OutSeq::new(200));
-    value(lines, &Outbound { head, trim, head_bytes: 70_000, trim_bytes: 60_000 });
+    value(lines, &Outbound { head, trim, head_bytes: 70_000, trim_bytes: 60_000, returns: trim });
     for payload in payloads() {
         value(lines, &OutRecord { bytes_upto: 70_000, payload });
     }
@@ -214,7 +214,7 @@ fn commands() -> Vec<Command> {
         Command::BackendSend(BackendSend { sender: user.clone(), content, draft }),
         Command::Confirm { user: user.clone(), device, epoch: Epoch::FIRST, seq: Seq::new(300) },
         Command::RelayIn { source: shard, records },
-        Command::TrimOutbox { shard, upto: OutSeq::new(300) },
+        Command::TrimOutbox { shard, upto: OutSeq::new(300), returns: OutSeq::new(200) },
         Command::TrimMailbox { user: user.clone(), upto: Seq::new(300) },
         Command::DeleteMailbox { user: user.clone() },
         Command::Adopt { user: user.clone(), seq: Seq::new(300) },

@@ -177,7 +177,8 @@ impl Script {
         let mut output = show(&self.cluster.apply(to, vec![command]).remove(0));
         if args.parse("trim", "yes".to_owned())? == "yes" {
             let upto = self.cluster.inbound(to, from).in_seq;
-            let command = Command::TrimOutbox { shard: to, upto };
+            let returns = self.cluster.outbound(to, from).head;
+            let command = Command::TrimOutbox { shard: to, upto, returns };
             output += &show(&self.cluster.apply(from, vec![command]).remove(0));
         }
         Ok(output)
@@ -314,6 +315,7 @@ fn parse(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
         "trim_outbox" => Command::TrimOutbox {
             shard: ShardId::new(args.next()?),
             upto: OutSeq::new(args.next()?),
+            returns: OutSeq::new(args.parse("returns", 0)?),
         },
         "trim" => Command::TrimMailbox { user: args.next()?, upto: Seq::new(args.next()?) },
         "delete" => Command::DeleteMailbox { user: args.next()? },

@@ -228,8 +228,8 @@ impl Run {
         assert!(relayed.in_seq >= before);
         assert_eq!(relayed.in_seq, self.cluster.inbound(to, from).in_seq);
         if trim {
-            let upto = relayed.in_seq;
-            self.cluster.apply(from, vec![Command::TrimOutbox { shard: to, upto }]);
+            let (upto, returns) = (relayed.in_seq, relayed.returns);
+            self.cluster.apply(from, vec![Command::TrimOutbox { shard: to, upto, returns }]);
         }
     }
 
