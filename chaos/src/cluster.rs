@@ -17,16 +17,15 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tidemark_env::{SystemClock, SystemRng};
-use tidemark_store::storage::GroupId;
 use tidemark_store_client::{Client, ClientConfig};
 use tidemark_token::SigningKey;
-use tidemark_types::{NodeId, ShardId};
+use tidemark_types::NodeId;
 
 /// How long anything may take that should take seconds, on a machine with two busy cores.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two looks at something that is waited for.
-pub(crate) const LOOK: Duration = Duration::from_millis(50);
+pub const LOOK: Duration = Duration::from_millis(50);
 
 /// What a cluster is made of.
 #[derive(Clone, Copy, Debug)]
@@ -230,53 +229,6 @@ impl Cluster {
             };
             if exited.is_some() || from.elapsed() > PATIENCE {
                 bail!("{member} is not ready ({said:?}): {}", self.end_of_log(member));
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-    }
-
-    /// The node that leads a shard, as the others see it.
-    pub async fn leader(&self, client: &Client, shard: ShardId) -> Result<NodeId> {
-        let group = GroupId::shard(shard).get();
-        let from = Instant::now();
-        while from.elapsed() < PATIENCE {
-            for node in self.ids() {
-                if self.process(Member::Node(node))?.child.is_none() {
-                    continue;
-                }
-                let Ok(status) = client.status(node).await else { continue };
-                let mut groups = status.groups.iter().filter(|found| found.group == group);
-                // A node's own word: others may remember a leader that is gone.
-                if groups.any(|found| found.leader == node.get()) {
-                    return Ok(node);
-                }
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-        bail!("shard {shard} has no leader")
-    }
-
-    /// Waits until every outbox is empty and every replica of every group has applied the same
-    /// last entry.
-    pub async fn settled(&self, client: &Client) -> Result<()> {
-        let from = Instant::now();
-        loop {
-            let mut applied = BTreeMap::<u32, Vec<(u64, u64)>>::new();
-            let mut outboxes = 0;
-            for node in self.ids() {
-                for group in client.status(node).await?.groups {
-                    outboxes += group.outbox_bytes;
-                    applied.entry(group.group).or_default().push((group.last_log, group.applied));
-                }
-            }
-            let level = |replicas: &Vec<(u64, u64)>| {
-                replicas.iter().all(|(last, applied)| (last, applied) == (&replicas[0].0, last))
-            };
-            if outboxes == 0 && applied.values().all(level) {
-                return Ok(());
-            }
-            if from.elapsed() > PATIENCE {
-                bail!("the replicas do not level out: {outboxes} bytes in outboxes, {applied:?}");
             }
             tokio::time::sleep(LOOK).await;
         }

@@ -12,6 +12,8 @@
 
 pub mod cluster;
 pub mod ledger;
+pub mod login;
 pub mod phone;
 pub mod senders;
+pub mod stores;
 pub mod watcher;

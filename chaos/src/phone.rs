@@ -1,21 +1,16 @@
 //! A device of the SDK whose application writes down what it takes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tidemark_client::store::MemoryStore;
-use tidemark_client::{AppError, Config, Content, Device, Entry, Handler, Parts, TokenSource};
-use tidemark_env::{Clock, SystemClock};
-use tidemark_token::{Claims, Role, SigningKey};
+use tidemark_client::{AppError, Config, Content, Device, Entry, Handler, Parts};
 use tidemark_types::{ClientMsgId, DeviceId, Seq, UserId};
 
 use crate::cluster::{Cluster, PATIENCE};
-
-/// How long a token is good: longer than a test.
-const TOKEN_VALID: Duration = Duration::from_secs(60 * 60);
+use crate::login::Login;
 
 /// A device of the SDK.
 pub struct Phone {
@@ -48,11 +43,11 @@ impl Phone {
         let device = DeviceId::new(device)?;
         let gateways = gateways.iter().map(|number| cluster.gateway(*number));
         let gateways = gateways.collect::<Result<Vec<_>>>()?;
-        let config = Config::new(user.clone(), device.clone(), gateways);
+        let login = Login::new(&cluster.key(), user, &device)?;
+        let config = Config::new(user.clone(), device, gateways);
         let store = MemoryStore::default();
         let notes = Arc::<Mutex<Vec<Note>>>::default();
-        let parts =
-            Parts::new(store.clone(), Notebook(notes.clone()), login(cluster, user, device)?);
+        let parts = Parts::new(store.clone(), Notebook(notes.clone()), login);
         let (device, mut events) = Device::open(config, parts).await?;
         tokio::spawn(async move { while events.next().await.is_some() {} });
         Ok(Phone { device, store, notes })
@@ -93,30 +88,5 @@ impl Handler for Notebook {
         let (seq, id, body) = (entry.seq, message.client_msg_id, message.body.clone());
         self.0.lock().push(Note { seq, id, body });
         Ok(())
-    }
-}
-
-/// Signs a device's tokens, as a login service would.
-pub struct Login {
-    key: SigningKey,
-    role: Role,
-}
-
-/// The login of a user's device.
-pub fn login(cluster: &Cluster, user: &UserId, device: DeviceId) -> Result<Login> {
-    let role = Role::Device { user: user.clone(), device: Some(device) };
-    Ok(Login { key: SigningKey::read(cluster.key())?, role })
-}
-
-impl Login {
-    /// A new token.
-    pub fn sign(&self) -> String {
-        self.key.sign(&Claims::new(self.role.clone(), SystemClock::new().wall(), TOKEN_VALID))
-    }
-}
-
-impl TokenSource for Login {
-    async fn token(&self, _: bool) -> Result<String, AppError> {
-        Ok(self.sign())
     }
 }

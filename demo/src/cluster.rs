@@ -3,19 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use tidemark_env::{SystemClock, SystemRng};
 use tidemark_store_client::{Client, ClientConfig};
-use tidemark_types::{NodeId, ShardId};
-
-/// How long anything may take that should take seconds.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Between two looks at something that is waited for.
-pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
 /// A running local cluster.
 pub(crate) struct Cluster {
@@ -78,48 +71,6 @@ impl Cluster {
         let endpoints = self.file.stores.iter().map(|store| store.grpc.clone()).collect();
         let config = ClientConfig { endpoints, deadline: Duration::from_secs(10) };
         Ok(Client::connect(config, Arc::new(SystemClock::new()), Arc::new(SystemRng)).await?)
-    }
-
-    /// Waits until a node says that it leads the shard.
-    pub(crate) async fn leader(&self, stores: &Client, shard: ShardId) -> Result<NodeId> {
-        let from = Instant::now();
-        while from.elapsed() < PATIENCE {
-            for store in &self.file.stores {
-                let node = NodeId::new(store.node);
-                let Ok(status) = stores.status(node).await else { continue };
-                let mut groups = status.groups.iter();
-                if groups.any(|group| {
-                    group.group == u32::from(shard.get()) && group.leader == store.node
-                }) {
-                    return Ok(node);
-                }
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-        bail!("shard {shard} has no leader")
-    }
-
-    /// Waits until all outboxes are empty and all replicas have applied the same.
-    pub(crate) async fn settled(&self, stores: &Client) -> Result<()> {
-        let from = Instant::now();
-        loop {
-            let mut level = true;
-            let mut applied = std::collections::BTreeMap::new();
-            for store in &self.file.stores {
-                for group in stores.status(NodeId::new(store.node)).await?.groups {
-                    let stands = (group.last_log, group.applied);
-                    let first = *applied.entry(group.group).or_insert(stands);
-                    level &= group.outbox_bytes == 0 && stands == first && stands.0 == stands.1;
-                }
-            }
-            if level {
-                return Ok(());
-            }
-            if from.elapsed() > PATIENCE {
-                bail!("the replicas do not level out");
-            }
-            tokio::time::sleep(LOOK).await;
-        }
     }
 
     /// Kills all stores at once, so that none of them leads or logs anything after another is gone.

@@ -4,18 +4,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use tidemark_client::{AppError, Config, Device, DiskStore, Outcome, Parts, Sending, TokenSource};
-use tidemark_env::{Clock, SystemClock};
-use tidemark_token::{Claims, Role, SigningKey};
+use tidemark_chaos::cluster::PATIENCE;
+use tidemark_chaos::login::Login;
+use tidemark_chaos::stores;
+use tidemark_client::{Config, Device, DiskStore, Outcome, Parts, Sending};
 use tidemark_types::{ClientMsgId, DeviceId, Id, Recipient, Seq, ShardId, UserId};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use crate::cluster::{Cluster, PATIENCE};
+use crate::cluster::Cluster;
 use crate::notebook::Notebook;
-
-/// How long a token is good; the talk takes seconds.
-const TOKEN_VALID: Duration = Duration::from_secs(60 * 60);
 
 /// A line of progress is printed for every so many messages.
 const PROGRESS: usize = 200;
@@ -49,25 +47,12 @@ pub(crate) struct Message {
     pub(crate) acked: bool,
 }
 
-/// Signs its own tokens, as a login service would.
-struct Login {
-    key: SigningKey,
-    role: Role,
-}
-
-impl TokenSource for Login {
-    async fn token(&self, _: bool) -> Result<String, AppError> {
-        let now = SystemClock::new().wall();
-        Ok(self.key.sign(&Claims::new(self.role.clone(), now, TOKEN_VALID)))
-    }
-}
-
 impl Talk {
     /// Lets them talk: each line is one message, from the four devices in turn.
     pub(crate) async fn run(cluster: &Cluster, lines: &[&str], rate: u32) -> Result<Talk> {
-        let stores = cluster.stores().await?;
-        let users = users(|user| stores.shard_of(&Id::User(user.clone())))?;
-        let shard = stores.shard_of(&Id::User(users[1].clone()));
+        let client = cluster.stores().await?;
+        let users = users(|user| client.shard_of(&Id::User(user.clone())))?;
+        let shard = client.shard_of(&Id::User(users[1].clone()));
         let folder = cluster.home().join("demo").join(users[0].as_str());
         std::fs::create_dir_all(&folder)?;
         let mut devices = Vec::new();
@@ -90,7 +75,7 @@ impl Talk {
             let sent = devices[from].send(&[to], 1, (*line).to_owned()).await?;
             sending.send((sent, from, (*line).to_owned())).await.context("nobody collects")?;
             if at + 1 == lines.len() * 3 / 10 {
-                let leader = cluster.leader(&stores, shard).await?;
+                let leader = stores::leader(&client, shard).await?;
                 println!("{}", cluster.script(&["kill-leader", "--shard", &shard.to_string()])?);
                 killed = Some(leader);
             }
@@ -98,13 +83,13 @@ impl Talk {
         drop(sending);
         let killed = killed.context("too few messages for a kill")?;
         let (messages, max_pause) = acks.await??;
-        let failovers = usize::from(cluster.leader(&stores, shard).await? != killed);
+        let failovers = usize::from(stores::leader(&client, shard).await? != killed);
         println!("{}", cluster.script(&["restart", &killed.to_string()])?);
         for device in devices {
             caught_up(&device, lines.len()).await?;
             device.close().await;
         }
-        cluster.settled(&stores).await?;
+        stores::settled(&client).await?;
         Ok(Talk { users, messages, notebooks, failovers, max_pause })
     }
 }
@@ -125,8 +110,7 @@ fn users(shard_of: impl Fn(&UserId) -> ShardId) -> Result<[UserId; 2]> {
 async fn open(cluster: &Cluster, user: &UserId, name: &str, notebook: &Path) -> Result<Device> {
     let device = DeviceId::new(name)?;
     let store = DiskStore::open(notebook.with_extension("redb"))?;
-    let role = Role::Device { user: user.clone(), device: Some(device.clone()) };
-    let login = Login { key: SigningKey::read(cluster.key())?, role };
+    let login = Login::new(&cluster.key(), user, &device)?;
     let parts = Parts::new(store, Notebook::create(notebook)?, login);
     let config = Config::new(user.clone(), device, cluster.gateways());
     let (device, mut events) = Device::open(config, parts).await?;

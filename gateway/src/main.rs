@@ -1,8 +1,6 @@
 //! `tidemark-gateway`: the gateway's binary. It parses, starts telemetry and hears signals; the
 //! work is in the library.
 
-mod telemetry;
-
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,7 +12,9 @@ use clap::{Parser, Subcommand};
 use tidemark_env::{Clock, Rng, SystemClock, SystemRng};
 use tidemark_gateway::app::App;
 use tidemark_gateway::config::GatewayConfig;
+use tidemark_gateway::metrics;
 use tidemark_gateway::serve::{self, Listeners};
+use tidemark_process::LogFormat;
 use tidemark_store_client::Client;
 use tidemark_version::VERSION;
 use tokio::net::TcpListener;
@@ -58,8 +58,8 @@ struct RunArguments {
     #[arg(long)]
     print_config: bool,
     /// How to write the log, on standard error.
-    #[arg(long, value_enum, default_value_t = telemetry::LogFormat::Text)]
-    log_format: telemetry::LogFormat,
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
 }
 
 fn main() -> ExitCode {
@@ -81,7 +81,7 @@ fn run(arguments: &RunArguments) -> Result<()> {
     if arguments.print_config || arguments.check_config {
         return Ok(());
     }
-    telemetry::logs(arguments.log_format);
+    tidemark_process::logs(arguments.log_format, "info");
     let runtime = tokio::runtime::Runtime::new().context("no threads can be started")?;
     runtime.block_on(until_stopped(config))
 }
@@ -89,7 +89,7 @@ fn run(arguments: &RunArguments) -> Result<()> {
 /// The file, with what the flags say instead.
 fn config(arguments: &RunArguments) -> Result<GatewayConfig> {
     let mut config = match &arguments.config {
-        Some(path) => GatewayConfig::load(path)?,
+        Some(path) => tidemark_process::load(path)?,
         None => GatewayConfig::default(),
     };
     config.grpc = arguments.grpc.unwrap_or(config.grpc);
@@ -101,7 +101,8 @@ fn config(arguments: &RunArguments) -> Result<GatewayConfig> {
 }
 
 async fn until_stopped(config: GatewayConfig) -> Result<()> {
-    let metrics = telemetry::recorder()?;
+    let recorder = tidemark_process::recorder(metrics::BUCKETS)?;
+    metrics::describe();
     let stop = stop_signal()?;
     let hangups = signal(SignalKind::hangup())?;
     let listeners =
@@ -118,7 +119,7 @@ async fn until_stopped(config: GatewayConfig) -> Result<()> {
         "started",
     );
     tokio::spawn(reload_keys(app.clone(), hangups));
-    serve::until_stopped(app, listeners, metrics, config.limits.drain(), stop).await?;
+    serve::until_stopped(app, listeners, recorder, config.limits.drain(), stop).await?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -3,10 +3,10 @@
 //! A file in TOML with unknown keys refused; what it leaves out has the default below.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
+use tidemark_process::ConfigError;
 
 /// There is no TLS and no authentication between servers yet.
 const LOOPBACK: &str = "a loopback address, until connections between servers are secured";
@@ -125,48 +125,7 @@ impl Default for RelayConfig {
     }
 }
 
-/// What is wrong with a configuration.
-#[derive(Debug, Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("the configuration {path}: {source}")]
-    Read {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// It is not TOML, or has a key or value that does not belong there.
-    #[error("the configuration {path}: {source}")]
-    Parse {
-        /// Which file.
-        path: PathBuf,
-        /// Where and why.
-        source: Box<toml::de::Error>,
-    },
-    /// Values that contradict each other.
-    #[error("{key}: {reason}")]
-    Invalid {
-        /// Which key.
-        key: &'static str,
-        /// What it must be.
-        reason: String,
-    },
-}
-
 impl StoreConfig {
-    /// Reads and checks a file.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let config: StoreConfig = toml::from_str(&text).map_err(|source| ConfigError::Parse {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?;
-        config.validate()?;
-        Ok(config)
-    }
-
     /// Checks what the types cannot.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let RaftConfig { heartbeat_ms, election_timeout_min_ms: min, .. } = self.raft;

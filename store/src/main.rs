@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
+use tidemark_process::LogFormat;
 use tidemark_store::config::StoreConfig;
 use tidemark_store::inspect::{Inspector, Report};
 use tidemark_store::node::Node;
@@ -86,8 +87,8 @@ struct RunArguments {
     #[arg(long)]
     print_config: bool,
     /// How to write the log, on standard error.
-    #[arg(long, value_enum, default_value_t = serve::LogFormat::Text)]
-    log_format: serve::LogFormat,
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
 }
 
 /// A node and where it is reached.
@@ -136,7 +137,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &RunArguments) -> Result<ExitCode> {
     let mut config = match &arguments.config {
-        Some(path) => StoreConfig::load(path)?,
+        Some(path) => tidemark_process::load(path)?,
         None => StoreConfig::default(),
     };
     config.data_dir = arguments.data_dir.clone().unwrap_or(config.data_dir);
@@ -150,7 +151,7 @@ fn run(arguments: &RunArguments) -> Result<ExitCode> {
     if arguments.check_config {
         return Ok(ExitCode::SUCCESS);
     }
-    serve::logs(arguments.log_format);
+    tidemark_process::logs(arguments.log_format, serve::LOG_FILTER);
     let runtime = tokio::runtime::Runtime::new().context("no threads can be started")?;
     runtime.block_on(serve::until_stopped(config))
 }

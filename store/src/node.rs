@@ -19,6 +19,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use thiserror::Error;
 use tidemark_env::{Clock, Rng};
+use tidemark_process::ConfigError;
 use tidemark_store_client::Client;
 use tidemark_store_core::value::{ClusterMap, Placement};
 use tidemark_store_core::{Command, Reply, read};
@@ -26,7 +27,7 @@ use tidemark_types::{Id, NodeId, ShardId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::config::{ConfigError, StoreConfig};
+use crate::config::StoreConfig;
 use crate::effects::Dispatch;
 use crate::identity::{Identity, IdentityError};
 use crate::raft::group::{Group, GroupError};

@@ -1,13 +1,11 @@
-//! Running a node: logs, metrics, servers, and the signals that end it.
+//! Running a node: servers, metrics, and the signals that end it.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use clap::ValueEnum;
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusHandle;
 use tidemark_env::{Clock, SystemClock, SystemRng};
 use tidemark_proto::store::v1::store_server::StoreServer;
 use tidemark_store::config::StoreConfig;
@@ -22,42 +20,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use tonic::server::NamedService;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use tracing_subscriber::EnvFilter;
 
 /// Requests and pages are bounded below this; a relay's batch of large bodies is the largest.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
+/// openraft says at info what it does for every group; a node has hundreds.
+pub(crate) const LOG_FILTER: &str = "info,openraft=warn";
+
 /// How often the health service learns how the node is.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// How logs are written.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// For people.
-    Text,
-    /// For machines: one object a line.
-    Json,
-}
-
-/// Starts writing logs to standard error; `RUST_LOG` chooses what.
-pub(crate) fn logs(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
-        // openraft says at info what it does for every group; a node has hundreds.
-        EnvFilter::new("info,openraft=warn")
-    });
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().init(),
-    }
-}
-
 /// Runs the node until it is told to stop, or cannot go on.
 pub(crate) async fn until_stopped(config: StoreConfig) -> Result<ExitCode> {
-    let metrics = recorder()?;
+    let recorder = tidemark_process::recorder(metrics::BUCKETS)?;
+    metrics::describe();
     let identity = Identity::read(&config.data_dir)?;
     let grpc = listen(&config.grpc.to_string()).await?;
     let web = listen(&config.http.to_string()).await?;
@@ -85,12 +61,12 @@ pub(crate) async fn until_stopped(config: StoreConfig) -> Result<ExitCode> {
         .add_service(service)
         .add_service(health)
         .serve_with_incoming(network::incoming(grpc));
-    let web = axum::serve(web, http::router(node.clone(), metrics.clone())).into_future();
+    let web = axum::serve(web, http::router(node.clone(), recorder.clone())).into_future();
     let mut fatal = node.fatal();
     tokio::select! {
         ended = tokio::spawn(grpc) => Err(anyhow!("the gRPC server ended: {ended:?}")),
         ended = tokio::spawn(web) => Err(anyhow!("the HTTP server ended: {ended:?}")),
-        () = report(&node, &reporter, &metrics) => unreachable!("it never ends"),
+        () = report(&node, &reporter, &recorder) => unreachable!("it never ends"),
         reason = fatal.wait_for(Option::is_some) => {
             // Nothing may be acknowledged any more, and there is nothing to clean up: the log is
             // on disk, and the state is replayed from it.
@@ -110,7 +86,7 @@ pub(crate) async fn until_stopped(config: StoreConfig) -> Result<ExitCode> {
 
 /// Tells the health service whether the node is ready, and folds the samples of histograms, which
 /// would otherwise grow until somebody scrapes.
-async fn report(node: &Node, reporter: &HealthReporter, metrics: &PrometheusHandle) {
+async fn report(node: &Node, reporter: &HealthReporter, recorder: &PrometheusHandle) {
     loop {
         let status = match node.readiness() {
             Ok(()) => ServingStatus::Serving,
@@ -119,7 +95,7 @@ async fn report(node: &Node, reporter: &HealthReporter, metrics: &PrometheusHand
         for service in ["", StoreServer::<StoreService>::NAME] {
             reporter.set_service_status(service, status).await;
         }
-        metrics.run_upkeep();
+        recorder.run_upkeep();
         tokio::time::sleep(REPORT_EVERY).await;
     }
 }
@@ -135,14 +111,4 @@ async fn stop_signal() -> Result<&'static str> {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     })
-}
-
-fn recorder() -> Result<PrometheusHandle> {
-    let mut builder = PrometheusBuilder::new();
-    for (name, buckets) in metrics::BUCKETS {
-        builder = builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), buckets)?;
-    }
-    let handle = builder.install_recorder()?;
-    metrics::describe();
-    Ok(handle)
 }

@@ -6,7 +6,9 @@ use anyhow::{Result, bail, ensure};
 use futures::StreamExt;
 use tidemark_chaos::cluster::{Cluster, Member, PATIENCE, Spec};
 use tidemark_chaos::ledger::Ledger;
-use tidemark_chaos::phone::{Phone, login};
+use tidemark_chaos::login::Login;
+use tidemark_chaos::phone::Phone;
+use tidemark_chaos::stores;
 use tidemark_client::{Connector, GrpcConnector, Outcome, Sending, Wire};
 use tidemark_proto::convert::bytes_of;
 use tidemark_proto::{v1, v1::server_frame::Frame};
@@ -49,7 +51,7 @@ async fn accepted(sending: &mut Sending) -> Result<()> {
 /// Kills something, and lets it come back.
 async fn fault(cluster: &mut Cluster, number: u32, shard: ShardId) -> Result<()> {
     let client = cluster.client(PATIENCE).await?;
-    let leader = cluster.leader(&client, shard).await?;
+    let leader = stores::leader(&client, shard).await?;
     let follower = cluster.ids().into_iter().find(|node| *node != leader);
     let victims: Vec<Member> = match number {
         1 => vec![leader.into()],
@@ -113,7 +115,7 @@ async fn ten_thousand_messages_reach_devices_that_are_there_and_one_that_was_awa
         ensure!(phone.is_settled(), "the outbox is not empty");
     }
     let client = cluster.client(PATIENCE).await?;
-    cluster.settled(&client).await?;
+    stores::settled(&client).await?;
     for node in cluster.ids() {
         cluster.kill(node)?;
     }
@@ -134,7 +136,7 @@ impl Raw {
         let mut raw = Raw { wire: wire.map_err(anyhow::Error::msg)? };
         let device = DeviceId::new("phone")?;
         let hello = v1::Hello {
-            token: login(cluster, user, device.clone())?.sign(),
+            token: Login::new(&cluster.key(), user, &device)?.sign(),
             user: user.to_string(),
             device: device.to_string(),
             start: Some(v1::Start { at: v1::StartAt::Head.into(), last: 0 }),

@@ -6,6 +6,7 @@ use anyhow::Result;
 use tidemark_chaos::cluster::{Cluster, PATIENCE, Spec};
 use tidemark_chaos::ledger::Ledger;
 use tidemark_chaos::senders::{Senders, readers};
+use tidemark_chaos::stores;
 use tidemark_chaos::watcher::Watcher;
 use tidemark_types::ShardId;
 
@@ -25,12 +26,12 @@ async fn twenty_leader_kills_lose_nothing() -> Result<()> {
     let mut outages = Vec::new();
     for kill in 0..KILLS {
         let shard = ShardId::new(kill % spec.shards);
-        let leader = cluster.leader(&client, shard).await?;
+        let leader = stores::leader(&client, shard).await?;
         // Somebody sends there before the leader dies, so that the outage is one.
         senders.next_ack(&client, shard, PATIENCE).await?;
         let killed = Instant::now();
         cluster.kill(leader)?;
-        cluster.leader(&client, shard).await?;
+        stores::leader(&client, shard).await?;
         senders.next_ack(&client, shard, PATIENCE).await?;
         let outage = senders.longest_gap(&client, shard, killed);
         println!("kill {}: node {leader} led shard {shard}, {} ms", kill + 1, outage.as_millis());
@@ -39,7 +40,7 @@ async fn twenty_leader_kills_lose_nothing() -> Result<()> {
         cluster.ready(leader).await?;
     }
     let acked = senders.finish().await?;
-    cluster.settled(&client).await?;
+    stores::settled(&client).await?;
     watcher.knows_all(&client).await?;
     for node in cluster.ids() {
         cluster.kill(node)?;

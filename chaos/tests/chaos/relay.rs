@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use tidemark_chaos::cluster::{Cluster, PATIENCE, Spec};
 use tidemark_chaos::ledger::Ledger;
 use tidemark_chaos::senders::{Senders, TO_ALL_EVERY, readers};
+use tidemark_chaos::stores;
 use tidemark_store_client::Client;
 use tidemark_store_core::{Command, Reply};
 use tidemark_types::{Seq, ShardId, UserId};
@@ -28,7 +29,7 @@ async fn kills_at_both_ends_of_the_relay_lose_and_double_nothing() -> Result<()>
     for round in 0..ROUNDS {
         let (source, destination) = (ShardId::new(round), ShardId::new((round + 1) % spec.shards));
         let both =
-            [cluster.leader(&client, source).await?, cluster.leader(&client, destination).await?];
+            [stores::leader(&client, source).await?, stores::leader(&client, destination).await?];
         senders.next_ack(&client, source, PATIENCE).await?;
         // One end, the other end, both.
         let mut killed = match round % 3 {
@@ -53,7 +54,7 @@ async fn kills_at_both_ends_of_the_relay_lose_and_double_nothing() -> Result<()>
         println!("round {}: killed {killed:?}", round + 1);
     }
     let acked = senders.finish().await?;
-    cluster.settled(&client).await?;
+    stores::settled(&client).await?;
     for node in cluster.ids() {
         cluster.kill(node)?;
     }

@@ -64,7 +64,9 @@ impl Admission {
 
     /// It was refused, here or for lack of room in the queue.
     pub(super) fn was_refused(&self, command: &Command) {
-        metrics::proposal_refused();
+        if !command.is_internal() {
+            metrics::proposal_refused();
+        }
         let Command::Send(Send { user, session, n, .. }) = command else { return };
         let mut refused = self.refused.lock();
         if refused.len() >= REFUSED_MAX {

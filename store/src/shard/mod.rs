@@ -157,19 +157,14 @@ impl Shard {
 
     /// Queues a command; what one caller queues is proposed in that order.
     pub async fn enqueue(&self, command: Command) -> Result<Pending, Error> {
-        if let Err(error) = self.admission.check(&command) {
-            if matches!(error, Error::Overloaded { .. }) {
-                self.admission.was_refused(&command);
-            }
-            return Err(error);
+        let room = match self.admission.check(&command) {
+            Ok(()) => self.proposer.room(&command).await,
+            Err(error) => Err(error),
+        };
+        if matches!(room, Err(Error::Overloaded { .. })) {
+            self.admission.was_refused(&command);
         }
-        match self.proposer.room(&command).await {
-            Ok(room) => self.proposer.enqueue(command, room).await,
-            Err(error) => {
-                self.admission.was_refused(&command);
-                Err(error)
-            }
-        }
+        self.proposer.enqueue(command, room?).await
     }
 
     /// Reads the state as the leader, not staler than when this was called (R16).
