@@ -9,7 +9,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,17 @@ pub struct Spec {
     pub shards: u16,
     /// Gateways.
     pub gateways: usize,
+    /// The stores' configuration, in TOML; what it leaves out has its default.
+    pub stores: &'static str,
+}
+
+/// How a process ended by itself.
+#[derive(Debug)]
+pub struct Exit {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// The end of its log.
+    pub log: String,
 }
 
 /// One of a cluster's processes.
@@ -120,6 +131,15 @@ impl Cluster {
         Ok(self.process(Member::Gateway(number))?.grpc.to_string())
     }
 
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("store.toml")
+    }
+
+    /// Everything that a process has logged.
+    pub fn log_text(&self, member: impl Into<Member>) -> Result<String> {
+        Ok(fs::read_to_string(self.log(member.into()))?)
+    }
+
     /// The key by which the gateways verify tokens.
     pub fn key(&self) -> PathBuf {
         self.folder.path().join("keys/test.hs256")
@@ -149,6 +169,7 @@ impl Cluster {
             Member::Node(node) => {
                 let mut command = Command::new(self.binaries.join("tidemark-store"));
                 command.arg("run").arg("--data-dir").arg(self.data_dir(node));
+                command.arg("--config").arg(self.config());
                 command
             }
             Member::Gateway(_) => {
@@ -196,15 +217,23 @@ impl Cluster {
     pub async fn terminate(&mut self, member: impl Into<Member>) -> Result<()> {
         let member = member.into();
         self.signal(member, Signal::TERM)?;
+        let Exit { status, log } = self.exited(member).await?;
+        if !status.success() {
+            bail!("{member} stopped with {status}: {log}");
+        }
+        Ok(())
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn exited(&mut self, member: impl Into<Member>) -> Result<Exit> {
+        let member = member.into();
         let from = Instant::now();
         loop {
-            let child = self.process_mut(member)?.child.as_mut().context("just seen")?;
+            let child = self.process_mut(member)?.child.as_mut();
+            let child = child.with_context(|| format!("{member} does not run"))?;
             if let Some(status) = child.try_wait()? {
                 self.process_mut(member)?.child = None;
-                if !status.success() {
-                    bail!("{member} stopped with {status}: {}", self.end_of_log(member));
-                }
-                return Ok(());
+                return Ok(Exit { status, log: self.end_of_log(member) });
             }
             if from.elapsed() > PATIENCE {
                 bail!("{member} does not stop: {}", self.end_of_log(member));
@@ -252,6 +281,7 @@ impl Cluster {
                 bail!("node {id}: {}", String::from_utf8_lossy(&created.stderr));
             }
         }
+        fs::write(self.config(), spec.stores)?;
         fs::create_dir(self.key().with_file_name(""))?;
         SigningKey::generate_hs256(self.key(), &SystemRng)?;
         Ok(())

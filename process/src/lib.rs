@@ -1,8 +1,10 @@
 //! What every server's process does in the same way: reads its configuration, writes its log,
-//! collects its metrics. What is in them is each server's own.
+//! collects its metrics, ends itself when it hangs. What is in them is each server's own.
 
 mod config;
 mod telemetry;
+mod watchdog;
 
 pub use config::{ConfigError, load};
 pub use telemetry::{LogFormat, logs, recorder};
+pub use watchdog::watch_runtime;

@@ -27,6 +27,8 @@ pub struct StoreConfig {
     pub proposals: ProposalConfig,
     /// What goes from shard to shard.
     pub relay: RelayConfig,
+    /// What is refused when the disk is nearly full.
+    pub disk: DiskConfig,
 }
 
 impl Default for StoreConfig {
@@ -38,7 +40,24 @@ impl Default for StoreConfig {
             raft: RaftConfig::default(),
             proposals: ProposalConfig::default(),
             relay: RelayConfig::default(),
+            disk: DiskConfig::default(),
         }
+    }
+}
+
+/// What is refused when the disk is nearly full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiskConfig {
+    /// With less free space than this, new messages are refused.
+    pub free_bytes_min: u64,
+    /// With less than this, other shards' messages are not taken either: they wait there.
+    pub free_bytes_reserve: u64,
+}
+
+impl Default for DiskConfig {
+    fn default() -> Self {
+        DiskConfig { free_bytes_min: 1 << 30, free_bytes_reserve: 256 << 20 }
     }
 }
 
@@ -147,6 +166,11 @@ impl StoreConfig {
                 "relay.batches_in_flight_max",
                 self.relay.batches_in_flight_max > 0,
                 "at least 1".to_owned(),
+            ),
+            (
+                "disk.free_bytes_min",
+                self.disk.free_bytes_min >= self.disk.free_bytes_reserve,
+                format!("at least disk.free_bytes_reserve ({})", self.disk.free_bytes_reserve),
             ),
             ("raft.snapshot_entries", self.raft.snapshot_entries > 0, "at least 1".to_owned()),
         ];

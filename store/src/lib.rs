@@ -23,6 +23,7 @@ pub mod raft;
 pub mod relay;
 pub mod server;
 pub mod shard;
+pub mod space;
 pub mod storage;
 pub mod time;
 pub mod watch;

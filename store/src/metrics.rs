@@ -27,10 +27,13 @@ const RELAY_FAILURES_TOTAL: &str = "store_relay_failures_total";
 const WATCH_DEGRADED_TOTAL: &str = "store_watch_degraded_total";
 const CLOCK_TRUSTED: &str = "store_clock_trusted";
 const CLOCK_OFFSET_SECONDS: &str = "store_clock_offset_seconds";
+const DISK_FREE_BYTES: &str = "store_disk_free_bytes";
 const PEER_CONNECTED: &str = "store_peer_connected";
 const PEER_RECONNECTS_TOTAL: &str = "store_peer_reconnects_total";
 const PEER_FRAMES_TOTAL: &str = "store_peer_frames_sent_total";
 const PEER_BATCHES_TOTAL: &str = "store_peer_batches_sent_total";
+const SNAPSHOT_SECONDS: &str = "store_snapshot_seconds";
+const SNAPSHOT_BYTES_TOTAL: &str = "store_snapshot_received_bytes_total";
 
 /// From a fast local commit to what a failover costs, in seconds.
 const LATENCY: [f64; 13] =
@@ -47,6 +50,7 @@ pub const BUCKETS: &[(&str, &[f64])] = &[
     ),
     (PROPOSAL_SECONDS, &LATENCY),
     (APPLY_SECONDS, &LATENCY),
+    (SNAPSHOT_SECONDS, &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 1800.0]),
     (RELAY_BATCH_RECORDS, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]),
     (PROPOSAL_BATCH_COMMANDS, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]),
     (LOG_BATCH_ENTRIES, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0]),
@@ -117,6 +121,16 @@ fn describe_peers() {
         Unit::Count,
         "Messages to other nodes; frames in one share its cost."
     );
+    describe_histogram!(
+        SNAPSHOT_SECONDS,
+        Unit::Seconds,
+        "A group's state received from another node, verified and on disk."
+    );
+    describe_counter!(
+        SNAPSHOT_BYTES_TOTAL,
+        Unit::Bytes,
+        "State received from other nodes because the log no longer reaches back."
+    );
 }
 
 fn describe_shards() {
@@ -168,6 +182,11 @@ fn describe_log() {
         LOG_COLD_READS_TOTAL,
         Unit::Count,
         "Reads of entries that were no longer in memory: a follower or an apply lags behind."
+    );
+    describe_gauge!(
+        DISK_FREE_BYTES,
+        Unit::Bytes,
+        "Free space on the disk of the data directory. New messages are refused below disk.free_bytes_min."
     );
     describe_counter!(
         LOG_FAILURES_TOTAL,
@@ -232,6 +251,11 @@ pub(crate) fn applied(took: Duration) {
     histogram!(APPLY_SECONDS).record(took);
 }
 
+/// So much of the disk is free.
+pub(crate) fn disk_free(bytes: u64) {
+    gauge!(DISK_FREE_BYTES).set(bytes as f64);
+}
+
 /// A connection to another node was made, or ended.
 pub(crate) fn peer_connected(node: NodeId, connected: bool) {
     gauge!(PEER_CONNECTED, "peer" => node.to_string()).set(f64::from(u8::from(connected)));
@@ -246,6 +270,12 @@ pub(crate) fn peer_reconnect(peer: NodeId) {
 pub(crate) fn peer_batch_sent(frames: usize) {
     counter!(PEER_FRAMES_TOTAL).increment(frames as u64);
     counter!(PEER_BATCHES_TOTAL).increment(1);
+}
+
+/// A snapshot of this many bytes was received.
+pub(crate) fn snapshot_received(bytes: usize, took: Duration) {
+    histogram!(SNAPSHOT_SECONDS).record(took);
+    counter!(SNAPSHOT_BYTES_TOTAL).increment(bytes as u64);
 }
 
 /// A batch of this many records left for another shard.

@@ -8,6 +8,7 @@
 //! Shards elect and serve without the control group; it only keeps the map.
 
 mod steward;
+mod watchdog;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use thiserror::Error;
 use tidemark_env::{Clock, Rng};
@@ -31,12 +33,13 @@ use crate::config::StoreConfig;
 use crate::effects::Dispatch;
 use crate::identity::{Identity, IdentityError};
 use crate::raft::group::{Group, GroupError};
-use crate::raft::log::{Failure, LogOptions, LogStore, LogThread, RecoverError};
-use crate::raft::machine::Machine;
+use crate::raft::log::{Failure, GroupLog, LogOptions, LogStore, LogThread, RecoverError};
+use crate::raft::machine::{Applied, Machine};
 use crate::raft::network::{Acceptor, Peers};
-use crate::raft::types::{Replica, ReplicaId};
+use crate::raft::types::{LogId, Replica, ReplicaId};
 use crate::relay::Relay;
 use crate::shard::{self, Shard, Surroundings};
+use crate::space::Space;
 use crate::storage::{GroupId, LogDb, LogDbError, StateDb, StateDbError};
 use crate::time::ClusterTime;
 use crate::watch::Hub;
@@ -68,6 +71,17 @@ pub enum NodeError {
     /// A group does not run.
     #[error(transparent)]
     Group(#[from] GroupError),
+    /// The state is damaged, and no other node has it.
+    #[error(
+        "the state of {group} was lost, and its log begins behind {purged}: with a single node it \
+         can only come from a backup"
+    )]
+    StateLost {
+        /// Which group.
+        group: GroupId,
+        /// The last entry that the log no longer has.
+        purged: u64,
+    },
     /// A thread or a file failed.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -89,6 +103,7 @@ pub struct Node {
     control: Group,
     shards: Arc<BTreeMap<ShardId, Shard>>,
     time: ClusterTime,
+    space: Space,
     hub: Arc<Hub>,
     log: LogStore,
     log_thread: Mutex<Option<LogThread>>,
@@ -126,7 +141,7 @@ impl Node {
         let identity = Identity::read(dir)?;
         let (log, writer) = LogStore::open(LogDb::open(&log_dir(dir))?, LogOptions::default())?;
         let log_thread = writer.spawn()?;
-        let state = StateDb::open(&state_dir(dir))?;
+        let state = StateDb::open_or_replace(&state_dir(dir))?;
         for (node, address) in identity.created.nodes.iter().filter(|(id, _)| **id != identity.node)
         {
             peers.dial(&Replica { node: *node, address: address.grpc.clone() });
@@ -140,10 +155,12 @@ impl Node {
         let control = starter.group(GroupId::CONTROL, &map.control, first, effects.clone()).await?;
         acceptor.add(control.clone());
         let time = ClusterTime::new(clock.clone());
+        let space = Space::of(dir, &config.disk)?;
         let around = Surroundings {
             state: &state,
             shards: identity.shards(),
             time: &time,
+            space: &space,
             clock: &clock,
             config,
         };
@@ -160,6 +177,7 @@ impl Node {
             control,
             shards: Arc::new(shards),
             time,
+            space,
             hub,
             log,
             log_thread: Mutex::new(Some(log_thread)),
@@ -197,6 +215,10 @@ impl Node {
             tasks.spawn(relay.clone().run(*shard, effects.wake(*shard)));
         }
         tasks.spawn(self.time.clone().measure(client, others));
+        for (_, group) in self.groups() {
+            tasks.spawn(watchdog::run(group.clone(), self.fatal.clone()));
+        }
+        tasks.spawn(self.space.clone().keep());
         tasks.spawn(steward::run(Arc::downgrade(self), clock));
     }
 
@@ -252,6 +274,11 @@ impl Node {
     /// Cluster time.
     pub fn time(&self) -> &ClusterTime {
         &self.time
+    }
+
+    /// Free space on its disk.
+    pub fn space(&self) -> &Space {
+        &self.space
     }
 
     /// Who watches which mailboxes here.
@@ -319,6 +346,9 @@ impl Node {
     }
 }
 
+/// How long to wait before all others are asked for a lost state again.
+const REBUILD_AGAIN: Duration = Duration::from_secs(1);
+
 /// What every group of a node is started with.
 struct Starter<'a> {
     config: &'a StoreConfig,
@@ -329,6 +359,41 @@ struct Starter<'a> {
 }
 
 impl Starter<'_> {
+    /// Fetches the state of a group from another node if it was lost and the log, which is intact,
+    /// no longer reaches back to the beginning. Whatever another has applied is committed; it takes
+    /// as long as it takes, since without it the group cannot run.
+    async fn rebuild(&self, id: GroupId, log: &GroupLog) -> Result<(), NodeError> {
+        let Some(purged) = log.purged() else { return Ok(()) };
+        let mut state = self.state.group(id)?;
+        let others = self.identity.created.nodes.keys().filter(|node| **node != self.identity.node);
+        let others: Vec<NodeId> = others.copied().collect();
+        let mut rounds = 0_u64;
+        while position(state.applied()?)? < Some(purged) {
+            if others.is_empty() {
+                return Err(NodeError::StateLost { group: id, purged: purged.index });
+            }
+            for node in &others {
+                match self.peers.fetch(*node, id, self.state).await {
+                    // A replica that lags behind what was purged here is no help.
+                    Ok(staged) if position(staged.applied()?)? < Some(purged) => {
+                        tracing::warn!(group = %id, %node, "its state is too old to rebuild ours");
+                    }
+                    Ok(staged) => {
+                        state.install(staged)?;
+                        tracing::warn!(group = %id, %node, "rebuilt a lost state");
+                        return Ok(());
+                    }
+                    Err(error) => {
+                        tracing::warn!(group = %id, %node, %error, rounds, "no state to rebuild ours");
+                    }
+                }
+            }
+            rounds += 1;
+            tokio::time::sleep(REBUILD_AGAIN).await;
+        }
+        Ok(())
+    }
+
     /// Starts this node's replica of a group; `creator` makes it a group if it is none yet.
     async fn group(
         &self,
@@ -340,8 +405,9 @@ impl Starter<'_> {
         let me = self.identity.node;
         let mine = replicas.iter().find(|(_, node)| **node == me);
         let (replica, _) = mine.expect("every group has a replica on every node");
-        let machine = Machine::open(self.state.clone(), id, effects)?;
         let log = self.log.group(id);
+        self.rebuild(id, &log).await?;
+        let machine = Machine::open(self.state.clone(), id, effects)?;
         let network = self.peers.network(id, *replica);
         let group = Group::start(id, *replica, &self.config.raft, network, log, machine).await?;
         if creator == me {
@@ -353,4 +419,10 @@ impl Starter<'_> {
         }
         Ok(group)
     }
+}
+
+/// The last entry of an applied position.
+fn position(applied: Option<Bytes>) -> Result<Option<LogId>, NodeError> {
+    let applied = Applied::decode(applied.as_deref()).map_err(io::Error::other)?;
+    Ok(applied.last)
 }

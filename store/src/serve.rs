@@ -34,13 +34,14 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 pub(crate) async fn until_stopped(config: StoreConfig) -> Result<ExitCode> {
     let recorder = tidemark_process::recorder(metrics::BUCKETS)?;
     metrics::describe();
+    tidemark_process::watch_runtime()?;
     let identity = Identity::read(&config.data_dir)?;
     let grpc = listen(&config.grpc.to_string()).await?;
     let web = listen(&config.http.to_string()).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let me = Me { cluster: identity.cluster(), node: identity.node };
-    let acceptor = Acceptor::new(me);
     let peers = Peers::new(me, Arc::new(TcpConnector));
+    let acceptor = Acceptor::new(peers.clone());
     let node = Node::start(&config, peers, &acceptor, clock, Arc::new(SystemRng)).await?;
     tracing::info!(
         node = %identity.node,

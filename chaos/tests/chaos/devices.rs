@@ -15,7 +15,7 @@ use tidemark_proto::{v1, v1::server_frame::Frame};
 use tidemark_types::{ClientMsgId, DeviceId, Id, Recipient, ShardId, UnixMs, UserId};
 use tokio::sync::mpsc;
 
-const SPEC: Spec = Spec { nodes: 3, shards: 8, gateways: 2 };
+const SPEC: Spec = Spec { nodes: 3, shards: 8, gateways: 2, stores: "" };
 
 /// What one device sends while another one is away.
 const MESSAGES: u32 = 10_000;

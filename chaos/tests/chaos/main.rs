@@ -3,3 +3,4 @@
 mod devices;
 mod leader_kill;
 mod relay;
+mod replicas;

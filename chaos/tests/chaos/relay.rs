@@ -20,7 +20,7 @@ const CALL_DEADLINE: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_at_both_ends_of_the_relay_lose_and_double_nothing() -> Result<()> {
-    let spec = Spec { nodes: 3, shards: 8, gateways: 0 };
+    let spec = Spec { nodes: 3, shards: 8, gateways: 0, stores: "" };
     let mut cluster = Cluster::start(spec).await?;
     let client = cluster.client(CALL_DEADLINE).await?;
     let readers = readers(&client, ON_EACH)?;

@@ -134,6 +134,8 @@ impl Store for MemoryStore {
             node: node.get(),
             cluster: self.map.cluster.as_bytes().to_vec().into(),
             groups,
+            version: "1.2.3".to_owned(),
+            disk_free_bytes: 5 << 30,
         });
         ready(status.ok_or_else(|| Error::Unavailable("it is down".to_owned()))).boxed()
     }

@@ -16,8 +16,8 @@ use openraft::impls::OneshotResponder;
 use openraft::metrics::RaftServerMetrics;
 use openraft::network::{NetSnapshot, RaftNetworkFactory};
 use openraft::raft::{
-    AppendEntriesRequest, ClientWriteResult, StreamAppendResult, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, ClientWriteResult, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Config, RaftMetrics, ReadPolicy, SnapshotPolicy};
@@ -27,11 +27,11 @@ use tidemark_types::NodeId;
 use tokio::sync::oneshot;
 
 use super::log::GroupLog;
-use super::machine::Machine;
-use super::snapshot::SnapshotStream;
-use super::types::{Payload, Replica, ReplicaId, TypeConfig};
+use super::machine::{Applied, Machine};
+use super::snapshot::{Snapshot, SnapshotStream};
+use super::types::{Payload, Replica, ReplicaId, TypeConfig, Vote};
 use crate::config::RaftConfig;
-use crate::storage::GroupId;
+use crate::storage::{GroupId, Staging, StateDb};
 
 /// openraft keeps an entry count per group for what waits in its own queue; the bytes are bounded
 /// before it, by the proposer.
@@ -48,6 +48,7 @@ const CLOSE_ENTRIES: u64 = 1_000;
 pub struct Group {
     id: GroupId,
     replica: ReplicaId,
+    state: StateDb,
     raft: Inner,
 }
 
@@ -142,12 +143,14 @@ impl Group {
     ) -> Result<Self, GroupError>
     where
         N: RaftNetworkFactory<TypeConfig>,
-        N::Network: NetSnapshot<TypeConfig, SnapshotData = SnapshotStream>,
+        N::Network: NetSnapshot<TypeConfig, SnapshotData = Snapshot>,
     {
         let failed = |reason: String| GroupError::Start { group: id, reason };
+        let state = machine.db().clone();
+        let machine = machine.of(log.clone());
         let config = openraft_config(id, config).validate().map_err(|e| failed(e.to_string()))?;
         let raft = openraft::Raft::new(replica, Arc::new(config), network, log, machine).await;
-        Ok(Group { id, replica, raft: raft.map_err(|e| failed(e.to_string()))? })
+        Ok(Group { id, replica, state, raft: raft.map_err(|e| failed(e.to_string()))? })
     }
 
     /// Makes `members` a new group; on one of them, once.
@@ -214,6 +217,16 @@ impl Group {
             group: self.id,
             reason: format!("{what}: {why}; {:?}", self.status()),
         })
+    }
+
+    /// Waits until everything that is committed, as far as this replica knows, is applied here.
+    pub async fn catch_up(&self) -> Result<(), GroupError> {
+        let failed = |reason: String| GroupError::Wait { group: self.id, reason };
+        let committed = self.raft.with_raft_state(|state| state.local_committed().cloned()).await;
+        let committed = committed.map_err(|fatal| failed(fatal.to_string()))?;
+        let wait = self.raft.wait(None);
+        let applied = wait.metrics(|metrics| metrics.last_applied >= committed, "catching up");
+        applied.await.map(drop).map_err(|error| failed(error.to_string()))
     }
 
     /// Hands an encoded batch to Raft; batches are taken in the order in which this returns.
@@ -355,6 +368,36 @@ impl Group {
         request: TransferLeaderRequest<TypeConfig>,
     ) -> Result<TransferLeaderResponse<TypeConfig>, String> {
         self.raft.handle_transfer_leader(request).await.map_err(|fatal| fatal.to_string())
+    }
+
+    /// To install a snapshot that was fetched from the leader with this vote.
+    pub(in crate::raft) async fn install(
+        &self,
+        vote: Vote,
+        staged: Staging,
+    ) -> Result<SnapshotResponse<TypeConfig>, String> {
+        let applied = staged.applied().map_err(|error| error.to_string())?;
+        let applied = Applied::decode(applied.as_deref()).map_err(|error| error.to_string())?;
+        let term = applied.last.map_or(0, |last| **last.committed_leader_id());
+        // It was read after that leader had fallen: openraft takes this for corruption.
+        if term > vote.leader_id.term {
+            return Err(format!("it is of term {term}, its leader of {}", vote.leader_id.term));
+        }
+        let snapshot = openraft::storage::Snapshot {
+            meta: applied.meta(),
+            snapshot: Snapshot::Staged(staged),
+        };
+        self.raft.install_full_snapshot(vote, snapshot).await.map_err(|fatal| fatal.to_string())
+    }
+
+    /// For all its state, as it is now.
+    pub(in crate::raft) fn snapshot(&self) -> SnapshotStream {
+        SnapshotStream::of(self.state.clone(), self.id)
+    }
+
+    /// Where its state is.
+    pub(in crate::raft) fn state(&self) -> &StateDb {
+        &self.state
     }
 
     /// To take a stream of appends; answers in their order. Ends after the first failure.

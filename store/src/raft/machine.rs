@@ -11,10 +11,12 @@ use futures::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
 use openraft::type_config::alias::SnapshotOf;
 use openraft::{EntryPayload, OptionalSend};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tidemark_store_core::{Applied as Outcome, Effect, Transaction, codec};
 
-use super::snapshot::{SnapshotError, SnapshotStream};
+use super::log::GroupLog;
+use super::snapshot::Snapshot as Data;
 use super::types::{LogId, Replies, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::metrics;
 use crate::storage::{GroupId, GroupState, StateDb};
@@ -52,7 +54,8 @@ impl Applied {
         codec::encode(Self::VERSION, self)
     }
 
-    fn meta(&self) -> SnapshotMeta {
+    /// What openraft is told of a snapshot that stands here.
+    pub(in crate::raft) fn meta(&self) -> SnapshotMeta {
         SnapshotMeta { last_log_id: self.last, last_membership: self.membership.clone() }
     }
 }
@@ -63,6 +66,9 @@ pub struct Machine {
     db: StateDb,
     state: GroupState,
     applied: Applied,
+    /// What has been flushed for sure: the log up to here may be purged.
+    flushed: Arc<Mutex<Applied>>,
+    log: Option<GroupLog>,
     effects: Arc<dyn Effects>,
 }
 
@@ -72,7 +78,8 @@ impl Machine {
         let state = db.group(group).map_err(io::Error::other)?;
         let applied = state.applied().map_err(io::Error::other)?;
         let applied = Applied::decode(applied.as_deref()).map_err(io::Error::other)?;
-        Ok(Machine { group, db, state, applied, effects })
+        let flushed = Arc::new(Mutex::new(applied.clone()));
+        Ok(Machine { group, db, state, applied, flushed, log: None, effects })
     }
 
     /// Applies entries, writes them, and only then answers.
@@ -114,13 +121,15 @@ impl Machine {
         Ok(())
     }
 
-    /// The state as it is now, as a stream.
-    async fn stream(&self) -> Result<SnapshotStream, SnapshotError> {
-        let (applied, stream) = SnapshotStream::of(self.db.clone(), self.group).await?;
-        let applied = Applied::decode(applied.as_deref())
-            .map_err(|error| SnapshotError::Fatal(error.into()))?;
-        assert_eq!(applied, self.applied, "nobody else applies to this group");
-        Ok(stream)
+    /// The log whose entries it applies.
+    pub(in crate::raft) fn of(mut self, log: GroupLog) -> Self {
+        self.log = Some(log);
+        self
+    }
+
+    /// Where the state of all groups is.
+    pub(in crate::raft) fn db(&self) -> &StateDb {
+        &self.db
     }
 }
 
@@ -134,7 +143,7 @@ fn split(outcomes: Vec<Outcome>) -> (Vec<tidemark_store_core::Reply>, Vec<Effect
 }
 
 impl RaftStateMachine<TypeConfig> for Machine {
-    type SnapshotData = SnapshotStream;
+    type SnapshotData = Data;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
@@ -161,54 +170,63 @@ impl RaftStateMachine<TypeConfig> for Machine {
     async fn get_snapshot_builder(&mut self) -> Builder {
         Builder {
             db: self.db.clone(),
-            meta: self.applied.meta(),
-            stream: Some(self.stream().await),
+            group: self.group,
+            applied: self.applied.clone(),
+            flushed: self.flushed.clone(),
         }
     }
 
-    async fn install_snapshot(
-        &mut self,
-        meta: &SnapshotMeta,
-        snapshot: SnapshotStream,
-    ) -> io::Result<()> {
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Data) -> io::Result<()> {
         let staged = snapshot.stage(&self.db, self.group).await?;
-        let applied = Applied { last: meta.last_log_id, membership: meta.last_membership.clone() };
-        self.state.install(staged, &applied.encode()).map_err(io::Error::other)?;
+        let applied = staged.applied().map_err(io::Error::other)?;
+        let applied = Applied::decode(applied.as_deref()).map_err(io::Error::other)?;
+        if applied.last < meta.last_log_id {
+            let short =
+                format!("the snapshot covers {:?}, not {:?}", applied.last, meta.last_log_id);
+            return Err(io::Error::other(short));
+        }
+        // openraft has cut off what contradicts the snapshot; were that lost, the log would
+        // contradict the state.
+        if let Some(log) = &self.log {
+            log.sync().await?;
+        }
+        self.state.install(staged).map_err(io::Error::other)?;
+        *self.flushed.lock() = applied.clone();
         self.applied = applied;
         Ok(())
     }
 
-    /// The state as it is now; there are no stored snapshots. Flushed first, because openraft may
-    /// purge the log up to it.
-    async fn get_current_snapshot(
-        &mut self,
-    ) -> io::Result<Option<SnapshotOf<TypeConfig, SnapshotStream>>> {
-        if self.applied.last.is_none() {
-            return Ok(None);
-        }
-        self.get_snapshot_builder().await.build_snapshot().await.map(Some)
+    /// There are no stored snapshots: whoever wants one reads the state, which covers at least what
+    /// was flushed last.
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<TypeConfig, Data>>> {
+        let meta = self.flushed.lock().meta();
+        let data = || Data::Live(self.db.clone(), self.group);
+        Ok(meta.last_log_id.map(|_| Snapshot { meta: meta.clone(), snapshot: data() }))
     }
 }
 
-/// A snapshot whose view is fixed already; building it only flushes what it holds, so that the
-/// log up to it may be purged.
+/// Flushes what was applied when it was made, so that the log up to there may be purged.
 pub struct Builder {
     db: StateDb,
-    meta: SnapshotMeta,
-    stream: Option<Result<SnapshotStream, SnapshotError>>,
+    group: GroupId,
+    applied: Applied,
+    flushed: Arc<Mutex<Applied>>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
-    type SnapshotData = SnapshotStream;
+    type SnapshotData = Data;
 
-    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, SnapshotStream>> {
+    async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, Data>> {
         let db = self.db.clone();
         let flushed = tokio::task::spawn_blocking(move || db.flush()).await;
         flushed.map_err(io::Error::other)?.map_err(io::Error::other)?;
-        let stream = self
-            .stream
-            .take()
-            .ok_or_else(|| io::Error::other("openraft builds a snapshot once per builder"))?;
-        Ok(Snapshot { meta: self.meta.clone(), snapshot: stream? })
+        let mut flushed = self.flushed.lock();
+        if flushed.last < self.applied.last {
+            flushed.clone_from(&self.applied);
+        }
+        Ok(Snapshot {
+            meta: self.applied.meta(),
+            snapshot: Data::Live(self.db.clone(), self.group),
+        })
     }
 }

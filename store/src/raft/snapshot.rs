@@ -1,5 +1,6 @@
-//! A group's state as a stream of frames: what one replica sends to another.
+//! A group's state as a stream of frames: what one replica takes from another.
 //!
+//! The applied position is one of the pairs: a snapshot says itself up to where it covers the log.
 //! Memory is bounded by the few frames under way, however large the state is: a blocking task
 //! reads a RocksDB snapshot and waits while nobody takes its frames; the receiver writes each frame
 //! into a new generation as it comes. Every frame carries its own checksum; the last one counts and
@@ -13,13 +14,15 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::pin::pin;
 
 use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tidemark_store_core::key::Kind;
 use tidemark_store_core::{Fatal, Read};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::storage::{GroupId, Staging, StateDb, StateDbError};
@@ -53,8 +56,8 @@ pub enum SnapshotError {
     /// The stream ended before its last frame, or what came is not what was sent.
     #[error("the snapshot is incomplete: {0}")]
     Incomplete(String),
-    /// The task that reads the state was stopped.
-    #[error("the snapshot's reader was stopped")]
+    /// The task that writes the state was stopped.
+    #[error("the snapshot's writer was stopped")]
     Stopped,
 }
 
@@ -92,56 +95,85 @@ impl Tally {
     }
 }
 
+/// What openraft carries as a snapshot's data.
+pub enum Snapshot {
+    /// Whatever a replica has applied when it is read: at least what openraft asked for.
+    Live(StateDb, GroupId),
+    /// Received and verified, not yet live.
+    Staged(Staging),
+}
+
+impl Snapshot {
+    /// A complete generation of `group` with the snapshot's pairs.
+    pub async fn stage(self, state: &StateDb, group: GroupId) -> Result<Staging, SnapshotError> {
+        match self {
+            Snapshot::Staged(staging) => Ok(staging),
+            Snapshot::Live(from, its) => {
+                let frames = stream::unfold(SnapshotStream::of(from, its), |mut frames| async {
+                    let frame = frames.next().await?;
+                    Some((frame, frames))
+                });
+                stage(state, group, pin!(frames)).await
+            }
+        }
+    }
+}
+
+/// Writes a snapshot's frames into a new generation of `group`; it is complete, verified and on
+/// disk when it returns.
+pub async fn stage<E: From<SnapshotError>>(
+    state: &StateDb,
+    group: GroupId,
+    mut frames: impl Stream<Item = Result<Bytes, E>> + Unpin,
+) -> Result<Staging, E> {
+    let mut receiver = Receiver::new(state.stage(group).map_err(SnapshotError::from)?);
+    while let Some(frame) = frames.next().await {
+        let frame = frame?;
+        receiver = blocking(move || receiver.take(&frame).map(|()| receiver)).await?;
+    }
+    let state = state.clone();
+    Ok(blocking(move || {
+        let staging = receiver.finish()?;
+        state.flush()?;
+        Ok(staging)
+    })
+    .await?)
+}
+
+/// The disk may take its time.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
+) -> Result<T, SnapshotError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| SnapshotError::Stopped)?
+}
+
 /// The frames of one snapshot, in order.
 pub struct SnapshotStream {
     frames: mpsc::Receiver<Result<Bytes, SnapshotError>>,
 }
 
 impl SnapshotStream {
-    /// Starts reading `group` as it is now. Returns once the view is fixed, with the applied
-    /// position that belongs to it; what is applied later is not in it.
-    pub async fn of(
-        state: StateDb,
-        group: GroupId,
-    ) -> Result<(Option<Bytes>, SnapshotStream), SnapshotError> {
+    /// Starts reading `group` as it is at one moment, soon.
+    pub fn of(state: StateDb, group: GroupId) -> Self {
         let (frames_tx, frames) = mpsc::channel(FRAMES_WAITING);
-        let (fixed_tx, fixed) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
-            let failed = frames_tx.clone();
-            let sent = state.read(group, |applied, view| {
-                fixed_tx.send(applied).map_err(|_| SnapshotError::Stopped)?;
-                send(view, &frames_tx)
-            });
+            let sent = state.read(group, |_, view| send(view, &frames_tx));
             if let Err(error) = sent.map_err(SnapshotError::from).flatten() {
                 // The receiver may be gone, and then nobody wants to know.
-                let _ = failed.blocking_send(Err(error));
+                let _ = frames_tx.blocking_send(Err(error));
             }
         });
-        let applied = fixed.await.map_err(|_| SnapshotError::Stopped)?;
-        Ok((applied, SnapshotStream { frames }))
+        SnapshotStream { frames }
     }
 
     /// The next frame, `None` after the last one.
     pub async fn next(&mut self) -> Option<Result<Bytes, SnapshotError>> {
         self.frames.recv().await
     }
-
-    /// Writes the stream into a new generation; complete and verified when it returns.
-    pub async fn stage(
-        mut self,
-        state: &StateDb,
-        group: GroupId,
-    ) -> Result<Staging, SnapshotError> {
-        let mut receiver = Receiver::new(state.stage(group)?);
-        while let Some(frame) = self.next().await {
-            receiver.take(&frame?)?;
-        }
-        receiver.finish()
-    }
 }
 
 /// Takes frames into a generation that is not live yet.
-pub struct Receiver {
+struct Receiver {
     staging: Staging,
     tally: Tally,
     end: Option<End>,
@@ -149,12 +181,12 @@ pub struct Receiver {
 
 impl Receiver {
     /// Nothing received yet.
-    pub fn new(staging: Staging) -> Self {
+    fn new(staging: Staging) -> Self {
         Receiver { staging, tally: Tally::default(), end: None }
     }
 
     /// Verifies and writes one frame.
-    pub fn take(&mut self, frame: &[u8]) -> Result<(), SnapshotError> {
+    fn take(&mut self, frame: &[u8]) -> Result<(), SnapshotError> {
         if self.end.is_some() {
             return Err(SnapshotError::Incomplete("a frame follows the last one".to_owned()));
         }
@@ -173,7 +205,7 @@ impl Receiver {
     }
 
     /// The complete generation; refuses if anything is missing or altered.
-    pub fn finish(self) -> Result<Staging, SnapshotError> {
+    fn finish(self) -> Result<Staging, SnapshotError> {
         let found = self.tally.end();
         match self.end {
             Some(end) if end == found => Ok(self.staging),
@@ -190,7 +222,7 @@ enum Frame {
     End(End),
 }
 
-/// Sends all of `view` but the applied position, which the installer sets itself.
+/// Sends all of `view`.
 fn send(
     view: &dyn Read,
     frames: &mpsc::Sender<Result<Bytes, SnapshotError>>,
@@ -199,7 +231,6 @@ fn send(
     let mut pairs = Vec::new();
     let mut bytes = 0;
     let mut gone = false;
-    let from = [Kind::Applied as u8 + 1];
     let visit = &mut |key: &[u8], value: &[u8]| {
         tally.add(key, value);
         bytes += key.len() + value.len();
@@ -211,7 +242,7 @@ fn send(
         }
         if gone { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    view.scan(&from, &[u8::MAX], visit).map_err(Fatal::from)?;
+    view.scan(&[Kind::Applied as u8], &[u8::MAX], visit).map_err(Fatal::from)?;
     let last = [encode(PAIRS, &pairs), encode(END, &tally.end())];
     for frame in last {
         gone = gone || frames.blocking_send(Ok(frame)).is_err();
@@ -295,7 +326,7 @@ mod tests {
     }
 
     async fn frames(db: &StateDb) -> Vec<Bytes> {
-        let (_, mut stream) = SnapshotStream::of(db.clone(), FROM).await.expect("a stream");
+        let mut stream = SnapshotStream::of(db.clone(), FROM);
         let mut frames = Vec::new();
         while let Some(frame) = stream.next().await {
             frames.push(frame.expect("a frame"));
@@ -317,16 +348,20 @@ mod tests {
         let (_two, to) = create();
         write(&from, FROM, &large(), b"five");
         write(&to, TO, &Pairs::from([(vec![0x11], b"old".to_vec())]), b"one");
-        let (applied, stream) = SnapshotStream::of(from.clone(), FROM).await.expect("a stream");
-        assert_eq!(applied, Some(Bytes::from_static(b"five")));
+        let mut stream = SnapshotStream::of(from.clone(), FROM);
+        let first = stream.next().await.expect("a frame");
         // What is applied after the view was fixed is not in it.
         write(&from, FROM, &Pairs::from([(vec![0x12], b"later".to_vec())]), b"six");
-        let staged = stream.stage(&to, TO).await.expect("complete");
+        let mut frames = vec![first];
+        while let Some(frame) = stream.next().await {
+            frames.push(frame);
+        }
+        let staged = stage(&to, TO, stream::iter(frames)).await.expect("complete");
         assert_eq!(pairs(&to, TO).len(), 1, "it is not live before it is installed");
-        to.group(TO).expect("live").install(staged, b"five").expect("an install");
+        to.group(TO).expect("live").install(staged).expect("an install");
         assert_eq!(pairs(&to, TO), large());
         let applied = to.group(TO).expect("live").applied().expect("a read");
-        assert_eq!(applied, Some(Bytes::from_static(b"five")), "the installer sets it, once");
+        assert_eq!(applied, Some(Bytes::from_static(b"five")), "it comes with the pairs");
     }
 
     #[tokio::test]
@@ -334,7 +369,7 @@ mod tests {
         let (_one, from) = create();
         let frames = frames(&from).await;
         let staged = receive(&from, &frames).expect("complete");
-        from.group(TO).expect("live").install(staged, b"one").expect("an install");
+        from.group(TO).expect("live").install(staged).expect("an install");
         assert_eq!(pairs(&from, TO), Pairs::new());
     }
 
@@ -405,7 +440,7 @@ mod tests {
     async fn a_receiver_that_goes_away_ends_the_reader() {
         let (_dir, db) = create();
         write(&db, FROM, &large(), b"five");
-        let (_, mut stream) = SnapshotStream::of(db.clone(), FROM).await.expect("a stream");
+        let mut stream = SnapshotStream::of(db.clone(), FROM);
         stream.next().await.expect("a frame").expect("whole");
         drop(stream);
         // The reader holds a handle of the state until it ends.

@@ -24,6 +24,7 @@ use tidemark_store_core::Command;
 use tidemark_store_core::read::Query;
 use tidemark_store_core::value::Value;
 use tidemark_types::{ErrorCode, Id, NodeId, ShardId};
+use tidemark_version::VERSION;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -181,8 +182,10 @@ async fn query_outcome(shard: &Shard, query: &Query) -> response::What {
 
 fn failure(error: shard::Error) -> Failure {
     let failure = Failure::new(error.code()).message(error.to_string());
+    if let Some(retry_after) = error.retry_after() {
+        return failure.retry_after(retry_after);
+    }
     match error {
-        shard::Error::Overloaded { retry_after } => failure.retry_after(retry_after),
         shard::Error::NotLeader { leader: Some(leader) } => failure.leader(leader.address),
         shard::Error::OutOfOrder { expected } => failure.detail(Detail::Expected(expected)),
         _ => failure,
@@ -248,6 +251,8 @@ impl Store for StoreService {
             node: identity.node.get(),
             cluster: Bytes::copy_from_slice(identity.cluster().as_bytes()),
             groups,
+            version: VERSION.to_owned(),
+            disk_free_bytes: self.node.space().free(),
         }))
     }
 

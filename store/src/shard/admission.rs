@@ -1,10 +1,11 @@
-//! What a leader refuses before it proposes, so that it certainly had no effect: what its outbox
-//! has no room for (R7), and an id from the future (R1).
+//! What a leader refuses before it proposes, so that it certainly had no effect: what its outbox or
+//! its disk has no room for (R7), and an id from the future (R1).
 //!
 //! A send that is refused here leaves a hole in its session. Later sends of that session would be
 //! proposed for nothing, so they are refused as well until the missing one returns.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tidemark_store_core::command::{BackendSend, Draft, Judged, Send};
@@ -14,6 +15,7 @@ use tidemark_types::{SessionId, ShardCount, ShardId, UserId};
 
 use super::{Error, RETRY_AFTER};
 use crate::metrics;
+use crate::space::Space;
 use crate::storage::{GroupId, StateDb};
 use crate::time::ClusterTime;
 
@@ -23,36 +25,32 @@ const REFUSED_MAX: usize = 16_384;
 
 /// What a leader refuses before it proposes.
 pub(super) struct Admission {
-    shard: ShardId,
-    shards: ShardCount,
-    state: StateDb,
-    time: ClusterTime,
-    queue_bytes_max: u64,
+    pub(super) shard: ShardId,
+    pub(super) shards: ShardCount,
+    pub(super) state: StateDb,
+    pub(super) time: ClusterTime,
+    pub(super) space: Space,
+    /// Bytes that may wait for another shard.
+    pub(super) queue_bytes_max: u64,
+    /// The shard knows who it is; once it does, for ever.
+    pub(super) created: AtomicBool,
     /// The send that each session must send again first.
-    refused: Mutex<HashMap<(UserId, SessionId), u64>>,
+    pub(super) refused: Mutex<HashMap<(UserId, SessionId), u64>>,
 }
 
 impl Admission {
-    pub(super) fn new(
-        shard: ShardId,
-        shards: ShardCount,
-        state: StateDb,
-        time: ClusterTime,
-        queue_bytes_max: u64,
-    ) -> Self {
-        Admission { shard, shards, state, time, queue_bytes_max, refused: Mutex::default() }
-    }
-
     /// May it be proposed?
     pub(super) fn check(&self, command: &Command) -> Result<(), Error> {
+        self.check_created(command)?;
+        if let Command::Send(send) = command {
+            self.check_turn(send)?;
+        }
+        self.space.check(command).map_err(|free| Error::NoSpace { free })?;
         match command {
-            Command::Send(send) => {
-                self.check_turn(send)?;
-                match &send.judged {
-                    Judged::Allow(draft) => self.check_room(draft),
-                    Judged::Refuse(_) => Ok(()),
-                }
-            }
+            Command::Send(send) => match &send.judged {
+                Judged::Allow(draft) => self.check_room(draft),
+                Judged::Refuse(_) => Ok(()),
+            },
             Command::BackendSend(BackendSend { draft, .. }) => {
                 self.check_id(draft.client_msg_id)?;
                 self.check_room(draft)
@@ -60,6 +58,17 @@ impl Admission {
             Command::Allocate { id: Some(id), .. } => self.check_id(*id),
             _ => Ok(()),
         }
+    }
+
+    /// Until its leader has told a new shard who it is, nothing else makes sense to it.
+    fn check_created(&self, command: &Command) -> Result<(), Error> {
+        if self.created.load(Ordering::Relaxed) || matches!(command, Command::Init { .. }) {
+            return Ok(());
+        }
+        let known =
+            self.state.read(GroupId::shard(self.shard), |_, state| read::shard(state))??;
+        self.created.store(known.is_some(), Ordering::Relaxed);
+        known.map(drop).ok_or(Error::NotCreated)
     }
 
     /// It was refused, here or for lack of room in the queue.

@@ -7,8 +7,10 @@ mod admission;
 mod proposer;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use thiserror::Error;
 use tidemark_env::Clock;
 use tidemark_store_core::{Command, Fatal, Read, Reply};
@@ -18,6 +20,7 @@ use tidemark_types::{ErrorCode, NodeId, ShardCount, ShardId};
 use crate::config::StoreConfig;
 use crate::raft::group::{Group, Lost, NotSubmitted, TransferError};
 use crate::raft::types::Replica;
+use crate::space::Space;
 use crate::storage::{GroupId, StateDb, StateDbError};
 use crate::time::ClusterTime;
 
@@ -28,6 +31,9 @@ use proposer::Proposer;
 /// After this long a full queue has most likely moved on.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// After this long somebody may have made room on a full disk.
+const SPACE_AFTER: Duration = Duration::from_secs(5);
+
 /// Why a request to a shard got no reply.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -37,12 +43,21 @@ pub enum Error {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The node's disk is nearly full.
+    #[error("the node's disk has only {} MiB free: make room, or add a larger disk", .free >> 20)]
+    NoSpace {
+        /// Free bytes.
+        free: u64,
+    },
     /// This replica does not lead the shard.
     #[error("this node does not lead the shard")]
     NotLeader {
         /// Who does, as far as is known.
         leader: Option<Replica>,
     },
+    /// The shard is new.
+    #[error("the shard is being created; try again")]
+    NotCreated,
     /// The shard's group has stopped.
     #[error("the shard has stopped: {0}")]
     Stopped(String),
@@ -73,12 +88,21 @@ pub enum Error {
 }
 
 impl Error {
+    /// When it may help to try again, if it is a question of time.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Error::Overloaded { retry_after } => Some(*retry_after),
+            Error::NoSpace { .. } => Some(SPACE_AFTER),
+            _ => None,
+        }
+    }
+
     /// Its code in the one list.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Error::Overloaded { .. } => ErrorCode::Overloaded,
+            Error::Overloaded { .. } | Error::NoSpace { .. } => ErrorCode::Overloaded,
             Error::NotLeader { .. } => ErrorCode::NotLeader,
-            Error::Stopped(_) => ErrorCode::Unavailable,
+            Error::NotCreated | Error::Stopped(_) => ErrorCode::Unavailable,
             Error::NoReplica(_) => ErrorCode::Invalid,
             Error::OutOfOrder { .. } => ErrorCode::OutOfOrder,
             Error::NoTime => ErrorCode::Unavailable,
@@ -126,6 +150,8 @@ pub struct Surroundings<'a> {
     pub shards: ShardCount,
     /// What commands are stamped with.
     pub time: &'a ClusterTime,
+    /// Free space on the node's disk.
+    pub space: &'a Space,
     /// For latencies.
     pub clock: &'a Arc<dyn Clock>,
     /// Bounds.
@@ -135,13 +161,21 @@ pub struct Surroundings<'a> {
 impl Shard {
     /// The shard whose Raft group is `group`; starts the task that proposes.
     pub fn start(number: ShardId, group: Group, around: &Surroundings<'_>) -> Self {
-        let Surroundings { state, shards, time, clock, config } = around;
+        let Surroundings { state, shards, time, space, clock, config } = around;
         let proposer =
             Proposer::start(group.clone(), &config.proposals, (*clock).clone(), (*time).clone());
-        let queue_bytes_max = config.relay.queue_bytes_max;
-        let (state, time) = ((*state).clone(), (*time).clone());
-        let admission = Admission::new(number, *shards, state.clone(), time, queue_bytes_max);
-        let (id, admission) = (GroupId::shard(number), Arc::new(admission));
+        let state = (*state).clone();
+        let admission = Arc::new(Admission {
+            shard: number,
+            shards: *shards,
+            state: state.clone(),
+            time: (*time).clone(),
+            space: (*space).clone(),
+            queue_bytes_max: config.relay.queue_bytes_max,
+            created: AtomicBool::new(false),
+            refused: Mutex::default(),
+        });
+        let id = GroupId::shard(number);
         Shard { group, id, state, admission, proposer }
     }
 
@@ -161,7 +195,7 @@ impl Shard {
             Ok(()) => self.proposer.room(&command).await,
             Err(error) => Err(error),
         };
-        if matches!(room, Err(Error::Overloaded { .. })) {
+        if matches!(room, Err(Error::Overloaded { .. } | Error::NoSpace { .. })) {
             self.admission.was_refused(&command);
         }
         self.proposer.enqueue(command, room?).await

@@ -3,6 +3,7 @@
 //! Nothing here knows openraft. What goes into the log arrives as opaque bytes with a place
 //! (group, index) and is given back as it was; what the bytes mean is decided above.
 
+mod damage;
 pub mod group;
 pub mod log_backend;
 pub mod log_db;

@@ -11,16 +11,20 @@
 //!   02 group:u32 generation:u32 key → value; key `01` is the applied position
 //! ```
 //!
-//! A snapshot is installed as a new generation beside the live one ([`Staging`]), flushed, and
-//! made the live one by a single write; a crash before that write leaves the old state, a crash
-//! after it the new one. Opening removes generations that are not live.
+//! A snapshot is installed as a new generation beside the live one ([`Staging`]), its applied
+//! position among its pairs, flushed, and made the live one by a single write; a crash before that
+//! write leaves the old state, a crash after it the new one. No two stagings share a generation;
+//! one that is given up removes its own, and opening removes what a crash left.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rocksdb::{
-    BlockBasedOptions, DB, DBCompressionType, Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, DB, DBCompressionType, ErrorKind, Options, ReadOptions, WriteBatch,
+    WriteOptions,
 };
 use thiserror::Error;
 use tidemark_store_core::key::Kind;
@@ -28,6 +32,7 @@ use tidemark_store_core::storage::{Visit, Writes};
 use tidemark_store_core::{Read, StorageError};
 
 use super::GroupId;
+use super::damage::{self, Damage};
 
 /// The version of the keys above that this build reads and writes.
 const FORMAT_VERSION: u32 = 1;
@@ -67,6 +72,14 @@ pub enum StateDbError {
         /// The bytes of its version.
         found: Option<Vec<u8>>,
     },
+    /// A file beside it cannot be read or written.
+    #[error("the folder of the state database {path}: {source}")]
+    Folder {
+        /// Where the database is.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// A key or a generation that this build did not write.
     #[error("the state database {path}: {what} has {bytes} bytes")]
     Malformed {
@@ -89,6 +102,23 @@ struct Inner {
     db: DB,
     path: PathBuf,
     no_wal: WriteOptions,
+    /// The newest generation that was given out for each group since it was opened.
+    staged: Mutex<HashMap<GroupId, u32>>,
+    damage: Damage,
+}
+
+impl Inner {
+    /// What RocksDB says; damage is written down.
+    fn failed(&self, source: rocksdb::Error) -> StateDbError {
+        self.look(&source);
+        StateDbError::Rocks { path: self.path.clone(), source }
+    }
+
+    fn look(&self, error: &rocksdb::Error) {
+        if error.kind() == ErrorKind::Corruption {
+            self.damage.note(error.as_ref());
+        }
+    }
 }
 
 impl StateDb {
@@ -113,6 +143,29 @@ impl StateDb {
         Ok(state)
     }
 
+    /// As [`StateDb::open`]; but where the state is damaged, now or by an earlier run's finding, it
+    /// is set aside and an empty one takes its place, to be filled by the log or by other replicas.
+    pub fn open_or_replace(path: &Path) -> Result<Self, StateDbError> {
+        let folder = |source| StateDbError::Folder { path: path.to_owned(), source };
+        let marked = damage::marked(path).map_err(folder)?;
+        let reason = match (marked, Self::open(path)) {
+            (None, Err(StateDbError::Rocks { source, .. }))
+                if source.kind() == ErrorKind::Corruption =>
+            {
+                // Before anything is moved: a start that is cut off here begins again.
+                Damage::of(path).note(source.as_ref());
+                source.to_string()
+            }
+            (None, opened) => return opened,
+            (Some(reason), _) => reason,
+        };
+        tracing::error!(state = %path.display(), reason, "the damaged state is set aside");
+        damage::set_aside(path).map_err(folder)?;
+        let state = Self::create(path)?;
+        damage::unmark(path).map_err(folder)?;
+        Ok(state)
+    }
+
     /// Opens the state of a node that is down, to look at it: nothing is written.
     pub fn open_read_only(path: &Path) -> Result<Self, StateDbError> {
         let db = DB::open_for_read_only(&options(), path, false).map_err(rocks(path))?;
@@ -123,7 +176,7 @@ impl StateDb {
 
     /// Writes all state out to disk; the log up to what is applied now may be purged afterwards.
     pub fn flush(&self) -> Result<(), StateDbError> {
-        self.inner.db.flush().map_err(rocks(&self.inner.path))
+        self.inner.db.flush().map_err(|error| self.inner.failed(error))
     }
 
     /// The live state of `group`, for the one task that applies its log.
@@ -142,20 +195,28 @@ impl StateDb {
         let generation = self.generation_in(group, |key| snapshot.get(key))?;
         let prefix = prefix(group, generation);
         let view = View {
+            inner: &self.inner,
             prefix,
             get: |key: &[u8]| snapshot.get(key),
             iterate: |options: ReadOptions| snapshot.raw_iterator_opt(options),
         };
-        let applied = snapshot.get(applied_key(prefix)).map_err(rocks(&self.inner.path))?;
+        let applied =
+            snapshot.get(applied_key(prefix)).map_err(|error| self.inner.failed(error))?;
         Ok(look(applied.map(Bytes::from), &view))
     }
 
     /// A new generation for `group`, to be filled beside the live one.
     pub fn stage(&self, group: GroupId) -> Result<Staging, StateDbError> {
-        let generation = self.generation(group)? + 1;
-        // An earlier install may have been given up half-way.
-        self.remove_generation(group, generation)?;
-        Ok(Staging { db: self.clone(), group, generation })
+        let live = self.generation(group)?;
+        let mut staged = self.inner.staged.lock();
+        let newest = staged.entry(group).or_default();
+        *newest = live.max(*newest) + 1;
+        Ok(Staging { db: self.clone(), group, generation: *newest, installed: false })
+    }
+
+    /// What was found damaged since it was opened: the node must stop.
+    pub fn damaged(&self) -> Option<String> {
+        self.inner.damage.found().map(str::to_owned)
     }
 
     /// How many handles there are, this one included.
@@ -168,16 +229,18 @@ impl StateDb {
         let mut no_wal = WriteOptions::default();
         no_wal.disable_wal(true);
         no_wal.set_memtable_insert_hint_per_batch(true);
-        StateDb { inner: Arc::new(Inner { db, path: path.to_owned(), no_wal }) }
+        let (path, damage) = (path.to_owned(), Damage::of(path));
+        let inner = Inner { db, path, no_wal, staged: Mutex::default(), damage };
+        StateDb { inner: Arc::new(inner) }
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), StateDbError> {
-        self.inner.db.write_opt(batch, &self.inner.no_wal).map_err(rocks(&self.inner.path))
+        self.inner.db.write_opt(batch, &self.inner.no_wal).map_err(|error| self.inner.failed(error))
     }
 
     fn check_format(&self) -> Result<(), StateDbError> {
         let path = &self.inner.path;
-        let found = self.inner.db.get(FORMAT_KEY).map_err(rocks(path))?;
+        let found = self.inner.db.get(FORMAT_KEY).map_err(|error| self.inner.failed(error))?;
         match found.as_deref() == Some(&FORMAT_VERSION.to_be_bytes()) {
             true => Ok(()),
             false => Err(StateDbError::Format { path: path.clone(), found }),
@@ -194,7 +257,8 @@ impl StateDb {
         get: impl FnOnce([u8; 5]) -> Result<Option<Vec<u8>>, rocksdb::Error>,
     ) -> Result<u32, StateDbError> {
         let path = &self.inner.path;
-        let Some(value) = get(generation_key(group)).map_err(rocks(path))? else {
+        let Some(value) = get(generation_key(group)).map_err(|error| self.inner.failed(error))?
+        else {
             return Ok(0);
         };
         let number = value.as_slice().try_into().map_err(|_| StateDbError::Malformed {
@@ -227,7 +291,7 @@ impl StateDb {
             }
             rows.seek(end(prefix(group, generation)));
         }
-        rows.status().map_err(rocks(path))
+        rows.status().map_err(|error| self.inner.failed(error))
     }
 }
 
@@ -242,7 +306,8 @@ impl GroupState {
     /// The applied position, as it was written with the state.
     pub fn applied(&self) -> Result<Option<Bytes>, StateDbError> {
         let inner = &self.db.inner;
-        let value = inner.db.get(applied_key(self.prefix())).map_err(rocks(&inner.path))?;
+        let value =
+            inner.db.get(applied_key(self.prefix())).map_err(|error| inner.failed(error))?;
         Ok(value.map(Bytes::from))
     }
 
@@ -250,6 +315,7 @@ impl GroupState {
     pub fn reader(&self) -> impl Read + '_ {
         let db = &self.db.inner.db;
         View {
+            inner: &self.db.inner,
             prefix: self.prefix(),
             get: |key: &[u8]| db.get(key),
             iterate: |options: ReadOptions| db.raw_iterator_opt(options),
@@ -271,14 +337,14 @@ impl GroupState {
         self.db.write(batch)
     }
 
-    /// Makes a staged generation the live one, at position `applied`. Durable when it returns.
-    pub fn install(&mut self, staged: Staging, applied: &[u8]) -> Result<(), StateDbError> {
+    /// Makes a staged generation the live one, at its own position. Durable when it returns.
+    pub fn install(&mut self, mut staged: Staging) -> Result<(), StateDbError> {
         assert_eq!(self.group, staged.group, "a generation belongs to one group");
         self.db.flush()?;
         fail::fail_point!("store-install-staged");
         let mut batch = WriteBatch::default();
-        batch.put(applied_key(prefix(self.group, staged.generation)), applied);
         batch.put(generation_key(self.group), staged.generation.to_be_bytes());
+        staged.installed = true;
         self.db.write(batch)?;
         fail::fail_point!("store-install-flipped");
         self.db.flush()?;
@@ -296,9 +362,17 @@ pub struct Staging {
     db: StateDb,
     group: GroupId,
     generation: u32,
+    installed: bool,
 }
 
 impl Staging {
+    /// The applied position among its pairs.
+    pub fn applied(&self) -> Result<Option<Bytes>, StateDbError> {
+        let inner = &self.db.inner;
+        let key = applied_key(prefix(self.group, self.generation));
+        Ok(inner.db.get(key).map_err(|error| inner.failed(error))?.map(Bytes::from))
+    }
+
     /// Adds pairs.
     pub fn put<'a>(
         &self,
@@ -310,6 +384,17 @@ impl Staging {
             batch.put(data_key(prefix, key), value);
         }
         self.db.write(batch)
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if self.installed {
+            return;
+        }
+        if let Err(error) = self.db.remove_generation(self.group, self.generation) {
+            tracing::warn!(group = %self.group, %error, "a half snapshot stays until the next start");
+        }
     }
 }
 
@@ -361,20 +446,21 @@ fn remove(batch: &mut WriteBatch, group: GroupId, generation: u32) {
 }
 
 /// A group's part of the database, read through a snapshot or as it is now.
-struct View<G, I> {
+struct View<'a, G, I> {
+    inner: &'a Inner,
     prefix: Prefix,
     get: G,
     iterate: I,
 }
 
-impl<'a, G, I, D> Read for View<G, I>
+impl<'a, G, I, D> Read for View<'_, G, I>
 where
     G: Fn(&[u8]) -> Result<Option<Vec<u8>>, rocksdb::Error>,
     I: Fn(ReadOptions) -> rocksdb::DBRawIteratorWithThreadMode<'a, D>,
     D: rocksdb::DBAccess + 'a,
 {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        let value = (self.get)(&data_key(self.prefix, key)).map_err(storage_error)?;
+        let value = (self.get)(&data_key(self.prefix, key)).map_err(|error| self.failed(error))?;
         Ok(value.map(Bytes::from))
     }
 
@@ -392,12 +478,15 @@ where
             }
             rows.next();
         }
-        rows.status().map_err(storage_error)
+        rows.status().map_err(|error| self.failed(error))
     }
 }
 
-fn storage_error(error: rocksdb::Error) -> StorageError {
-    StorageError(error.into())
+impl<G, I> View<'_, G, I> {
+    fn failed(&self, error: rocksdb::Error) -> StorageError {
+        self.inner.look(&error);
+        StorageError(error.into())
+    }
 }
 
 fn rocks(path: &Path) -> impl FnOnce(rocksdb::Error) -> StateDbError + '_ {
@@ -452,10 +541,16 @@ mod tests {
         db.group(group).expect("live").write(pairs.collect(), applied).expect("a write");
     }
 
-    fn staged(db: &StateDb, group: GroupId, pairs: &[(&[u8], &[u8])]) -> Staging {
+    fn staged(db: &StateDb, group: GroupId, pairs: &[(&[u8], &[u8])], applied: &[u8]) -> Staging {
         let staging = db.stage(group).expect("a generation");
-        staging.put(pairs.iter().copied()).expect("a write");
+        let applied: (&[u8], &[u8]) = (&[Kind::Applied as u8], applied);
+        staging.put([applied].into_iter().chain(pairs.iter().copied())).expect("a write");
         staging
+    }
+
+    /// What a crash leaves of it.
+    fn left_behind(mut staging: Staging) {
+        staging.installed = true;
     }
 
     fn pairs(view: &dyn Read, from: &[u8], to: &[u8]) -> Pairs {
@@ -526,9 +621,9 @@ mod tests {
     fn a_generation_that_was_not_installed_is_gone_after_a_restart() {
         let (dir, db) = create();
         write(&db, A, &[(&[2], b"old")], b"one");
-        drop(staged(&db, A, &[(&[2], b"new"), (&[9], b"new")]));
+        left_behind(staged(&db, A, &[(&[9], b"new")], b"two"));
         holds(&db, A, &[(&[2], b"old")], b"one");
-        assert_eq!(rows(&db), 4, "a pair, a position, and two staged pairs");
+        assert_eq!(rows(&db), 4, "a pair and a position, and both staged");
         let db = reopen(&dir, db);
         holds(&db, A, &[(&[2], b"old")], b"one");
         assert_eq!(rows(&db), 2);
@@ -540,7 +635,10 @@ mod tests {
         write(&db, A, &[(&[2], b"old"), (&[3], b"old")], b"one");
         write(&db, B, &[(&[2], b"other")], b"b");
         let mut group = db.group(A).expect("live");
-        group.install(staged(&db, A, &[(&[2], b"new")]), b"nine").expect("an install");
+        let new = staged(&db, A, &[(&[2], b"new")], b"nine");
+        assert_eq!(new.applied().expect("a read"), Some(Bytes::from_static(b"nine")));
+        group.install(new).expect("an install");
+        holds(&db, A, &[(&[2], b"new")], b"nine");
         // Its owner goes on in the new one.
         group
             .write([(vec![5], Some(Bytes::from_static(b"more")))].into(), b"ten")
@@ -558,10 +656,14 @@ mod tests {
     #[test]
     fn an_install_that_was_given_up_leaves_nothing_to_the_next_one() {
         let (_dir, db) = create();
-        drop(staged(&db, A, &[(&[2], b"first"), (&[3], b"first")]));
-        let second = staged(&db, A, &[(&[2], b"second")]);
-        db.group(A).expect("live").install(second, b"one").expect("an install");
-        holds(&db, A, &[(&[2], b"second")], b"one");
+        drop(staged(&db, A, &[(&[2], b"first"), (&[3], b"first")], b"one"));
+        assert_eq!(rows(&db), 0);
+        // Given up only after the next one has begun.
+        let first = staged(&db, A, &[(&[4], b"first")], b"one");
+        let second = staged(&db, A, &[(&[2], b"second")], b"two");
+        drop(first);
+        db.group(A).expect("live").install(second).expect("an install");
+        holds(&db, A, &[(&[2], b"second")], b"two");
     }
 
     #[test]
@@ -570,8 +672,8 @@ mod tests {
         write(&db, A, &[(&[2], b"old"), (&[3], b"old")], b"one");
         db.read(A, |applied, view| {
             write(&db, A, &[(&[2], b"newer")], b"two");
-            let new = staged(&db, A, &[(&[7], b"new")]);
-            db.group(A).expect("live").install(new, b"three").expect("an install");
+            let new = staged(&db, A, &[(&[7], b"new")], b"three");
+            db.group(A).expect("live").install(new).expect("an install");
             let old: Pairs = vec![(vec![2], b"old".to_vec()), (vec![3], b"old".to_vec())];
             assert_eq!(pairs(view, &[2], &[u8::MAX]), old);
             assert_eq!(view.get(&[7]).expect("a read"), None);
@@ -585,8 +687,8 @@ mod tests {
     #[should_panic(expected = "a generation belongs to one group")]
     fn a_generation_of_another_group_is_not_installed() {
         let (_dir, db) = create();
-        let staging = staged(&db, B, &[(&[2], b"new")]);
-        let _ = db.group(A).expect("live").install(staging, b"one");
+        let staging = staged(&db, B, &[(&[2], b"new")], b"one");
+        let _ = db.group(A).expect("live").install(staging);
     }
 
     #[test]
@@ -643,7 +745,7 @@ mod tests {
     fn a_look_at_a_state_writes_nothing() {
         let (dir, db) = create();
         write(&db, A, &[(&[2], b"x")], b"one");
-        drop(staged(&db, A, &[(&[2], b"leftover")]));
+        left_behind(staged(&db, A, &[], b"leftover"));
         db.flush().expect("a flush");
         drop(db);
         let path = dir.path().join("state");
@@ -667,7 +769,8 @@ mod tests {
                 let name = group.to_string();
                 let all: Vec<_> = keys.iter().map(|key| (&key[..], name.as_bytes())).collect();
                 write(&db, group, &all, name.as_bytes());
-                drop(staged(&db, group, &[(&keys.first().expect("one")[..], b"staged")]));
+                let key = &keys.first().expect("one")[..];
+                left_behind(staged(&db, group, &[(key, b"staged")], b"staged"));
             }
             for group in groups {
                 let name = group.to_string().into_bytes();

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod device;
+mod disk;
+mod fail_stop;
 mod ledger;
 mod look;
 mod node;

@@ -48,7 +48,8 @@ async fn try_start(config: &StoreConfig, clock: Arc<dyn Clock>) -> Result<Arc<No
     let cluster = ClusterId::from_bytes([7; 16]).unwrap();
     let me = Me { cluster, node: ME };
     let peers = Peers::new(me, Arc::new(TcpConnector));
-    Node::start(config, peers, &Acceptor::new(me), clock, Arc::new(SystemRng)).await
+    let acceptor = Acceptor::new(peers.clone());
+    Node::start(config, peers, &acceptor, clock, Arc::new(SystemRng)).await
 }
 
 /// Starts a node, and waits until it takes requests.
@@ -89,7 +90,7 @@ async fn start_stopped(config: &StoreConfig) -> Arc<Node> {
     serving(config, Arc::new(ManualClock::at(UnixMs::new(1_800_000_000_000)))).await.unwrap()
 }
 
-async fn refusal(config: &StoreConfig) -> NodeError {
+pub(crate) async fn refusal(config: &StoreConfig) -> NodeError {
     let started = try_start(config, Arc::new(SystemClock::new())).await;
     started.err().expect("it must not start")
 }

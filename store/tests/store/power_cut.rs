@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use futures::future::join_all;
-use tidemark_store::config::StoreConfig;
+use tidemark_store::config::{DiskConfig, StoreConfig};
 use tidemark_store::node::Node;
 use tidemark_store_core::value::Verdict;
 use tokio::runtime::{Builder, Runtime};
@@ -45,6 +45,8 @@ fn config(data_dir: &Path) -> StoreConfig {
     let mut config = node::config(data_dir);
     config.raft.snapshot_entries = 100;
     config.raft.keep_entries = 50;
+    // Its disk is a small one.
+    config.disk = DiskConfig { free_bytes_min: 0, free_bytes_reserve: 0 };
     config
 }
 

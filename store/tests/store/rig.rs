@@ -18,7 +18,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -289,6 +289,18 @@ impl Child {
                 let said = fs::read_to_string(&self.errors).unwrap_or_default();
                 bail!("the child says nothing more ({error}); it said on stderr:\n{said}")
             }
+        }
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn exited(&mut self, within: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(status) = self.process.try_wait()? {
+                return Ok(status);
+            }
+            ensure!(Instant::now() < deadline, "the child still runs");
+            thread::sleep(Duration::from_millis(20));
         }
     }
 

@@ -12,18 +12,29 @@ use tidemark_types::NodeId;
 
 /// What the nodes that answered say.
 pub(super) struct View {
-    /// Is every group of the node running, and has a leader?
-    ready: BTreeMap<NodeId, bool>,
+    /// What each node that answered says of itself; its groups are below.
+    nodes: BTreeMap<NodeId, Node>,
     groups: BTreeMap<u32, BTreeMap<NodeId, GroupStatus>>,
+}
+
+/// What a node says of itself.
+#[derive(Clone, Default)]
+struct Node {
+    /// Is every group of it running, and has a leader?
+    ready: bool,
+    version: String,
+    disk_free_bytes: u64,
 }
 
 impl View {
     /// The view from these answers.
     pub(super) fn new(answers: impl IntoIterator<Item = (NodeId, StatusResponse)>) -> Self {
-        let mut view = View { ready: BTreeMap::new(), groups: BTreeMap::new() };
-        for (node, StatusResponse { groups, .. }) in answers {
+        let mut view = View { nodes: BTreeMap::new(), groups: BTreeMap::new() };
+        for (node, said) in answers {
+            let StatusResponse { groups, version, disk_free_bytes, .. } = said;
             let runs = |group: &GroupStatus| group.stopped.is_empty() && group.leader != 0;
-            view.ready.insert(node, !groups.is_empty() && groups.iter().all(runs));
+            let ready = !groups.is_empty() && groups.iter().all(runs);
+            view.nodes.insert(node, Node { ready, version, disk_free_bytes });
             for group in groups {
                 view.groups.entry(group.group).or_default().insert(node, group);
             }
@@ -53,14 +64,16 @@ impl View {
             }
         }
         let status = |(node, address): (&NodeId, _)| {
-            let ready = self.ready.get(node).copied();
+            let said = self.nodes.get(node);
+            let Node { ready, version, disk_free_bytes } = said.cloned().unwrap_or_default();
             NodeStatus {
                 node: node.get(),
                 address,
-                up: ready.is_some(),
-                ready: ready.unwrap_or_default(),
+                up: said.is_some(),
+                ready,
+                version,
                 leads: leads.get(node).copied().unwrap_or_default(),
-                ..NodeStatus::default()
+                disk_free_bytes,
             }
         };
         map.nodes.iter().map(|(node, address)| status((node, address.grpc.clone()))).collect()

@@ -23,6 +23,9 @@ use crate::storage::{Change, LogReads};
 /// memory.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
 
+/// What a vote takes in the queue, at most.
+const VOTE_BYTES: usize = 64;
+
 /// A handle of one group's log: cheap to clone, all clones are the same log. Reading and writing
 /// half in one.
 ///
@@ -52,6 +55,40 @@ impl GroupLog {
 
     /// Queues what `prepare` decides, under the group's lock: memory and queue agree on the
     /// order. `prepare` may find that there is nothing to do.
+    /// The last entry that was purged: without the state up to there, the log is of no use.
+    pub fn purged(&self) -> Option<LogId> {
+        self.state.lock().purged()
+    }
+
+    /// Waits until everything that was queued before is on disk.
+    pub async fn sync(&self) -> io::Result<()> {
+        // The last vote once more: it is durable behind all that was queued before it.
+        self.save(|state| Ok(state.queued_vote())).await
+    }
+
+    /// Writes the vote that `prepare` gives, durably, and waits for it; nothing if it gives none.
+    async fn save<F>(&self, prepare: F) -> io::Result<()>
+    where
+        F: FnOnce(&mut GroupState) -> Result<Option<Vote>, Misuse>,
+    {
+        let (saved, answer) = oneshot::channel();
+        let mut waits = false;
+        self.submit(VOTE_BYTES, |state| {
+            let Some(vote) = prepare(state)? else { return Ok(None) };
+            waits = true;
+            let value = codec::encode_vote(self.group, &vote);
+            Ok(Some((vec![Change::Vote(value)], Done::Voted { vote, saved })))
+        })
+        .await?;
+        if !waits {
+            return Ok(());
+        }
+        match answer.await {
+            Ok(answer) => answer.map_err(|failure| failure.to_io()),
+            Err(_gone) => Err(Failure::WriterGone.to_io()),
+        }
+    }
+
     async fn submit<F>(&self, bytes: usize, prepare: F) -> io::Result<()>
     where
         F: FnOnce(&mut GroupState) -> Result<Option<(Vec<Change>, Done)>, Misuse>,
@@ -218,18 +255,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
     /// entries that were accepted under the one before.
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let vote = *vote;
-        let value = codec::encode_vote(self.group, &vote);
-        let (saved, answer) = oneshot::channel();
-        self.submit(value.len(), |state| {
-            state.queue_vote(vote)?;
-            let done = Done::Voted { vote, saved };
-            Ok(Some((vec![Change::Vote(value)], done)))
-        })
-        .await?;
-        match answer.await {
-            Ok(answer) => answer.map_err(|failure| failure.to_io()),
-            Err(_gone) => Err(Failure::WriterGone.to_io()),
-        }
+        self.save(|state| state.queue_vote(vote).map(|()| Some(vote))).await
     }
 
     /// Written without an fsync of its own: losing it costs a longer wait at the next start.

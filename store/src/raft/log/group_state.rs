@@ -141,6 +141,11 @@ impl GroupState {
         Ok(())
     }
 
+    /// The vote that was queued last.
+    pub(crate) fn queued_vote(&self) -> Option<Vote> {
+        self.vote_queued
+    }
+
     /// `vote` is on disk.
     pub(crate) fn voted(&mut self, vote: Vote) {
         self.vote = Some(vote);

@@ -1,5 +1,7 @@
 //! The answering side: other nodes' streams, handed out to this node's groups.
 //!
+//! What another node fetches goes over a connection of its own, and is not ordered with this:
+//!
 //! ```text
 //!                    ┌─ call: a task, bounded in number ──────────────┐
 //!   batches ─► reader┤                                                ├─► outbox ─► batches
@@ -21,16 +23,18 @@ use openraft::raft::AppendEntriesRequest;
 use parking_lot::RwLock;
 use thiserror::Error;
 use tidemark_store_core::codec::DecodeError;
+use tidemark_types::NodeId;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::server::NamedService;
 use tonic::{Status, Streaming};
 
-use super::frame::{Address, Answer, Ask, Hello, Refusal, Request, Told};
+use super::fetch::Snapshots;
+use super::frame::{Address, Answer, Ask, Fetch, Hello, Refusal, Request, Told};
 use super::outbox::{Outbox, Outgoing, outbox};
-use super::wire::{Batches, Exchange, PeerBatch, Server};
-use super::{CONNECT_WITHIN, Me, STREAM_WINDOW};
+use super::wire::{Answers, Batches, PeerBatch, Server};
+use super::{CONNECT_WITHIN, Me, Peers, STREAM_WINDOW};
 use crate::raft::group::Group;
 use crate::raft::types::TypeConfig;
 use crate::storage::GroupId;
@@ -49,14 +53,20 @@ pub struct Acceptor(Arc<Inner>);
 struct Inner {
     me: Me,
     groups: RwLock<HashMap<GroupId, Group>>,
+    snapshots: Snapshots,
     stopped: watch::Sender<bool>,
 }
 
 impl Acceptor {
-    /// Answers for no group yet.
-    pub fn new(me: Me) -> Self {
+    /// Answers for no group yet; fetches snapshots through `peers`.
+    pub fn new(peers: Peers) -> Self {
         let (stopped, _) = watch::channel(false);
-        Acceptor(Arc::new(Inner { me, groups: RwLock::default(), stopped }))
+        Acceptor(Arc::new(Inner {
+            me: peers.me(),
+            groups: RwLock::default(),
+            snapshots: Snapshots::new(peers),
+            stopped,
+        }))
     }
 
     /// Answers for `group` from now on; instead of an earlier one of the same name.
@@ -101,26 +111,40 @@ impl Acceptor {
         }
     }
 
-    /// The first batch must be the hello of a node of this cluster that means this node.
-    async fn greet(&self, batches: &mut Streaming<PeerBatch>) -> Result<Hello, Refused> {
+    /// A hello must be that of a node of this cluster that means this node.
+    fn welcome(&self, hello: Hello) -> Result<Hello, Refused> {
         let Me { cluster, node } = self.0.me;
+        match hello {
+            Hello { cluster: theirs, .. } if theirs != cluster => {
+                Err(Refused::Cluster { theirs, ours: cluster })
+            }
+            Hello { to: meant, .. } if meant != node => Err(Refused::Node { meant, me: node }),
+            Hello { from, .. } if from == node => Err(Refused::Twin(node)),
+            hello => Ok(hello),
+        }
+    }
+
+    /// The first batch must be a hello.
+    async fn greet(&self, batches: &mut Streaming<PeerBatch>) -> Result<Hello, Refused> {
         let first = tokio::time::timeout(CONNECT_WITHIN, batches.message()).await;
         let first = first.map_err(|_| Refused::Silent)?.map_err(|_| Refused::Silent)?;
         let first = first.ok_or(Refused::Silent)?;
         let [frame] = &first.frames[..] else { return Err(Refused::NoHello) };
         match Request::decode(frame)? {
-            Request::Hello(hello) if hello.cluster != cluster => {
-                Err(Refused::Cluster { theirs: hello.cluster, ours: cluster })
-            }
-            Request::Hello(hello) if hello.to != node => {
-                Err(Refused::Node { meant: hello.to, me: node })
-            }
-            Request::Hello(hello) if hello.from == node => Err(Refused::Twin(node)),
-            Request::Hello(hello) => Ok(hello),
+            Request::Hello(hello) => self.welcome(hello),
             Request::Call { .. } | Request::Append { .. } | Request::End { .. } => {
                 Err(Refused::NoHello)
             }
         }
+    }
+
+    /// The frames of a snapshot that another node asks for.
+    fn snapshot(&self, request: &PeerBatch) -> Result<Batches, Refused> {
+        let [frame] = &request.frames[..] else { return Err(Refused::NoHello) };
+        let Fetch { hello, group } = Fetch::decode(frame)?;
+        let to = self.welcome(hello)?.from;
+        let found = self.0.groups.read().get(&group).cloned();
+        Ok(self.0.snapshots.send(&found.ok_or(Refusal::UnknownGroup)?, to)?)
     }
 }
 
@@ -143,6 +167,8 @@ enum Refused {
     Twin(tidemark_types::NodeId),
     #[error("the answer cannot be encoded: {0}")]
     Encode(#[from] super::frame::FrameError),
+    #[error(transparent)]
+    Group(#[from] Refusal),
 }
 
 /// What a dialer must not say; the connection ends.
@@ -158,7 +184,7 @@ enum Broken {
     Streams,
 }
 
-impl Exchange for Acceptor {
+impl Answers for Acceptor {
     async fn exchange(&self, mut batches: Streaming<PeerBatch>) -> Result<Batches, Status> {
         let mut stopped = self.0.stopped.subscribe();
         let greeted = if *stopped.borrow_and_update() {
@@ -179,6 +205,7 @@ impl Exchange for Acceptor {
         let (ended_tx, ended) = oneshot::channel();
         let session = Session {
             acceptor: self.clone(),
+            peer: hello.from,
             outbox,
             streams: HashMap::new(),
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
@@ -190,6 +217,13 @@ impl Exchange for Acceptor {
             let _ = ended_tx.send(status);
         });
         Ok(answers(outgoing, ended))
+    }
+
+    fn fetch(&self, request: PeerBatch) -> Result<Batches, Status> {
+        self.snapshot(&request).map_err(|refused| {
+            tracing::warn!(%refused, "a snapshot was not sent");
+            Status::failed_precondition(refused.to_string())
+        })
     }
 }
 
@@ -216,6 +250,7 @@ fn answers(outgoing: Outgoing, ended: oneshot::Receiver<Status>) -> Batches {
 /// One connection.
 struct Session {
     acceptor: Acceptor,
+    peer: NodeId,
     outbox: Outbox,
     /// Where each open stream's appends go. A stream whose task has ended stays until the dialer
     /// ends it too: what was already on its way is not a new stream.
@@ -269,6 +304,21 @@ impl Session {
 
     fn call(&self, call: u64, to: Address, ask: Ask) {
         let outbox = self.outbox.clone();
+        let group = self.acceptor.group(to);
+        if let Ask::Install { vote } = ask {
+            let (acceptor, from) = (self.acceptor.clone(), self.peer);
+            tokio::spawn(async move {
+                let installed = async { acceptor.0.snapshots.install(&group?, vote, from).await };
+                tokio::select! {
+                    // Whoever asked is gone.
+                    () = outbox.closed() => {}
+                    result = installed => {
+                        answer(&outbox, &Answer::Called { call, result }).await;
+                    }
+                }
+            });
+            return;
+        }
         let Ok(permit) = self.calls.clone().try_acquire_owned() else {
             // If even that has no room, the caller's deadline answers.
             if let Ok(frame) = (Answer::Called { call, result: Err(Refusal::Busy) }).encode() {
@@ -276,7 +326,6 @@ impl Session {
             }
             return;
         };
-        let group = self.acceptor.group(to);
         tokio::spawn(async move {
             let _permit = permit;
             let answered = async {
@@ -330,6 +379,7 @@ async fn ask_group(group: &Group, ask: Ask) -> Result<Told, Refusal> {
         Ask::Vote(request) => group.vote(request).await.map(Told::Vote),
         Ask::PreVote(request) => group.pre_vote(request).await.map(Told::Vote),
         Ask::Transfer(request) => group.take_over(request).await.map(Told::Transfer),
+        Ask::Install { .. } => unreachable!("it takes longer than a call may"),
     };
     told.map_err(Refusal::Stopped)
 }

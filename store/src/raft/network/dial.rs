@@ -20,6 +20,7 @@ use thiserror::Error;
 use tidemark_store_core::codec::DecodeError;
 use tidemark_types::{ClusterId, NodeId};
 use tokio::sync::watch;
+use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use super::connect::{self, Connector};
@@ -60,6 +61,11 @@ impl Peers {
         Peers(Arc::new(Inner { me, connector, peers: Mutex::default(), alive }))
     }
 
+    /// Who dials.
+    pub(super) fn me(&self) -> Me {
+        self.0.me
+    }
+
     /// The network of one group, in which this node holds `replica`.
     pub fn network(&self, group: GroupId, replica: ReplicaId) -> Network {
         Network::new(self.clone(), group, replica)
@@ -69,6 +75,16 @@ impl Peers {
     /// to anybody, until the day it must win an election.
     pub fn dial(&self, replica: &Replica) {
         self.peer(replica);
+    }
+
+    /// A way to a node that was dialed before, for one purpose only.
+    pub(super) async fn channel(&self, node: NodeId) -> Result<(Hello, Channel), NoWay> {
+        let peer = self.0.peers.lock().get(&node).cloned().ok_or(NoWay::Stranger(node))?;
+        let address = peer.address.lock().clone();
+        let connecting = connect::channel(self.0.connector.clone(), address);
+        let channel = tokio::time::timeout(CONNECT_WITHIN, connecting).await;
+        let Me { cluster, node: from } = self.0.me;
+        Ok((Hello { cluster, from, to: node }, channel.map_err(|_| NoWay::Slow)??))
     }
 
     /// The connection to the node of `replica`, which is dialed from now on. A new address is used
@@ -94,6 +110,20 @@ impl Peers {
         peers.insert(replica.node, peer.clone());
         peer
     }
+}
+
+/// Why a node cannot be reached for one purpose.
+#[derive(Debug, Error)]
+pub enum NoWay {
+    /// Its address is not known here.
+    #[error("node {0} was never dialed")]
+    Stranger(NodeId),
+    /// It does not listen, or not to us.
+    #[error("nothing listens there, or not to us: {0}")]
+    Connect(#[from] tonic::transport::Error),
+    /// It took too long.
+    #[error("it took longer than {} s to connect", CONNECT_WITHIN.as_secs())]
+    Slow,
 }
 
 /// Another node, connected or not.

@@ -14,14 +14,17 @@
 //! order, but those of one stream in the order of its requests. The first append of a number opens
 //! the stream; one marked as the last closes it behind itself. A refusal ends its call or stream.
 //!
+//! A snapshot is asked for by whoever needs it, with a [`Fetch`] over a connection of its own, so
+//! that it never delays the frames above; what comes back are the frames of `raft/snapshot.rs`.
+//!
 //! An entry's payload is opaque bytes: copied once into the frame, and once out of it, so that an
 //! entry kept in memory does not keep the whole message that brought it.
 
 use bytes::Bytes;
 use openraft::EntryPayload;
 use openraft::raft::{
-    AppendEntriesRequest, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -29,11 +32,11 @@ use thiserror::Error;
 use tidemark_store_core::codec::{self, DecodeError};
 use tidemark_types::{ClusterId, NodeId};
 
-use crate::raft::types::{ReplicaId, TypeConfig};
+use crate::raft::types::{ReplicaId, TypeConfig, Vote};
 use crate::storage::GroupId;
 
 /// Raised whenever a frame changes its meaning; nodes of different versions do not talk.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The largest frame: far above the largest batch of commands, far below what hurts memory.
 pub(super) const FRAME_BYTES_MAX: usize = 32 << 20;
@@ -52,6 +55,15 @@ pub(super) struct Hello {
     pub(super) from: NodeId,
     /// Whom the sender takes the receiver for.
     pub(super) to: NodeId,
+}
+
+/// Asks for all the state of a group that the other has.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Fetch {
+    /// Who asks whom.
+    pub(super) hello: Hello,
+    /// What for.
+    pub(super) group: GroupId,
 }
 
 /// Whom a call or an append is for.
@@ -104,6 +116,12 @@ pub(super) enum Ask {
     PreVote(VoteRequest<TypeConfig>),
     /// To take over the leadership.
     Transfer(TransferLeaderRequest<TypeConfig>),
+    /// To fetch a snapshot from the asking leader, and to install it. The answer takes as long as
+    /// that does.
+    Install {
+        /// The leader's.
+        vote: Vote,
+    },
 }
 
 /// What an acceptor sends.
@@ -134,6 +152,8 @@ pub(super) enum Told {
     Vote(VoteResponse<TypeConfig>),
     /// To a transfer.
     Transfer(TransferLeaderResponse<TypeConfig>),
+    /// To an install.
+    Install(SnapshotResponse<TypeConfig>),
 }
 
 /// Why a node does not let its group answer.
@@ -151,6 +171,9 @@ pub(super) enum Refusal {
     /// Too many calls wait there already.
     #[error("too many calls wait there")]
     Busy,
+    /// It could not fetch the snapshot that it was asked to install.
+    #[error("the snapshot did not arrive there: {0}")]
+    NotFetched(String),
 }
 
 /// Why something was not said.
@@ -165,6 +188,18 @@ pub(super) enum FrameError {
     /// Something has no encoding.
     #[error("a frame cannot be encoded: {0}")]
     Encode(postcard::Error),
+}
+
+impl Fetch {
+    /// Its frame.
+    pub(super) fn encode(&self) -> Result<Bytes, FrameError> {
+        encode(self, FRAME_HEAD_BYTES)
+    }
+
+    /// The request in a frame.
+    pub(super) fn decode(frame: &[u8]) -> Result<Self, DecodeError> {
+        decode(frame)
+    }
 }
 
 impl Request {

@@ -26,7 +26,7 @@ use super::dial::{Peer, Peers};
 use super::frame::{Address, Ask, Told};
 use super::outbox::{Closed, Outbox};
 use super::{ANSWER_WITHIN, STREAM_WINDOW, STREAM_WINDOW_BYTES};
-use crate::raft::snapshot::SnapshotStream;
+use crate::raft::snapshot::Snapshot;
 use crate::raft::types::{Replica, ReplicaId, TypeConfig, Vote};
 use crate::storage::GroupId;
 
@@ -88,7 +88,7 @@ impl Link {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.call(RPCTypes::Vote, ask, option).await? {
             Told::Vote(response) => Ok(response),
-            Told::Transfer(_) => Err(unreachable(PeerError::Confused)),
+            Told::Transfer(_) | Told::Install(_) => Err(unreachable(PeerError::Confused)),
         }
     }
 
@@ -129,7 +129,7 @@ impl NetTransferLeader<TypeConfig> for Link {
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.call(RPCTypes::TransferLeader, Ask::Transfer(request), option).await? {
             Told::Transfer(response) => Ok(response),
-            Told::Vote(_) => Err(unreachable(PeerError::Confused)),
+            Told::Vote(_) | Told::Install(_) => Err(unreachable(PeerError::Confused)),
         }
     }
 }
@@ -141,17 +141,32 @@ impl NetBackoff<TypeConfig> for Link {
 }
 
 impl NetSnapshot<TypeConfig> for Link {
-    type SnapshotData = SnapshotStream;
+    type SnapshotData = Snapshot;
 
+    /// Asks the replica to fetch a snapshot from here. Without a deadline: the connection's pings
+    /// notice a node that is gone, and the replica gives up a fetch that makes no progress.
     async fn full_snapshot(
         &mut self,
-        _: Vote,
-        _: SnapshotOf<TypeConfig, SnapshotStream>,
-        _: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        vote: Vote,
+        _: SnapshotOf<TypeConfig, Snapshot>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let reason = "snapshots cannot be sent to other nodes yet";
-        Err(StreamingError::Unreachable(Unreachable::from_string(reason)))
+        let asked = async {
+            let connection = self.peer.connection().await?;
+            connection.call(self.to, Ask::Install { vote }).await
+        };
+        let told = tokio::select! {
+            closed = cancel => return Err(closed.into()),
+            told = asked => told,
+        };
+        let refused = match told {
+            Ok(Told::Install(response)) => return Ok(response),
+            Ok(Told::Vote(_) | Told::Transfer(_)) => PeerError::Confused,
+            Err(error) => error,
+        };
+        tracing::warn!(group = %self.to.group, %refused, "a snapshot was not installed there");
+        Err(StreamingError::Unreachable(Unreachable::from_string(refused)))
     }
 }
 

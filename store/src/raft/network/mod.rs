@@ -8,6 +8,9 @@
 //!   dialer: asks for its groups                      acceptor: answers for its groups
 //! ```
 //!
+//! A snapshot takes a connection of its own: the replica that needs it fetches it, frame by frame,
+//! from a node that has it, because the leader asks it to (`fetch.rs`) or because it lost its state.
+//!
 //! A node dials every other node that it has something to ask; what the other asks of it comes over
 //! the other's own stream. Whatever is ready when the transport can take more leaves in one
 //! message, so the cost of a message is shared by all groups that have something to say.
@@ -29,6 +32,7 @@ mod accept;
 mod connect;
 mod connection;
 mod dial;
+mod fetch;
 mod frame;
 mod link;
 mod outbox;
@@ -44,6 +48,7 @@ use tidemark_types::{ClusterId, NodeId};
 pub use accept::Acceptor;
 pub use connect::{Connector, Duplex, TcpConnector, incoming, server};
 pub use dial::Peers;
+pub use fetch::FetchError;
 pub use link::{Link, Network};
 
 /// Who a node is towards the others.

@@ -81,6 +81,11 @@ impl Outbox {
         self.frames.clone().reserve_owned().await.map(Slot).map_err(|_| Closed)
     }
 
+    /// Waits until nobody will read what is queued.
+    pub(super) async fn closed(&self) {
+        self.frames.closed().await;
+    }
+
     /// Fails whoever waits for room, now and later.
     pub(super) fn close(&self) {
         self.room.close();

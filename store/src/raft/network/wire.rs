@@ -1,8 +1,11 @@
-//! The gRPC of it, by hand: one method, one message.
+//! The gRPC of it, by hand: two methods, one message.
 //!
 //! ```protobuf
 //! package tidemark.store.v1;
-//! service Peers { rpc Exchange(stream PeerBatch) returns (stream PeerBatch); }
+//! service Peers {
+//!   rpc Exchange(stream PeerBatch) returns (stream PeerBatch);
+//!   rpc Fetch(PeerBatch) returns (stream PeerBatch);
+//! }
 //! message PeerBatch { repeated bytes frames = 1; }
 //! ```
 //!
@@ -17,7 +20,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, Service, StdError, http};
-use tonic::server::{NamedService, StreamingService};
+use tonic::server::{NamedService, ServerStreamingService, StreamingService};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
@@ -27,6 +30,7 @@ use super::outbox::BATCH_BYTES;
 
 const SERVICE: &str = "tidemark.store.v1.Peers";
 const EXCHANGE: &str = "/tidemark.store.v1.Peers/Exchange";
+const FETCH: &str = "/tidemark.store.v1.Peers/Fetch";
 
 /// A full batch may get one more frame of any size; the rest is for the message's own heads.
 const MESSAGE_BYTES_MAX: usize = FRAME_BYTES_MAX + BATCH_BYTES + (1 << 20);
@@ -49,26 +53,54 @@ pub(super) async fn exchange(
     channel: Channel,
     batches: impl Stream<Item = PeerBatch> + Send + 'static,
 ) -> Result<Streaming<PeerBatch>, Status> {
-    let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let mut grpc = client(channel).await?;
     let path = http::uri::PathAndQuery::from_static(EXCHANGE);
     Ok(grpc.streaming(Request::new(batches), path, Codec::default()).await?.into_inner())
 }
 
-/// Whoever answers a node's stream.
-pub(super) trait Exchange: Clone + Send + Sync + 'static {
-    /// Takes the stream's batches and gives the answers'.
+/// Asks a node for what only flows one way.
+pub(super) async fn fetch(
+    channel: Channel,
+    request: PeerBatch,
+) -> Result<Streaming<PeerBatch>, Status> {
+    let mut grpc = client(channel).await?;
+    let path = http::uri::PathAndQuery::from_static(FETCH);
+    Ok(grpc.server_streaming(Request::new(request), path, Codec::default()).await?.into_inner())
+}
+
+async fn client(channel: Channel) -> Result<tonic::client::Grpc<Channel>, Status> {
+    let mut grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    Ok(grpc)
+}
+
+/// Whoever answers other nodes.
+pub(super) trait Answers: Clone + Send + Sync + 'static {
+    /// Takes a stream's batches and gives the answers'.
     fn exchange(
         &self,
         batches: Streaming<PeerBatch>,
     ) -> impl Future<Output = Result<Batches, Status>> + Send;
+
+    /// Gives what was asked for.
+    fn fetch(&self, request: PeerBatch) -> Result<Batches, Status>;
 }
 
 /// The service as tonic wants it.
 #[derive(Clone)]
 pub(super) struct Server<T>(pub(super) T);
 
-impl<T: Exchange> StreamingService<PeerBatch> for Server<T> {
+impl<T: Answers> ServerStreamingService<PeerBatch> for Server<T> {
+    type Response = PeerBatch;
+    type ResponseStream = Batches;
+    type Future = std::future::Ready<Result<Response<Batches>, Status>>;
+
+    fn call(&mut self, request: Request<PeerBatch>) -> Self::Future {
+        std::future::ready(self.0.fetch(request.into_inner()).map(Response::new))
+    }
+}
+
+impl<T: Answers> StreamingService<PeerBatch> for Server<T> {
     type Response = PeerBatch;
     type ResponseStream = Batches;
     type Future = BoxFuture<'static, Result<Response<Batches>, Status>>;
@@ -88,7 +120,7 @@ impl<T> NamedService for Server<T> {
 
 impl<T, B> Service<http::Request<B>> for Server<T>
 where
-    T: Exchange,
+    T: Answers,
     B: HttpBody + Send + 'static,
     B::Error: Into<StdError> + Send + 'static,
 {
@@ -103,12 +135,13 @@ where
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let handler = self.clone();
         Box::pin(async move {
-            if request.uri().path() != EXCHANGE {
-                return Ok(Status::unimplemented("no such method").into_http());
-            }
             let mut grpc = tonic::server::Grpc::new(Codec::default())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX);
-            Ok(grpc.streaming(handler, request).await)
+            Ok(match request.uri().path() {
+                EXCHANGE => grpc.streaming(handler, request).await,
+                FETCH => grpc.server_streaming(handler, request).await,
+                _ => Status::unimplemented("no such method").into_http(),
+            })
         })
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::net::{Fault, Net, Wire};
 use super::{Cluster, WITHIN, cluster_id, group_id, serve};
-use crate::raft::network::{ANSWER_WITHIN, Acceptor, Link, Me, Peers};
+use crate::raft::network::{ANSWER_WITHIN, Acceptor, Link, Me, Peers, TcpConnector};
 use crate::raft::types::{Replica, TypeConfig, Vote};
 
 /// Far more than any deadline of ours would take, far less than for ever.
@@ -30,7 +30,7 @@ async fn link(dialer: Me, acceptor: Me) -> (Net, Peers, Link) {
     let address = listener.local_addr().unwrap().to_string();
     let net = Net::default();
     net.add(NodeId::new(1), &address);
-    serve(&Acceptor::new(acceptor), listener);
+    serve(&Acceptor::new(Peers::new(acceptor, Arc::new(TcpConnector))), listener);
     let peers = Peers::new(dialer, Arc::new(Wire { from: dialer.node, net: net.clone() }));
     let replica = Replica { node: NodeId::new(1), address };
     let link = peers.network(group_id(0), 9).new_client(1, &replica).await;

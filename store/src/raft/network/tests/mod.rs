@@ -8,6 +8,7 @@ mod frames;
 mod idle;
 mod net;
 mod protocol;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,7 +49,7 @@ fn replica_of(group: u16, node: u64) -> ReplicaId {
 
 /// One node, running.
 struct TestNode {
-    me: Me,
+    peers: Peers,
     address: String,
     acceptor: Acceptor,
     server: JoinHandle<()>,
@@ -60,7 +61,13 @@ struct TestNode {
 }
 
 impl TestNode {
-    async fn start(node: u64, listener: TcpListener, groups: u16, net: &Net) -> Self {
+    async fn start(
+        node: u64,
+        listener: TcpListener,
+        groups: u16,
+        raft: &RaftConfig,
+        net: &Net,
+    ) -> Self {
         let me = Me { cluster: cluster_id(), node: NodeId::new(node) };
         let address = listener.local_addr().unwrap().to_string();
         let dir = tempfile::tempdir().unwrap();
@@ -72,22 +79,31 @@ impl TestNode {
         let log_thread = Some(writer.spawn().unwrap());
         let state = StateDb::open(&state_path).unwrap();
         let peers = Peers::new(me, Arc::new(Wire { from: me.node, net: net.clone() }));
-        let acceptor = Acceptor::new(me);
+        let acceptor = Acceptor::new(peers.clone());
         let mut started = Vec::new();
         for number in 0..groups {
             let id = group_id(number);
             let replica = replica_of(number, node);
             let machine = Machine::open(state.clone(), id, Arc::new(Dispatch::default())).unwrap();
             let network = peers.network(id, replica);
-            let config = RaftConfig::default();
-            let group = Group::start(id, replica, &config, network, log.group(id), machine).await;
+            let group = Group::start(id, replica, raft, network, log.group(id), machine).await;
             let group = group.unwrap();
             acceptor.add(group.clone());
             started.push(group);
         }
         let server = serve(&acceptor, listener);
         let groups = started;
-        TestNode { me, address, acceptor, server, groups, state, log_thread, _log: log, _dir: dir }
+        TestNode {
+            peers,
+            address,
+            acceptor,
+            server,
+            groups,
+            state,
+            log_thread,
+            _log: log,
+            _dir: dir,
+        }
     }
 
     /// Stops answering other nodes; its groups go on, and it goes on asking.
@@ -98,7 +114,7 @@ impl TestNode {
     }
 
     async fn start_server(&mut self) {
-        self.acceptor = Acceptor::new(self.me);
+        self.acceptor = Acceptor::new(self.peers.clone());
         for group in &self.groups {
             self.acceptor.add(group.clone());
         }
@@ -130,6 +146,10 @@ struct Cluster {
 
 impl Cluster {
     async fn start(groups: u16) -> Self {
+        Self::start_with(groups, &RaftConfig::default()).await
+    }
+
+    async fn start_with(groups: u16, raft: &RaftConfig) -> Self {
         let net = Net::default();
         let mut listeners = Vec::new();
         let mut replicas = Vec::new();
@@ -142,7 +162,10 @@ impl Cluster {
         }
         let mut nodes = Vec::new();
         for (node, listener) in (1..).zip(listeners) {
-            nodes.push(TestNode::start(node, listener, groups, &net).await);
+            let started = TestNode::start(node, listener, groups, raft, &net).await;
+            let others = replicas.iter().filter(|replica| replica.node.get() != node);
+            others.for_each(|replica| started.peers.dial(replica));
+            nodes.push(started);
         }
         for group in 0..groups {
             let members: BTreeMap<_, _> =
