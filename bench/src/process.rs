@@ -1,0 +1,172 @@
+//! What the servers' processes use, seen from outside: `/proc` and `/metrics`. Linux only.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// One tick of the times in `/proc/PID/stat`: `USER_HZ`, which Linux has at 100 for programs.
+const TICK: Duration = Duration::from_millis(10);
+
+/// How long a process may take to tell its metrics.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Durable commits of the log, by name in the store's `/metrics`.
+const FSYNCS: &str = "store_log_fsync_seconds_count";
+
+/// A process on this machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    name: String,
+    pid: u32,
+    /// Where it tells its metrics.
+    http: Option<String>,
+}
+
+/// What a process has used since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    cpu: Duration,
+    rss_bytes: u64,
+    /// Handed to storage; none when the system does not tell.
+    written_bytes: Option<u64>,
+    fsyncs: Option<u64>,
+}
+
+/// What a process used in the measured time.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Cost {
+    /// Which process.
+    pub(crate) process: String,
+    /// Processor time per message.
+    pub(crate) cpu_us_per_message: f64,
+    /// Of how many processors it used all.
+    pub(crate) cpus: f64,
+    /// Its memory in the end.
+    pub(crate) rss_bytes: u64,
+    /// Bytes handed to storage per message.
+    pub(crate) written_bytes_per_message: Option<f64>,
+    /// Durable commits of the log per message.
+    pub(crate) fsyncs_per_message: Option<f64>,
+}
+
+impl Process {
+    /// The process whose id lies in `NAME.pid` in this folder, if it runs.
+    pub(crate) fn find(folder: &Path, name: String, http: String) -> Option<Self> {
+        let pid = fs::read_to_string(folder.join(format!("{name}.pid"))).ok()?;
+        let pid = pid.trim().parse().ok()?;
+        // A number that was given to another process since is none of ours.
+        let own = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        own.starts_with("tidemark").then_some(Process { name, pid, http: Some(http) })
+    }
+
+    /// This process.
+    pub(crate) fn own() -> Self {
+        Process { name: "load".to_owned(), pid: std::process::id(), http: None }
+    }
+
+    /// What it has used.
+    pub(crate) async fn usage(&self) -> Result<Usage> {
+        let read = |file: &str| {
+            let path = format!("/proc/{}/{file}", self.pid);
+            fs::read_to_string(&path).with_context(|| format!("{}: {path}", self.name))
+        };
+        let cpu = cpu(&read("stat")?).context("the times in /proc/PID/stat")?;
+        let rss = field(&read("status")?, "VmRSS:").context("VmRSS in /proc/PID/status")?;
+        let written_bytes = read("io").ok().and_then(|io| field(&io, "write_bytes:"));
+        let fsyncs = match &self.http {
+            Some(http) => field(&scrape(http).await?, FSYNCS),
+            None => None,
+        };
+        Ok(Usage { cpu, rss_bytes: rss * 1_024, written_bytes, fsyncs })
+    }
+
+    /// What it used between two looks at it, in `elapsed`, while `messages` were taken.
+    pub(crate) fn cost(&self, from: &Usage, to: &Usage, elapsed: Duration, messages: u64) -> Cost {
+        let per_message = |count: u64| count as f64 / messages.max(1) as f64;
+        let grown = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from?));
+        let cpu = to.cpu.saturating_sub(from.cpu);
+        Cost {
+            process: self.name.clone(),
+            cpu_us_per_message: cpu.as_secs_f64() * 1e6 / messages.max(1) as f64,
+            cpus: cpu.as_secs_f64() / elapsed.as_secs_f64().max(f64::MIN_POSITIVE),
+            rss_bytes: to.rss_bytes,
+            written_bytes_per_message: grown(from.written_bytes, to.written_bytes).map(per_message),
+            fsyncs_per_message: grown(from.fsyncs, to.fsyncs).map(per_message),
+        }
+    }
+}
+
+/// User and system time: fields 14 and 15 of `/proc/PID/stat`, counted after the name, which may
+/// have spaces and parentheses.
+fn cpu(stat: &str) -> Option<Duration> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(11).map(|field| field.parse::<u32>().ok());
+    let (user, system) = (fields.next()??, fields.next()??);
+    Some(TICK * (user + system))
+}
+
+/// The number behind `name` at the start of a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// The text of a process's `/metrics`.
+async fn scrape(http: &str) -> Result<String> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(http).await?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    let answer = timeout(SCRAPE_TIMEOUT, exchange).await;
+    answer
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+        .with_context(|| http.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_found_behind_any_name() {
+        let stat = "42 (a) b (c)) S 1 42 42 0 -1 4194560 10 0 0 0 250 50 0 0 20 0 9 0 1 2 3";
+        assert_eq!(cpu(stat), Some(Duration::from_secs(3)));
+        assert_eq!(cpu("42 (a) S 1"), None);
+    }
+
+    #[test]
+    fn a_field_is_a_whole_name() {
+        let text = "rchar: 5\nwrite_bytes: 4096\ncancelled_write_bytes: 7\nVmRSS:\t  12 kB\n";
+        assert_eq!(field(text, "write_bytes:"), Some(4_096));
+        assert_eq!(field(text, "VmRSS:"), Some(12));
+        assert_eq!(field(text, "none:"), None);
+    }
+
+    #[tokio::test]
+    async fn this_process_is_seen() {
+        let usage = Process::own().usage().await.expect("Linux");
+        assert!(usage.rss_bytes > 0);
+        assert_eq!(usage.fsyncs, None);
+    }
+
+    #[test]
+    fn costs_are_per_message() {
+        let process = Process { name: "x".to_owned(), pid: 1, http: None };
+        let from = Usage { written_bytes: Some(1_000), ..Usage::default() };
+        let cpu = Duration::from_millis(500);
+        let to = Usage { cpu, rss_bytes: 7, written_bytes: Some(3_000), fsyncs: Some(4) };
+        let cost = process.cost(&from, &to, Duration::from_secs(2), 1_000);
+        assert_eq!((cost.cpu_us_per_message, cost.cpus, cost.rss_bytes), (500.0, 0.25, 7));
+        assert_eq!(cost.written_bytes_per_message, Some(2.0));
+        assert_eq!(cost.fsyncs_per_message, None, "it is not known where it began");
+    }
+}
