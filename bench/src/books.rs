@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use crate::device::Left;
 use crate::ledger::Ledger;
 use crate::meter::Counts;
+use crate::sender::Sender;
 use crate::wire::Gateway;
 use crate::workload::Recipients;
 
@@ -70,10 +71,9 @@ pub(crate) async fn ask(
     if kind == Recipients::Online {
         return Ok(());
     }
-    let mut sent: BTreeMap<usize, u64> = BTreeMap::new();
-    for (recipient, count) in
-        left.iter().filter_map(|left| left.sender.as_ref()).flat_map(|s| s.sent())
-    {
+    let mut sent = BTreeMap::<usize, u64>::new();
+    let senders = left.iter().filter_map(|left| left.sender.as_ref());
+    for (recipient, count) in senders.flat_map(Sender::sent) {
         *sent.entry(recipient as usize).or_default() += count;
     }
     let heads = stream::iter(sent).map(async |(recipient, sent)| {
@@ -100,5 +100,85 @@ async fn confirmed(gateway: &Gateway, token: &str, left: &Left) -> Result<u64> {
             return Ok(cursor.into());
         }
         sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tidemark_types::{ClusterId, DeviceId};
+
+    use super::*;
+    use crate::body::Bodies;
+    use crate::device::{Fault, Identity};
+    use crate::ledger::Received;
+    use crate::meter::Meter;
+    use crate::sender::{Correspondents, Load};
+
+    const SENT: u64 = 3;
+
+    fn left(number: usize, sender: Option<Sender>) -> Left {
+        let identity = Identity {
+            number,
+            user: UserId::new(format!("user-{number}")).expect("a name"),
+            device: DeviceId::new("d").expect("a name"),
+            token: String::new(),
+            cluster: ClusterId::from_bytes([0; 16]).expect("any bytes"),
+        };
+        Left { identity, received: Received::default(), sender, cursor: 0, fault: None }
+    }
+
+    /// A sender that sent to a recipient, and both got everything.
+    fn pair() -> (Vec<Left>, Vec<UserId>, Counts) {
+        let recipient = left(1, None);
+        let recipients = vec![recipient.identity.user.clone()];
+        let (meter, bodies) = (Arc::new(Meter::new()), Arc::new(Bodies::new(64)));
+        let to = Correspondents { all: recipients.clone().into(), mine: vec![0] };
+        let load = Load::Closed(usize::try_from(SENT).expect("small"));
+        let mut sender = Sender::new(0, 1, to, load, bodies, meter.clone());
+        while sender.next().is_some() {}
+        let mut all = vec![left(0, Some(sender)), recipient];
+        for k in 1..=SENT {
+            for left in &mut all {
+                left.received.arrived(0, k);
+            }
+        }
+        let counts = Counts { acked: SENT, delivered: SENT, own: SENT, ..meter.counts() };
+        (all, recipients, counts)
+    }
+
+    fn closed(spoil: impl Fn(&mut [Left])) -> Ledger {
+        let (mut left, recipients, counts) = pair();
+        spoil(&mut left);
+        close(&left, &recipients, Recipients::Online, &counts)
+    }
+
+    #[test]
+    fn books_of_a_run_without_a_flaw_are_clean() {
+        let ledger = closed(|_| {});
+        assert!(ledger.is_clean(), "{ledger}");
+        assert_eq!((ledger.sent, ledger.lost), (SENT, 0));
+    }
+
+    #[test]
+    fn what_either_side_lacks_is_lost() {
+        for side in [0, 1] {
+            let ledger = closed(|left| {
+                left[side].received = Received::default();
+                left[side].received.arrived(0, 1);
+            });
+            assert_eq!((ledger.lost, ledger.is_clean()), (SENT - 1, false), "side {side}");
+        }
+    }
+
+    #[test]
+    fn what_a_device_saw_reaches_the_ledger() {
+        let doubled = closed(|left| {
+            left[1].received.arrived(0, SENT);
+        });
+        assert_eq!((doubled.duplicated, doubled.is_clean()), (1, false));
+        let cut = closed(|left| left[1].fault = Some(Fault::Ended));
+        assert_eq!(cut.faults, ["user-1: the gateway has ended the stream"]);
     }
 }

@@ -11,16 +11,17 @@ use std::io::{IsTerminal, Write as _, stderr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt, stream};
 use tidemark_env::{Rng, SystemRng};
-use tidemark_types::DeviceId;
+use tidemark_types::{DeviceId, UserId};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::body::Bodies;
 use crate::books;
 use crate::device::{Device, Identity, Left};
+use crate::ledger::Ledger;
 use crate::meter::{Counts, Meter, Phase};
 use crate::names::Names;
 use crate::pace;
@@ -56,7 +57,8 @@ struct Run<'a> {
 struct Look {
     at: Duration,
     counts: Counts,
-    usages: Vec<Usage>,
+    /// Of each process; none of one that is gone.
+    usages: Vec<Option<Usage>>,
 }
 
 /// Runs a workload.
@@ -79,21 +81,21 @@ pub(crate) async fn run(
         tasks.spawn(device.run());
     }
     run.pass(Duration::from_secs(settings.warmup.into()), "warm-up").await;
-    let from = run.look(Meter::begin).await?;
+    let from = run.look(Meter::begin).await;
     run.pass(Duration::from_secs(settings.seconds.into()), "measured").await;
-    let (to, empty) = run.finish().await?;
+    let (to, arrived) = run.finish().await?;
     meter.enter(Phase::Finish);
     let mut left: Vec<Left> = tasks.join_all().await;
     left.sort_by_key(|left| left.identity.number);
     let mut ledger = books::close(&left, &recipients, workload.recipients, &meter.counts());
-    if !empty && ledger.faults.is_empty() {
+    if !arrived && ledger.faults.is_empty() {
         ledger.faults.push(format!("nothing arrived for {PATIENCE:?}, and something was missing"));
     }
     if ledger.faults.is_empty() {
         let token = target.service_token();
         books::ask(&mut ledger, &gateway, &token, &left, &recipients, workload.recipients).await?;
     }
-    run.measured(&from, &to, ledger)
+    Ok(run.measured(&from, &to, ledger))
 }
 
 impl Run<'_> {
@@ -102,7 +104,7 @@ impl Run<'_> {
         &self,
         gateway: &Gateway,
         cast: Cast,
-        recipients: Arc<[tidemark_types::UserId]>,
+        recipients: Arc<[UserId]>,
         settings: &Settings,
     ) -> Result<Vec<Device>> {
         let bodies = Arc::new(Bodies::new(settings.body));
@@ -171,14 +173,14 @@ impl Run<'_> {
         let _ = err.flush();
     }
 
-    async fn look(&self, mark: fn(&Meter) -> (Duration, Counts)) -> Result<Look> {
+    async fn look(&self, mark: fn(&Meter) -> (Duration, Counts)) -> Look {
         // What looking itself costs the servers is some milliseconds at both ends.
         let (at, counts) = mark(&self.meter);
         let mut usages = Vec::new();
         for process in &self.processes {
-            usages.push(process.usage().await?);
+            usages.push(process.usage().await.ok());
         }
-        Ok(Look { at, counts, usages })
+        Look { at, counts, usages }
     }
 
     /// Ends the measured time and lets everything arrive: the last look, and whether it did.
@@ -186,9 +188,9 @@ impl Run<'_> {
         if self.workload.recipients == Recipients::OfflineElsewhere {
             self.meter.enter(Phase::Drain);
             let arrived = self.drain().await? && self.empty_outboxes().await?;
-            return Ok((self.look(Meter::end).await?, arrived));
+            return Ok((self.look(Meter::end).await, arrived));
         }
-        let to = self.look(Meter::end).await?;
+        let to = self.look(Meter::end).await;
         self.meter.enter(Phase::Drain);
         Ok((to, self.drain().await?))
     }
@@ -231,7 +233,7 @@ impl Run<'_> {
         }
     }
 
-    fn measured(&self, from: &Look, to: &Look, ledger: crate::ledger::Ledger) -> Result<Measured> {
+    fn measured(&self, from: &Look, to: &Look, ledger: Ledger) -> Measured {
         let elapsed = to.at - from.at;
         let acked = to.counts.acked - from.counts.acked;
         let delivered = match self.workload.recipients {
@@ -239,24 +241,21 @@ impl Run<'_> {
             // Accepted is in the recipient's mailbox; by the time the clock stops, or at once.
             Recipients::OfflineHere | Recipients::OfflineElsewhere => acked,
         };
-        let Some(send_to_ack) = Quantiles::of(&self.meter.acks.histogram()) else {
-            bail!("{}: no message was acknowledged\n{ledger}", self.workload.name);
-        };
         let usages = from.usages.iter().zip(&to.usages);
-        let costs = self.processes.iter().zip(usages);
-        Ok(Measured {
+        let costs = self.processes.iter().zip(usages).filter_map(|(process, (from, to))| {
+            Some(process.cost(from.as_ref()?, to.as_ref()?, elapsed, acked))
+        });
+        Measured {
             workload: self.workload.name,
             seconds: elapsed.as_secs_f64(),
             acked,
             delivered,
-            send_to_ack,
+            send_to_ack: Quantiles::of(&self.meter.acks.histogram()),
             send_to_receive: Quantiles::of(&self.meter.arrivals.histogram()),
-            costs: costs
-                .map(|(process, (from, to))| process.cost(from, to, elapsed, acked))
-                .collect(),
+            costs: costs.collect(),
             syncs: to.counts.syncs,
             resends: to.counts.resends,
             ledger,
-        })
+        }
     }
 }

@@ -104,17 +104,11 @@ impl Target {
 }
 
 fn outbox_bytes(nodes: &[StatusResponse], shards: ShardCount) -> Option<u64> {
-    let led = nodes.iter().flat_map(|node| {
-        let leads = |group: &&_| node.node == leader_of(group);
-        node.groups.iter().filter(leads)
-    });
+    let led =
+        nodes.iter().flat_map(|node| node.groups.iter().filter(|group| group.leader == node.node));
     let led: Vec<_> = led.filter(|group| group.group < u32::from(shards.get())).collect();
     let bytes = led.iter().map(|group| group.outbox_bytes).sum();
     (led.len() == usize::from(shards.get())).then_some(bytes)
-}
-
-fn leader_of(group: &tidemark_proto::store::v1::GroupStatus) -> u64 {
-    group.leader
 }
 
 #[cfg(test)]
