@@ -129,7 +129,17 @@ impl Device {
             start: Some(v1::Start { at: v1::StartAt::Floor.into(), last: 0 }),
             agent: "tidemark-bench".to_owned(),
         };
-        let mut wire = gateway.open(identity.number, hello).await?;
+        let wire = gateway.open(identity.number, hello).await?;
+        Device::welcomed(wire, identity, bodies, meter).await
+    }
+
+    /// A device that has said `Hello` and waits to be welcomed.
+    async fn welcomed(
+        mut wire: Wire,
+        identity: Identity,
+        bodies: Arc<Bodies>,
+        meter: Arc<Meter>,
+    ) -> Result<Self> {
         let first = timeout(STEP_TIMEOUT, wire.next()).await.context("no Welcome in time")??;
         let inbox = match first.and_then(|frame| frame.frame) {
             Some(server_frame::Frame::Welcome(welcome)) => Inbox::new(&welcome),
@@ -342,3 +352,6 @@ impl Device {
         timeout(STEP_TIMEOUT, ended).await.unwrap_or(Err(Fault::Stuck))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use tidemark_proto::v1::devices_client::DevicesClient;
 use tidemark_proto::v1::gateway_client::GatewayClient;
 use tidemark_proto::v1::mailboxes_client::MailboxesClient;
@@ -12,8 +14,8 @@ use tidemark_types::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
 use tidemark_types::{DeviceId, UserId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Streaming};
 
 /// A gateway that does not answer in this time is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,13 +35,21 @@ pub(crate) struct Gateway {
 pub(crate) struct Wire {
     /// None once this direction has ended.
     outgoing: Option<mpsc::Sender<v1::ClientFrame>>,
-    incoming: Streaming<v1::ServerFrame>,
+    incoming: BoxStream<'static, Result<v1::ServerFrame, Failure>>,
 }
 
 /// Frames to the gateway pile up, or the stream has ended.
 pub(crate) struct Full;
 
 impl Wire {
+    /// A stream made of its two directions.
+    pub(crate) fn new(
+        outgoing: mpsc::Sender<v1::ClientFrame>,
+        incoming: BoxStream<'static, Result<v1::ServerFrame, Failure>>,
+    ) -> Self {
+        Wire { outgoing: Some(outgoing), incoming }
+    }
+
     /// Sends a frame.
     pub(crate) fn send(&self, frame: v1::ClientFrame) -> Result<(), Full> {
         let outgoing = self.outgoing.as_ref().ok_or(Full)?;
@@ -53,7 +63,7 @@ impl Wire {
 
     /// The next frame; none when the gateway has ended the stream.
     pub(crate) async fn next(&mut self) -> Result<Option<v1::ServerFrame>, Failure> {
-        self.incoming.message().await.map_err(|status| Failure::from(&status))
+        self.incoming.next().await.transpose()
     }
 }
 
@@ -83,7 +93,8 @@ impl Gateway {
             .max_encoding_message_size(FRAME_BYTES_MAX);
         let incoming = client.connect(ReceiverStream::new(frames)).await;
         let incoming = incoming.map_err(|status| Failure::from(&status))?.into_inner();
-        Ok(Wire { outgoing: Some(outgoing), incoming })
+        let incoming = incoming.map_err(|status| Failure::from(&status));
+        Ok(Wire::new(outgoing, incoming.boxed()))
     }
 
     /// The head of a user's mailbox.
