@@ -155,21 +155,26 @@ impl Run<'_> {
             self.say(&format!("{what} {passed}/{} s", time.as_secs()), &before, &now);
             before = now;
         }
+        if stderr().is_terminal() {
+            eprintln!();
+        }
     }
 
     fn say(&self, what: &str, from: &(Duration, Counts), to: &(Duration, Counts)) {
         let elapsed = to.0.saturating_sub(from.0);
+        let mut line = format!("{}: {what}", self.workload.name);
         let acked = rate(from.1.acked, to.1.acked, elapsed);
-        let delivered = rate(from.1.delivered, to.1.delivered, elapsed);
+        line += &format!(", {acked:.0} acked/s");
+        if self.workload.recipients == Recipients::Online {
+            let delivered = rate(from.1.delivered, to.1.delivered, elapsed);
+            line += &format!(", {delivered:.0} delivered/s");
+        }
+        // The counts are read one after the other while they grow.
+        let in_flight = to.1.sent.saturating_sub(to.1.acked);
         let mut err = stderr().lock();
-        let end = if err.is_terminal() { "\x1b[K\r" } else { "\n" };
-        let name = self.workload.name;
-        let in_flight = to.1.sent - to.1.acked;
+        let (begin, end) = if err.is_terminal() { ("\r\x1b[K", "") } else { ("", "\n") };
         // Nobody reads it: no reason to stop.
-        let _ = write!(
-            err,
-            "{name}: {what}: {acked:.0} acked/s, {delivered:.0} delivered/s, {in_flight} in flight{end}"
-        );
+        let _ = write!(err, "{begin}{line}, {in_flight} in flight{end}");
         let _ = err.flush();
     }
 
