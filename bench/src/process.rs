@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// One tick of the times in `/proc/PID/stat`: `USER_HZ`, which Linux has at 100 for programs.
-const TICK: Duration = Duration::from_millis(10);
+/// One tick of the times in `/proc`, in milliseconds: `USER_HZ`, which Linux has at 100 for programs.
+const TICK_MS: u64 = 10;
 
 /// How long a process may take to tell its metrics.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -102,13 +102,28 @@ impl Process {
     }
 }
 
+/// Processor time that everything on this machine has used.
+pub(crate) fn machine() -> Option<Duration> {
+    busy(&fs::read_to_string("/proc/stat").ok()?)
+}
+
+/// The first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, and what other
+/// machines took (steal). Idle and waiting are not used.
+fn busy(stat: &str) -> Option<Duration> {
+    let times = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
+    let times: Vec<u64> = times.take(8).map(|time| time.parse().ok()).collect::<Option<_>>()?;
+    let [user, nice, system, _, _, irq, softirq, steal] = times.try_into().ok()?;
+    let ticks = user + nice + system + irq + softirq + steal;
+    Some(Duration::from_millis(TICK_MS * ticks))
+}
+
 /// User and system time: fields 14 and 15 of `/proc/PID/stat`, counted after the name, which may
 /// have spaces and parentheses.
 fn cpu(stat: &str) -> Option<Duration> {
     let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace().skip(11).map(|field| field.parse::<u32>().ok());
+    let mut fields = rest.split_whitespace().skip(11).map(|field| field.parse::<u64>().ok());
     let (user, system) = (fields.next()??, fields.next()??);
-    Some(TICK * (user + system))
+    Some(Duration::from_millis(TICK_MS * (user + system)))
 }
 
 /// The number behind `name` at the start of a line.
@@ -141,6 +156,14 @@ mod tests {
         let stat = "42 (a) b (c)) S 1 42 42 0 -1 4194560 10 0 0 0 250 50 0 0 20 0 9 0 1 2 3";
         assert_eq!(cpu(stat), Some(Duration::from_secs(3)));
         assert_eq!(cpu("42 (a) S 1"), None);
+    }
+
+    #[test]
+    fn a_machine_that_is_idle_or_waits_is_not_busy() {
+        let stat = "cpu  100 1 50 9999 8888 2 3 4 5 6\ncpu0 1 2 3 4 5 6 7 8 9 10\n";
+        assert_eq!(busy(stat), Some(Duration::from_millis(1_600)));
+        assert_eq!(busy("cpu  100 1"), None);
+        assert!(machine().is_some_and(|busy| busy > Duration::ZERO), "Linux");
     }
 
     #[test]

@@ -10,6 +10,10 @@ use crate::ledger::Ledger;
 use crate::process::Cost;
 use crate::settings::Settings;
 
+/// With more processors than these busy elsewhere, figures say little. The kernel's own work for the
+/// servers is in it.
+const OTHER_CPUS_MAX: f64 = 0.25;
+
 /// All that was run.
 #[derive(Serialize)]
 pub(crate) struct Report {
@@ -42,6 +46,8 @@ pub(crate) struct Measured {
     pub(crate) send_to_receive: Option<Quantiles>,
     /// What the processes used in the measured time.
     pub(crate) costs: Vec<Cost>,
+    /// How many processors everything else on the machine kept busy meanwhile.
+    pub(crate) other_cpus: Option<f64>,
     /// Pages that devices had to ask for.
     pub(crate) syncs: u64,
     /// Rounds in which sends had to go again.
@@ -126,6 +132,13 @@ impl Report {
         }
         for measured in &self.workloads {
             let Measured { workload, ledger, syncs, resends, .. } = measured;
+            if let Some(cpus) = measured.other_cpus.filter(|cpus| *cpus > OTHER_CPUS_MAX) {
+                let _ = writeln!(
+                    text,
+                    "\n`{workload}` other programs kept {cpus:.2} processors busy: it is not what this \
+                     machine can do"
+                );
+            }
             let _ = writeln!(text, "\n`{workload}` syncs={syncs} resends={resends} {ledger}");
         }
         text
@@ -190,6 +203,7 @@ mod tests {
             send_to_ack: Quantiles::of(&histogram([1_000])),
             send_to_receive: None,
             costs: vec![cost],
+            other_cpus: Some(1.5),
             syncs: 0,
             resends: 0,
             ledger,
@@ -207,6 +221,9 @@ mod tests {
         );
         assert!(text.contains("| `deliver` | node-1 | 12.3 | 0.50 | 3 | 900 | – |"));
         assert!(text.contains("ledger: sent=20 acked=20"));
+        assert!(text.contains("`deliver` other programs kept 1.50 processors busy"));
+        report.workloads[0].other_cpus = Some(0.1);
+        assert!(!report.markdown().contains("other programs"));
         assert!(report.is_clean());
         report.workloads[0].ledger.lost = 1;
         assert!(!report.is_clean());

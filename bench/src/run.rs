@@ -25,7 +25,7 @@ use crate::ledger::Ledger;
 use crate::meter::{Counts, Meter, Phase};
 use crate::names::Names;
 use crate::pace;
-use crate::process::{Process, Usage};
+use crate::process::{self, Process, Usage};
 use crate::report::{Measured, Quantiles, rate};
 use crate::sender::{Correspondents, Load, Sender};
 use crate::settings::Settings;
@@ -59,6 +59,8 @@ struct Look {
     counts: Counts,
     /// Of each process; none of one that is gone.
     usages: Vec<Option<Usage>>,
+    /// Processor time that the whole machine has used.
+    machine: Option<Duration>,
 }
 
 /// Runs a workload.
@@ -185,7 +187,7 @@ impl Run<'_> {
         for process in &self.processes {
             usages.push(process.usage().await.ok());
         }
-        Look { at, counts, usages }
+        Look { at, counts, usages, machine: process::machine() }
     }
 
     /// Ends the measured time and lets everything arrive: the last look, and whether it did.
@@ -250,6 +252,12 @@ impl Run<'_> {
         let costs = self.processes.iter().zip(usages).filter_map(|(process, (from, to))| {
             Some(process.cost(from.as_ref()?, to.as_ref()?, elapsed, acked))
         });
+        let costs: Vec<_> = costs.collect();
+        let all = from.machine.zip(to.machine);
+        let other_cpus = all.map(|(from, to)| {
+            let own: f64 = costs.iter().map(|cost| cost.cpus).sum();
+            (to.saturating_sub(from).as_secs_f64() / elapsed.as_secs_f64() - own).max(0.0)
+        });
         Measured {
             workload: self.workload.name,
             seconds: elapsed.as_secs_f64(),
@@ -257,7 +265,8 @@ impl Run<'_> {
             delivered,
             send_to_ack: Quantiles::of(&self.meter.acks.histogram()),
             send_to_receive: Quantiles::of(&self.meter.arrivals.histogram()),
-            costs: costs.collect(),
+            costs,
+            other_cpus,
             syncs: to.counts.syncs,
             resends: to.counts.resends,
             ledger,
