@@ -20,6 +20,10 @@ use tidemark_version::VERSION;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// Frames and bodies are many small things: see docs/performance.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A gateway of Tidemark, the lossless messaging core.
 #[derive(Parser)]
 #[command(version = VERSION, about)]

@@ -42,9 +42,13 @@ pub enum DecodeError {
     },
 }
 
+/// Most values fit: a buffer that grows is copied again and again.
+const CAPACITY: usize = 512;
+
 /// Encodes `value` behind its version byte.
 pub fn encode<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
-    let start = vec![version];
+    let mut start = Vec::with_capacity(CAPACITY);
+    start.push(version);
     postcard::to_extend(value, start).expect("a Vec grows as needed and our types all serialize")
 }
 

@@ -12,6 +12,7 @@ use tidemark_store_core::reply::Relayed;
 use tidemark_store_core::value::{OutSeq, Outbound};
 use tidemark_store_core::{Command, Reply};
 use tidemark_types::ShardId;
+use tokio::time::Instant;
 
 use super::stream::{Stream, Suspicion};
 use super::{Relay, Wake};
@@ -20,6 +21,10 @@ use crate::shard::{self, Shard};
 
 /// After a leader could not make sure that it leads.
 const LEAD_AGAIN: Duration = Duration::from_millis(50);
+
+/// Acknowledged records wait this long to be trimmed together: a trim is a commit of its own, and
+/// nobody waits for it.
+const TRIM_AFTER: Duration = Duration::from_millis(100);
 
 /// Sleeps while it does not lead, ships while it does.
 pub(super) async fn run(relay: Relay, source: ShardId, wake: Arc<Wake>) {
@@ -67,12 +72,14 @@ struct Lead<'a> {
     shard: &'a Shard,
     streams: BTreeMap<ShardId, Stream>,
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// When all streams are trimmed next, once there is something to trim.
+    trim_at: Option<Instant>,
 }
 
 impl<'a> Lead<'a> {
     fn new(relay: &'a Relay, source: ShardId, shard: &'a Shard) -> Self {
         let (streams, under_way) = (BTreeMap::new(), FuturesUnordered::new());
-        Lead { relay, source, shard, streams, under_way }
+        Lead { relay, source, shard, streams, under_way, trim_at: None }
     }
 
     /// Ships for ever; ends only when the state cannot be read.
@@ -95,8 +102,21 @@ impl<'a> Lead<'a> {
                     None => std::future::pending().await,
                 }
             };
+            let trim_at = self.trim_at;
+            let trim = async {
+                match trim_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 Some(done) = self.under_way.next() => self.done(done)?,
+                () = trim => {
+                    self.trim_at = None;
+                    for to in self.streams.keys().copied().collect::<Vec<_>>() {
+                        self.trim(to);
+                    }
+                }
                 woken = wake.taken() => for to in woken {
                     if !self.streams.contains_key(&to) {
                         self.streams.insert(to, Stream::new(self.outbound(to)?));
@@ -105,7 +125,7 @@ impl<'a> Lead<'a> {
                 },
                 to = pause => {
                     self.stream(to).retry();
-                    self.trim(to);
+                    self.trim_soon();
                     self.send(to)?;
                 }
             }
@@ -155,7 +175,7 @@ impl<'a> Lead<'a> {
                 if let Some(suspicion) = self.stream(to).answered(&answer, head) {
                     self.suspect(to, suspicion);
                 }
-                self.trim(to);
+                self.trim_soon();
                 self.send(to)
             }
             Done::Failed(to, reason) => {
@@ -167,7 +187,8 @@ impl<'a> Lead<'a> {
             }
             Done::Trimmed(to, Some(trim)) => {
                 self.stream(to).trimmed(trim);
-                self.trim(to);
+                // One trim removes so many records and no more.
+                self.trim_soon();
                 Ok(())
             }
             Done::Trimmed(to, None) => {
@@ -181,6 +202,12 @@ impl<'a> Lead<'a> {
 
     fn stream(&mut self, to: ShardId) -> &mut Stream {
         self.streams.get_mut(&to).expect("nothing is under way for an unknown stream")
+    }
+
+    fn trim_soon(&mut self) {
+        if self.streams.values().any(Stream::may_trim) {
+            self.trim_at.get_or_insert_with(|| Instant::now() + TRIM_AFTER);
+        }
     }
 
     fn trim(&mut self, to: ShardId) {

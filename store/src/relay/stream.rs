@@ -136,10 +136,15 @@ impl Stream {
         self.halted = false;
     }
 
-    /// Up to where to trim, if that is due, and what came back by then; a trim is then under way.
-    pub(super) fn start_trim(&mut self) -> Option<(OutSeq, OutSeq)> {
+    /// Is there something to trim, and nothing against it?
+    pub(super) fn may_trim(&self) -> bool {
         let waits = self.trimming || self.halted || self.retry_at.is_some();
-        let due = !waits && self.acked > self.trim;
+        !waits && self.acked > self.trim
+    }
+
+    /// Up to where to trim, if it may, and what came back by then; a trim is then under way.
+    pub(super) fn start_trim(&mut self) -> Option<(OutSeq, OutSeq)> {
+        let due = self.may_trim();
         self.trimming |= due;
         due.then_some((self.acked, self.returns))
     }

@@ -46,6 +46,10 @@ const WRITE_BUFFERS_MAX: i32 = 4;
 /// Bits per key of the Bloom filters: most lookups of sessions' ids and blocks find nothing.
 const BLOOM_BITS: f64 = 10.0;
 
+/// By level; the last one counts for all below.
+const COMPRESSION: [DBCompressionType; 3] =
+    [DBCompressionType::None, DBCompressionType::None, DBCompressionType::Lz4];
+
 /// Info log files to keep.
 const INFO_LOGS_MAX: usize = 10;
 
@@ -498,7 +502,8 @@ fn options() -> Options {
     blocks.set_bloom_filter(BLOOM_BITS, false);
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks);
-    options.set_compression_type(DBCompressionType::Lz4);
+    // Much of what is young is overwritten or deleted before it gets old: heads, sessions, records.
+    options.set_compression_per_level(&COMPRESSION);
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_max_write_buffer_number(WRITE_BUFFERS_MAX);
     options.set_paranoid_checks(true);
