@@ -11,6 +11,8 @@ use metrics::{
 };
 use tidemark_types::ErrorCode;
 
+use crate::connect::Carrier;
+
 const CONNECTIONS: &str = "gateway_connections";
 const CONNECTIONS_REFUSED_TOTAL: &str = "gateway_connections_refused_total";
 const CUTS_TOTAL: &str = "gateway_connections_ended_total";
@@ -42,7 +44,7 @@ pub fn describe() {
 }
 
 fn describe_devices() {
-    describe_gauge!(CONNECTIONS, Unit::Count, "Connections of devices.");
+    describe_gauge!(CONNECTIONS, Unit::Count, "Connections of devices, by carrier.");
     describe_counter!(
         CONNECTIONS_REFUSED_TOTAL,
         Unit::Count,
@@ -105,8 +107,8 @@ fn describe_calls() {
 }
 
 /// A connection began, or ended.
-pub(crate) fn connected(began: bool) {
-    gauge!(CONNECTIONS).increment(if began { 1.0 } else { -1.0 });
+pub(crate) fn connected(carrier: Carrier, began: bool) {
+    gauge!(CONNECTIONS, "carrier" => carrier.name()).increment(if began { 1.0 } else { -1.0 });
 }
 
 /// A connection was refused.

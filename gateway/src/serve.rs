@@ -1,5 +1,5 @@
-//! A gateway's sockets: gRPC for devices, back ends and operators, HTTP for whoever watches the
-//! process.
+//! A gateway's sockets: gRPC for devices, back ends and operators, HTTP for browsers and for whoever
+//! watches the process.
 //!
 //! ```text
 //!   stop ─► not ready ─► devices are sent away ─► no new calls, those under way end ─► done
@@ -10,6 +10,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::serve::ListenerExt as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use thiserror::Error;
 use tidemark_proto::FILE_DESCRIPTOR_SET;
@@ -95,7 +96,12 @@ pub async fn until_stopped(
         // Closed by a message as by the end of this function.
         let _ = closed.await;
     });
-    let http = axum::serve(listeners.http, http::router(app.clone(), metrics.clone()));
+    let web = listeners.http.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "frames to a browser wait for each other");
+        }
+    });
+    let http = axum::serve(web, http::router(app.clone(), metrics.clone()));
     let (mut grpc, http) = (Box::pin(grpc), http.into_future());
     let upkeep = async {
         loop {

@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::peer::{Done, Peer, Pending};
 use super::{Drain, Shared};
-use crate::connect::{self, Incoming};
+use crate::connect::{self, Incoming, Unreadable};
 use crate::limits::{ANSWERS_MAX, CLOSE_TIMEOUT, HELLO_TIMEOUT, TOKEN_GRACE, WORK_MAX};
 use crate::metrics;
 use crate::send::{Answer, Uplink};
@@ -49,7 +49,7 @@ pub(super) struct Connection {
 
 /// Something happened.
 enum Event {
-    Frame(Option<Result<Frame, Failure>>),
+    Frame(Option<Result<Frame, Unreadable>>),
     /// There is room for a frame on its way out.
     Room,
     /// The carrier takes nothing any more.
@@ -161,7 +161,7 @@ impl Connection {
                 self.heard = self.now();
                 match frame {
                     Ok(frame) => self.frame(frame),
-                    Err(failure) => self.unreadable(failure),
+                    Err(unreadable) => self.unreadable(unreadable),
                 }
             }
             Event::Room => {
@@ -222,15 +222,17 @@ impl Connection {
     }
 
     /// A frame that cannot be read, or whose kind nobody here knows.
-    fn unreadable(&mut self, failure: Failure) -> Result<(), End> {
-        let cuts = failure.code == ErrorCode::Invalid
-            || self.peer.as_ref().is_none_or(|peer| !peer.welcomed);
-        let error = refusal(failure, 0, 0);
-        if cuts {
-            return Err(End::Refused(error));
+    fn unreadable(&mut self, unreadable: Unreadable) -> Result<(), End> {
+        let welcomed = self.peer.as_ref().is_some_and(|peer| peer.welcomed);
+        match unreadable {
+            Unreadable::Passed(failure) if welcomed => {
+                self.pending.answer(refusal(failure, 0, 0));
+                Ok(())
+            }
+            Unreadable::Passed(failure) | Unreadable::Broken(failure) => {
+                Err(End::Refused(refusal(failure, 0, 0)))
+            }
         }
-        self.pending.answer(error);
-        Ok(())
     }
 
     fn done(&mut self, done: Done) -> Result<(), End> {
