@@ -26,7 +26,9 @@ use tokio::sync::{mpsc, watch};
 use super::peer::{Done, Peer, Pending};
 use super::{Drain, Shared};
 use crate::connect::{self, Incoming, Unreadable};
-use crate::limits::{ANSWERS_MAX, CLOSE_TIMEOUT, HELLO_TIMEOUT, TOKEN_GRACE, WORK_MAX};
+use crate::limits::{
+    ANSWERS_MAX, CLOSE_TIMEOUT, HELLO_TIMEOUT, REFUSED_RETRY, TOKEN_GRACE, WORK_MAX,
+};
 use crate::metrics;
 use crate::send::{Answer, Uplink};
 
@@ -341,10 +343,7 @@ impl End {
         let error = match self {
             End::Gone | End::Silent | End::Drained => return None,
             End::Refused(error) => error,
-            End::Displaced => told(
-                Failure::new(ErrorCode::GoingAway)
-                    .message("this device has connected again, and its newer connection is used"),
-            ),
+            End::Displaced => told(Failure::new(ErrorCode::Displaced).retry_after(REFUSED_RETRY)),
             End::NoHello => {
                 told(Failure::new(ErrorCode::Unauthenticated).message("no Hello came in time"))
             }

@@ -87,7 +87,7 @@ async fn one_users_devices_on_both_carriers_get_the_same() {
 
         // It has taken the place of the same device on the other carrier.
         let (code, error) = phone.error().await;
-        assert_eq!((code, error.closing), (ErrorCode::GoingAway, true));
+        assert_eq!((code, error.closing), (ErrorCode::Displaced, true));
         assert!(phone.next().await.is_none());
     }
 }
