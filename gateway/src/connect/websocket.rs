@@ -13,11 +13,8 @@
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
-use axum::routing::get;
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _};
 use prost::Message as _;
 use tidemark_proto::v1::{self, client_frame, server_frame};
@@ -33,7 +30,7 @@ use super::{Carrier, Unreadable};
 use crate::devices::Devices;
 use crate::limits::{CLOSE_TIMEOUT, OUTGOING_FRAMES};
 
-/// Where devices connect.
+/// Where devices connect, on the HTTP port.
 pub const PATH: &str = "/v1/connect";
 
 /// The WebSocket sub-protocol, selected when a device offers it.
@@ -51,13 +48,8 @@ const CLOSE_NORMAL: u16 = 1000;
 
 type Read = Result<client_frame::Frame, Unreadable>;
 
-/// The way to `devices`, as a part of the HTTP server.
-pub fn route(devices: Arc<Devices>) -> Router {
-    Router::new().route(PATH, get(upgrade)).with_state(devices)
-}
-
 /// Turns a request into a connection of a device.
-async fn upgrade(State(devices): State<Arc<Devices>>, upgrade: WebSocketUpgrade) -> Response {
+pub fn upgrade(devices: Arc<Devices>, upgrade: WebSocketUpgrade) -> Response {
     upgrade
         .protocols([SUB_PROTOCOL])
         .read_buffer_size(READ_BUFFER_BYTES)

@@ -1,10 +1,15 @@
 //! What surrounds the services: health, reflection, HTTP, keys, draining.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tidemark_env::{Clock, SeededRng, SystemClock};
+use tidemark_gateway::app::App;
+use tidemark_gateway::config::GatewayConfig;
 use tidemark_proto::v1::mailboxes_client::MailboxesClient;
 use tidemark_proto::v1::{HeadRequest, HeadResponse};
-use tidemark_types::ErrorCode;
+use tidemark_token::Keys;
+use tidemark_types::{ClusterId, ErrorCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::{Code, Response, Status};
@@ -111,4 +116,19 @@ async fn a_stopped_gateway_tells_so_and_ends() {
     let ended = tokio::time::timeout(Duration::from_secs(3), gateway.running).await;
     ended.expect("no call is under way").unwrap().unwrap();
     assert!(TcpStream::connect(gateway.http).await.is_err());
+}
+
+#[tokio::test]
+async fn another_cluster_than_the_configured_one_is_refused() {
+    let gateway = Gateway::start().await;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let app = |cluster: ClusterId| {
+        let config = GatewayConfig { cluster: Some(cluster), ..GatewayConfig::default() };
+        let keys = Keys::read(gateway.keys.path(), clock.clone()).unwrap();
+        App::new(&config, keys, gateway.store.clone(), clock.clone(), Arc::new(SeededRng::new(2)))
+    };
+    assert!(app(gateway.app.cluster()).is_ok());
+    let refused = app(ClusterId::from_bytes([1; 16]).unwrap()).err().unwrap().to_string();
+    assert!(refused.contains("01010101-0101-0101-0101-010101010101"), "{refused}");
+    assert!(refused.contains(&gateway.app.cluster().to_string()), "{refused}");
 }

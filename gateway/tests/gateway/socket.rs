@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::routing::get;
 use futures::{SinkExt as _, StreamExt as _};
 use prost::Message as _;
 use tidemark_gateway::connect::grpc::GrpcCarrier;
@@ -41,7 +43,10 @@ impl Served {
         let (at, http) = (grpc.local_addr().unwrap(), web.local_addr().unwrap());
         let server = Server::builder().add_service(GrpcCarrier::service(devices.clone()));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(grpc)));
-        tokio::spawn(axum::serve(web, websocket::route(devices.clone())).into_future());
+        let here = devices.clone();
+        let route = get(async move |request| websocket::upgrade(here, request));
+        let router = Router::new().route(websocket::PATH, route);
+        tokio::spawn(axum::serve(web, router).into_future());
         let channel = Endpoint::from_shared(format!("http://{at}")).unwrap().connect_lazy();
         Served { devices, channel, http }
     }
