@@ -42,6 +42,8 @@ pub(super) struct Connection {
     peer: Option<Peer>,
     /// A `Hello` is being answered: what follows it waits.
     greeting: bool,
+    /// There was room for what a frame may ask for.
+    room: bool,
     began: Duration,
     /// When the device was last heard.
     heard: Duration,
@@ -70,8 +72,10 @@ enum Event {
 enum End {
     /// The peer has gone.
     Gone,
-    /// The peer said nothing for too long, or read nothing, so that nothing was read of it.
+    /// The peer said nothing for too long.
     Silent,
+    /// The peer read nothing for too long, so that nothing was read of it.
+    Slow,
     /// The gateway stops.
     Drained,
     /// The device connected again.
@@ -103,6 +107,7 @@ impl Connection {
             pending: Pending::default(),
             peer: None,
             greeting: false,
+            room: true,
             began: now,
             heard: now,
             closes: None,
@@ -127,9 +132,12 @@ impl Connection {
     }
 
     async fn event(&mut self) -> Event {
-        let reads = !self.greeting
-            && self.pending.answers.len() < ANSWERS_MAX
-            && self.pending.work.len() < WORK_MAX;
+        let room = self.pending.answers.len() < ANSWERS_MAX && self.pending.work.len() < WORK_MAX;
+        if self.room && !room {
+            metrics::read_paused();
+        }
+        self.room = room;
+        let reads = room && !self.greeting;
         let writes =
             !self.pending.answers.is_empty() || self.peer.as_ref().is_some_and(Peer::pushes);
         let acks = self.pending.answers.len() < ANSWERS_MAX;
@@ -161,6 +169,7 @@ impl Connection {
             Event::Frame(None) | Event::Gone => Err(End::Gone),
             Event::Frame(Some(frame)) => {
                 self.heard = self.now();
+                metrics::received(&frame);
                 match frame {
                     Ok(frame) => self.frame(frame),
                     Err(unreadable) => self.unreadable(unreadable),
@@ -250,6 +259,7 @@ impl Connection {
     fn write(&mut self) {
         let push = || self.peer.as_mut().and_then(Peer::push);
         if let Some(frame) = self.pending.answers.pop_front().or_else(push) {
+            metrics::sent(&frame);
             // Nobody else sends here, so the room is still there; a carrier that has gone is
             // noticed by the next event.
             let _ = self.outgoing.try_send(frame);
@@ -290,6 +300,7 @@ impl Connection {
             _ => {}
         }
         match self.heard + self.shared.parts.limits.heartbeat_max <= now {
+            true if self.outgoing.capacity() == 0 => Err(End::Slow),
             true => Err(End::Silent),
             false => Ok(()),
         }
@@ -329,6 +340,7 @@ impl End {
         match self {
             End::Gone => "gone",
             End::Silent => "silent",
+            End::Slow => "slow",
             End::Drained => "drained",
             End::Displaced => "displaced",
             End::NoHello => "no_hello",
@@ -341,7 +353,7 @@ impl End {
     fn error(self) -> Option<v1::Error> {
         let told = |failure| refusal(failure, 0, 0);
         let error = match self {
-            End::Gone | End::Silent | End::Drained => return None,
+            End::Gone | End::Silent | End::Slow | End::Drained => return None,
             End::Refused(error) => error,
             End::Displaced => told(Failure::new(ErrorCode::Displaced).retry_after(REFUSED_RETRY)),
             End::NoHello => {
@@ -355,6 +367,7 @@ impl End {
 
 async fn write(outgoing: &mpsc::Sender<v1::ServerFrame>, frames: VecDeque<v1::ServerFrame>) {
     for frame in frames {
+        metrics::sent(&frame);
         if outgoing.send(frame).await.is_err() {
             return;
         }

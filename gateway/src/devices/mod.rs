@@ -76,6 +76,7 @@ impl Devices {
         let (watch, events) = parts.store.watch();
         let registry = Arc::new(Registry::new(watch));
         let listener = tokio::spawn(push::listen(registry.clone(), events)).abort_handle();
+        metrics::connections_max(parts.limits.connections_max);
         let places = Arc::new(Semaphore::new(parts.limits.connections_max as usize));
         let cluster = parts.store.map().cluster;
         let shared = Arc::new(Shared { parts, cluster, registry });

@@ -206,10 +206,24 @@ impl Peer {
     pub(super) fn push(&mut self) -> Option<v1::ServerFrame> {
         let push = self.place.as_mut()?.delivery.take(&self.seat.mailbox.borrow())?;
         Some(match push {
-            Push::Deliver(deliver) => deliver.into(),
+            Push::Deliver(deliver) => {
+                self.measure(&deliver);
+                deliver.into()
+            }
             Push::Notice(notice) => notice.into(),
             Push::Reset(position) => self.displace(position).into(),
         })
+    }
+
+    fn measure(&self, deliver: &v1::Deliver) {
+        let now = self.shared.parts.clock.wall().get();
+        for entry in &deliver.entries {
+            if let Some(v1::entry::Content::Message(message)) = &entry.content {
+                // Two clocks: the cluster's may be a little ahead of this one.
+                let took = now.saturating_sub(message.sent_ms);
+                metrics::delivered_after(Duration::from_millis(took));
+            }
+        }
     }
 
     /// The connection ends: leaves the seat, and tells the store where the device is.
