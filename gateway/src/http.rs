@@ -2,6 +2,7 @@
 //! the WebSocket. It is there before the store is.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -9,10 +10,18 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
 
 use crate::app::App;
 use crate::connect::websocket;
+use crate::limits::HELLO_TIMEOUT;
+
+/// When no connection can be accepted, most likely since there are too many, this is waited.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The gateway, once it has reached its store.
 pub type Started = Arc<OnceLock<Arc<App>>>;
@@ -25,6 +34,32 @@ pub fn router(started: Started, metrics: PrometheusHandle) -> Router {
         .with_state(started)
         .route("/healthz", get(async || "ok\n"))
         .route("/metrics", get(async move || metrics.render()))
+}
+
+/// Serves for ever. Who connects and asks for nothing is let go as a device without a `Hello` is.
+pub async fn serve(listener: TcpListener, router: Router) {
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HELLO_TIMEOUT);
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "no HTTP connection can be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "frames to a browser wait for each other");
+        }
+        let service = TowerToHyperService::new(router.clone());
+        let served = server.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        tokio::spawn(async move {
+            if let Err(error) = served.await {
+                tracing::debug!(%error, "an HTTP connection broke");
+            }
+        });
+    }
 }
 
 async fn readyz(State(started): State<Started>) -> Response {

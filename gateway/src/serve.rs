@@ -10,7 +10,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use thiserror::Error;
 use tidemark_proto::FILE_DESCRIPTOR_SET;
@@ -64,9 +63,6 @@ pub enum Error {
     /// The gRPC server ended.
     #[error("the gRPC server ended: {0}")]
     Grpc(#[from] tonic::transport::Error),
-    /// The HTTP server ended.
-    #[error("the HTTP server ended: {0}")]
-    Http(std::io::Error),
     /// Nothing ended it, and it ended.
     #[error("a server ended by itself")]
     Ended,
@@ -90,12 +86,7 @@ pub async fn until_stopped<E: From<Error>>(
     stop: impl Future<Output = ()>,
 ) -> Result<(), E> {
     let started = Started::default();
-    let web = listeners.http.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "frames to a browser wait for each other");
-        }
-    });
-    let http = axum::serve(web, http::router(started.clone(), metrics.clone())).into_future();
+    let http = http::serve(listeners.http, http::router(started.clone(), metrics.clone()));
     let upkeep = async {
         loop {
             tokio::time::sleep(UPKEEP_EVERY).await;
@@ -113,7 +104,7 @@ pub async fn until_stopped<E: From<Error>>(
     };
     tokio::select! {
         done = served => done,
-        ended = http => Err(ended.map_or_else(Error::Http, |()| Error::Ended).into()),
+        () = http => unreachable!("it never ends"),
         () = upkeep => unreachable!("it never ends"),
     }
 }
