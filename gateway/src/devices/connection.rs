@@ -47,6 +47,8 @@ pub(super) struct Connection {
     began: Duration,
     /// When the device was last heard.
     heard: Duration,
+    /// When it last had room for a frame, or none waited.
+    took: Duration,
     /// When the gateway stops.
     closes: Option<Duration>,
 }
@@ -74,7 +76,7 @@ enum End {
     Gone,
     /// The peer said nothing for too long.
     Silent,
-    /// The peer read nothing for too long, so that nothing was read of it.
+    /// The peer read nothing for too long.
     Slow,
     /// The gateway stops.
     Drained,
@@ -110,6 +112,7 @@ impl Connection {
             room: true,
             began: now,
             heard: now,
+            took: now,
             closes: None,
         }
     }
@@ -140,6 +143,9 @@ impl Connection {
         let reads = room && !self.greeting;
         let writes =
             !self.pending.answers.is_empty() || self.peer.as_ref().is_some_and(Peer::pushes);
+        if !writes || self.outgoing.capacity() > 0 {
+            self.took = self.now();
+        }
         let acks = self.pending.answers.len() < ANSWERS_MAX;
         let wait = self.wakes().saturating_sub(self.now());
         let (uplink, mailbox, displaced) = match &mut self.peer {
@@ -281,7 +287,7 @@ impl Connection {
 
     /// When there is something to do of which no event tells, on the monotonic clock.
     fn wakes(&self) -> Duration {
-        let silent = self.heard + self.shared.parts.limits.heartbeat_max;
+        let silent = self.heard.min(self.took) + self.shared.parts.limits.heartbeat_max;
         let times = match &self.peer {
             Some(peer) => [Some(self.expires(peer)), peer.due(), self.closes],
             None => [Some(self.began + HELLO_TIMEOUT), None, self.closes],
@@ -299,10 +305,11 @@ impl Connection {
             Some(peer) if self.expires(peer) <= now => return Err(End::Expired),
             _ => {}
         }
-        match self.heard + self.shared.parts.limits.heartbeat_max <= now {
-            true if self.outgoing.capacity() == 0 => Err(End::Slow),
-            true => Err(End::Silent),
-            false => Ok(()),
+        let over = |since: Duration| since + self.shared.parts.limits.heartbeat_max <= now;
+        match self.outgoing.capacity() {
+            0 if over(self.took.min(self.heard)) => Err(End::Slow),
+            _ if over(self.heard) => Err(End::Silent),
+            _ => Ok(()),
         }
     }
 
