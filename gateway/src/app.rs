@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use thiserror::Error;
 use tidemark_env::{Clock, Rng};
 use tidemark_proto::Failure;
-use tidemark_token::{Error, KeyError, Keys, Role};
+use tidemark_token::{Keys, Role};
 use tidemark_types::{ClusterId, UnixMs};
 
 use crate::backend::Backend;
@@ -17,6 +18,16 @@ use crate::connect::{Authenticator, Identity};
 use crate::devices::{Devices, Parts};
 use crate::store::Store;
 use crate::{failure, metrics};
+
+/// The store nodes belong to another cluster than the configuration says.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error(
+    "the store is cluster {found}, and `cluster` says {wanted}: correct it, or `store.endpoints`"
+)]
+pub struct WrongCluster {
+    wanted: ClusterId,
+    found: ClusterId,
+}
 
 /// A gateway without its sockets.
 pub struct App {
@@ -28,15 +39,19 @@ pub struct App {
 }
 
 impl App {
-    /// A gateway of this store, inside a runtime. It reads the keys, and needs at least one.
+    /// A gateway of this store, inside a runtime.
     pub fn new(
         config: &GatewayConfig,
+        keys: Keys,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
-    ) -> Result<Self, KeyError> {
-        let keys = Arc::new(Keys::read(&config.keys, clock.clone())?);
+    ) -> Result<Self, WrongCluster> {
+        let keys = Arc::new(keys);
         let cluster = store.map().cluster;
+        if let Some(wanted) = config.cluster.filter(|wanted| *wanted != cluster) {
+            return Err(WrongCluster { wanted, found: cluster });
+        }
         let backend = Backend::new(store.clone(), keys.clone(), clock.clone());
         let authenticator = Arc::new(Tokens(keys.clone()));
         let limits = (&config.limits).into();
@@ -98,7 +113,9 @@ impl Authenticator for Tokens {
         let claims = self.0.verify(token).map_err(|error| failure::of_token(&error))?;
         match claims.role {
             Role::Device { user, device } => Ok(Identity { user, device, expires: claims.expires }),
-            Role::Service | Role::Admin => Err(failure::of_token(&Error::NeedsRole("device"))),
+            Role::Service | Role::Admin => {
+                Err(failure::of_token(&tidemark_token::Error::NeedsRole("device")))
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tidemark_process::ConfigError;
 use tidemark_store_client::ClientConfig;
+use tidemark_types::ClusterId;
 
 use crate::limits::Limits;
 
@@ -25,10 +26,37 @@ pub struct GatewayConfig {
     pub http: SocketAddr,
     /// The keys by which tokens are verified: a file, or a folder of several.
     pub keys: PathBuf,
+    /// The cluster that it serves, as a UUID. It ends when the store is another one; without this
+    /// any cluster will do.
+    #[serde(with = "as_text", skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterId>,
     /// The store behind it.
     pub store: StoreConfig,
     /// Bounds.
     pub limits: LimitsConfig,
+}
+
+/// An id that a person writes.
+mod as_text {
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+    use tidemark_types::ClusterId;
+
+    pub(super) fn serialize<S: Serializer>(
+        id: &Option<ClusterId>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match id {
+            Some(id) => serializer.collect_str(id),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<ClusterId>, D::Error> {
+        String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
+    }
 }
 
 impl Default for GatewayConfig {
@@ -37,6 +65,7 @@ impl Default for GatewayConfig {
             grpc: SocketAddr::from((Ipv4Addr::LOCALHOST, 7301)),
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, 7401)),
             keys: PathBuf::from("keys"),
+            cluster: None,
             store: StoreConfig::default(),
             limits: LimitsConfig::default(),
         }
@@ -49,7 +78,8 @@ impl Default for GatewayConfig {
 pub struct StoreConfig {
     /// Some of its nodes, as `host:port`; any of them tells where all are.
     pub endpoints: Vec<String>,
-    /// How long a call to the store may take in all, in milliseconds: longer than a failover.
+    /// How long a call to the store may take in all, in milliseconds: longer than a failover. At
+    /// start there is no such bound: a gateway waits for its store.
     pub deadline_ms: u64,
 }
 
@@ -166,6 +196,16 @@ mod tests {
             let refused = toml::from_str::<GatewayConfig>(text).expect_err("unknown").to_string();
             assert!(refused.contains(&format!("unknown field `{key}`")), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_cluster_is_written_as_an_id() {
+        let text = "cluster = \"01010101-0101-0101-0101-010101010101\"\n";
+        let config = toml::from_str::<GatewayConfig>(text).expect("legal");
+        assert_eq!(config.cluster, ClusterId::from_bytes([1; 16]).ok());
+        assert!(toml::to_string(&config).expect("it is TOML").contains(text));
+        let refused = toml::from_str::<GatewayConfig>("cluster = \"mine\"").expect_err("no id");
+        assert!(refused.to_string().contains("UUID"), "{refused}");
     }
 
     #[test]

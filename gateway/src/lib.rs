@@ -6,7 +6,7 @@
 //! ```text
 //!                    ┌───────── devices: a task per connection ─────────┐
 //!   carrier ◄──────► │ connect   who is it, may it speak                │
-//!  (gRPC stream)     │ send      its sends, in order, until answered    │ ──► store
+//!  (gRPC, WebSocket) │ send      its sends, in order, until answered    │ ──► store
 //!                    │ receive   pages, cursors, heads                  │ ──► store
 //!                    │ push      new entries ◄── session: one mailbox   │ ◄── store's watch
 //!                    └──────────────────────── per user ────────────────┘

@@ -27,7 +27,8 @@ impl Default for Limits {
     }
 }
 
-/// A refused connection may try again after this; a full gateway does not empty faster.
+/// A refused connection may try again after this: a full gateway does not empty faster, and two that
+/// displace each other do so slowly.
 pub(crate) const REFUSED_RETRY: Duration = Duration::from_secs(2);
 
 /// A connection that has not said a good `Hello` by then costs a place that a device could use.

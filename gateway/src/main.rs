@@ -11,11 +11,13 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use tidemark_env::{Clock, Rng, SystemClock, SystemRng};
 use tidemark_gateway::app::App;
-use tidemark_gateway::config::GatewayConfig;
+use tidemark_gateway::config::{GatewayConfig, StoreConfig};
 use tidemark_gateway::metrics;
 use tidemark_gateway::serve::{self, Listeners};
 use tidemark_process::LogFormat;
-use tidemark_store_client::Client;
+use tidemark_store_client::{Client, Error};
+use tidemark_token::Keys;
+use tidemark_types::ClusterId;
 use tidemark_version::VERSION;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -55,6 +57,9 @@ struct RunArguments {
     /// The keys by which tokens are verified: a file, or a folder of several.
     #[arg(long, value_name = "PATH")]
     keys: Option<PathBuf>,
+    /// The cluster that it serves; it ends when the store is another one.
+    #[arg(long, value_name = "UUID")]
+    cluster: Option<ClusterId>,
     /// Check the configuration and exit.
     #[arg(long)]
     check_config: bool,
@@ -99,6 +104,7 @@ fn config(arguments: &RunArguments) -> Result<GatewayConfig> {
     config.grpc = arguments.grpc.unwrap_or(config.grpc);
     config.http = arguments.http.unwrap_or(config.http);
     config.keys = arguments.keys.clone().unwrap_or(config.keys);
+    config.cluster = arguments.cluster.or(config.cluster);
     config.store.endpoints = arguments.store.clone().unwrap_or(config.store.endpoints);
     config.validate()?;
     Ok(config)
@@ -112,9 +118,22 @@ async fn until_stopped(config: GatewayConfig) -> Result<()> {
     let listeners =
         Listeners { grpc: listen(config.grpc).await?, http: listen(config.http).await? };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let keys = Keys::read(&config.keys, clock.clone())?;
+    let start = start(&config, keys, clock, hangups);
+    serve::until_stopped(start, listeners, recorder, config.limits.drain(), stop).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn start(
+    config: &GatewayConfig,
+    keys: Keys,
+    clock: Arc<dyn Clock>,
+    hangups: Signal,
+) -> Result<Arc<App>> {
     let rng: Arc<dyn Rng> = Arc::new(SystemRng);
-    let client = Client::connect((&config.store).into(), clock.clone(), rng.clone()).await?;
-    let app = Arc::new(App::new(&config, Arc::new(client), clock, rng)?);
+    let store = Arc::new(reach(&config.store, clock.clone(), rng.clone()).await?);
+    let app = Arc::new(App::new(config, keys, store, clock, rng)?);
     tracing::info!(
         grpc = %config.grpc,
         http = %config.http,
@@ -123,9 +142,26 @@ async fn until_stopped(config: GatewayConfig) -> Result<()> {
         "started",
     );
     tokio::spawn(reload_keys(app.clone(), hangups));
-    serve::until_stopped(app, listeners, recorder, config.limits.drain(), stop).await?;
-    tracing::info!("stopped");
-    Ok(())
+    Ok(app)
+}
+
+/// The store, when it is there: it may start later than its gateways, or be away for a while.
+async fn reach(
+    config: &StoreConfig,
+    clock: Arc<dyn Clock>,
+    rng: Arc<dyn Rng>,
+) -> Result<Client, Error> {
+    let mut told = false;
+    loop {
+        match Client::connect(config.into(), clock.clone(), rng.clone()).await {
+            Err(Error::Unavailable(reason)) if !told => {
+                tracing::warn!(%reason, "no store node answers: waiting until one does");
+                told = true;
+            }
+            Err(Error::Unavailable(_)) => {}
+            reached => return reached,
+        }
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener> {

@@ -9,11 +9,22 @@ use std::time::Duration;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
+use tidemark_proto::convert;
+use tidemark_proto::v1::{self, client_frame, send_ack, server_frame};
 use tidemark_types::ErrorCode;
 
+use crate::connect::Carrier;
+
 const CONNECTIONS: &str = "gateway_connections";
+const CONNECTIONS_MAX: &str = "gateway_connections_max";
 const CONNECTIONS_REFUSED_TOTAL: &str = "gateway_connections_refused_total";
 const CUTS_TOTAL: &str = "gateway_connections_ended_total";
+const FRAMES_RECEIVED_TOTAL: &str = "gateway_frames_received_total";
+const FRAMES_SENT_TOTAL: &str = "gateway_frames_sent_total";
+const ERRORS_TOTAL: &str = "gateway_errors_total";
+const READS_PAUSED_TOTAL: &str = "gateway_reads_paused_total";
+const DELIVERY_SECONDS: &str = "gateway_delivery_seconds";
+const SENDS_TOTAL: &str = "gateway_sends_total";
 const MAILBOXES_WATCHED: &str = "gateway_mailboxes_watched";
 const DELIVERED_ENTRIES_TOTAL: &str = "gateway_delivered_entries_total";
 const NOTICES_TOTAL: &str = "gateway_notices_total";
@@ -26,29 +37,50 @@ const CALLS_TOTAL: &str = "gateway_calls_total";
 const CALL_SECONDS: &str = "gateway_call_seconds";
 const KEY_RELOADS_TOTAL: &str = "gateway_key_reloads_total";
 
+/// The outcome that is no code.
+const ACCEPTED: &str = "OK";
+
 /// A send or call takes a millisecond or two when all is well, and some seconds in a failover; after
 /// ten a send is given back.
 const LATENCY: [f64; 14] =
     [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Histograms and their buckets, for whoever builds the exporter.
-pub const BUCKETS: &[(&str, &[f64])] = &[(SEND_SECONDS, &LATENCY), (CALL_SECONDS, &LATENCY)];
+pub const BUCKETS: &[(&str, &[f64])] =
+    &[(SEND_SECONDS, &LATENCY), (DELIVERY_SECONDS, &LATENCY), (CALL_SECONDS, &LATENCY)];
 
 /// Tells the exporter what each metric means; once, at start.
 pub fn describe() {
+    describe_connections();
     describe_devices();
     describe_sends();
     describe_calls();
 }
 
-fn describe_devices() {
-    describe_gauge!(CONNECTIONS, Unit::Count, "Connections of devices.");
+fn describe_connections() {
+    describe_gauge!(CONNECTIONS, Unit::Count, "Connections of devices, by carrier.");
+    describe_gauge!(CONNECTIONS_MAX, Unit::Count, "Connections that there may be in all.");
     describe_counter!(
         CONNECTIONS_REFUSED_TOTAL,
         Unit::Count,
         "Connections refused because the gateway is full or stops."
     );
     describe_counter!(CUTS_TOTAL, Unit::Count, "Connections that ended, by reason.");
+    describe_counter!(FRAMES_RECEIVED_TOTAL, Unit::Count, "Frames of devices, by kind.");
+    describe_counter!(FRAMES_SENT_TOTAL, Unit::Count, "Frames to devices, by kind.");
+    describe_counter!(
+        ERRORS_TOTAL,
+        Unit::Count,
+        "Errors that devices were told, by code: bad tokens and bad frames among them."
+    );
+    describe_counter!(
+        READS_PAUSED_TOTAL,
+        Unit::Count,
+        "Times a device was not read, since as many of its frames waited as may."
+    );
+}
+
+fn describe_devices() {
     describe_gauge!(
         MAILBOXES_WATCHED,
         Unit::Count,
@@ -58,6 +90,11 @@ fn describe_devices() {
         DELIVERED_ENTRIES_TOTAL,
         Unit::Count,
         "Entries sent to devices unasked, each device counted."
+    );
+    describe_histogram!(
+        DELIVERY_SECONDS,
+        Unit::Seconds,
+        "From a message's acceptance, by the cluster's clock, to its Deliver, by this gateway's."
     );
     describe_counter!(
         NOTICES_TOTAL,
@@ -73,6 +110,7 @@ fn describe_devices() {
 }
 
 fn describe_sends() {
+    describe_counter!(SENDS_TOTAL, Unit::Count, "Answers to sends, by their outcome.");
     describe_histogram!(
         SEND_SECONDS,
         Unit::Seconds,
@@ -105,8 +143,47 @@ fn describe_calls() {
 }
 
 /// A connection began, or ended.
-pub(crate) fn connected(began: bool) {
-    gauge!(CONNECTIONS).increment(if began { 1.0 } else { -1.0 });
+pub(crate) fn connected(carrier: Carrier, began: bool) {
+    gauge!(CONNECTIONS, "carrier" => carrier.name()).increment(if began { 1.0 } else { -1.0 });
+}
+
+/// There may be so many connections.
+pub(crate) fn connections_max(max: u32) {
+    gauge!(CONNECTIONS_MAX).set(max);
+}
+
+/// A frame came, or something that is none.
+pub(crate) fn received<E>(frame: &Result<client_frame::Frame, E>) {
+    let kind = frame.as_ref().map_or("unreadable", client_frame::Frame::name);
+    counter!(FRAMES_RECEIVED_TOTAL, "frame" => kind).increment(1);
+}
+
+/// A frame goes out.
+pub(crate) fn sent(frame: &v1::ServerFrame) {
+    let Some(frame) = &frame.frame else { return };
+    counter!(FRAMES_SENT_TOTAL, "frame" => frame.name()).increment(1);
+    match frame {
+        server_frame::Frame::SendAck(v1::SendAck { result, .. }) => {
+            let outcome = match result {
+                Some(send_ack::Result::Failure(failure)) => code(failure),
+                Some(send_ack::Result::Accepted(_)) | None => ACCEPTED,
+            };
+            counter!(SENDS_TOTAL, "code" => outcome).increment(1);
+        }
+        server_frame::Frame::Error(v1::Error { failure: Some(failure), .. }) => {
+            counter!(ERRORS_TOTAL, "code" => code(failure)).increment(1);
+        }
+        _ => {}
+    }
+}
+
+fn code(failure: &v1::Failure) -> &'static str {
+    convert::error_code(failure.code).name()
+}
+
+/// A device is not read for now.
+pub(crate) fn read_paused() {
+    counter!(READS_PAUSED_TOTAL).increment(1);
 }
 
 /// A connection was refused.
@@ -122,6 +199,11 @@ pub(crate) fn connection_ended(reason: &'static str) {
 /// A mailbox is watched, or no longer.
 pub(crate) fn mailbox_watched(watched: bool) {
     gauge!(MAILBOXES_WATCHED).increment(if watched { 1.0 } else { -1.0 });
+}
+
+/// A message that was accepted so long ago goes out in a `Deliver`.
+pub(crate) fn delivered_after(took: Duration) {
+    histogram!(DELIVERY_SECONDS).record(took);
 }
 
 /// Entries went out in a `Deliver`.
@@ -161,7 +243,7 @@ pub(crate) fn send_given_back() {
 
 /// A unary call was answered, or refused with this code.
 pub(crate) fn called(call: &'static str, refused: Option<ErrorCode>, took: Duration) {
-    let code = refused.map_or("OK", ErrorCode::name);
+    let code = refused.map_or(ACCEPTED, ErrorCode::name);
     counter!(CALLS_TOTAL, "call" => call, "code" => code).increment(1);
     histogram!(CALL_SECONDS, "call" => call).record(took);
 }
@@ -169,4 +251,40 @@ pub(crate) fn called(call: &'static str, refused: Option<ErrorCode>, took: Durat
 /// The keys of tokens were read anew, or could not be.
 pub(crate) fn keys_reloaded(read: bool) {
     counter!(KEY_RELOADS_TOTAL, "read" => if read { "yes" } else { "no" }).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use tidemark_proto::Failure;
+    use tidemark_types::SessionId;
+
+    use super::*;
+
+    #[test]
+    fn what_a_device_says_and_is_told_is_counted_by_kind_and_code() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            describe();
+            received(&Ok::<_, Failure>(client_frame::Frame::Ping(v1::Ping::default())));
+            received(&Err(Failure::new(ErrorCode::UnknownFrame)));
+            let session = SessionId::new(1).expect("legal");
+            let conflict = Failure::new(ErrorCode::Conflict);
+            sent(&v1::SendAck::failed(session, 1, conflict).into());
+            let failure = Some(Failure::new(ErrorCode::TokenExpired).into());
+            sent(&v1::Error { failure, ..v1::Error::default() }.into());
+            connected(Carrier::WebSocket, true);
+        });
+        let told = recorder.handle().render();
+        for line in [
+            "gateway_frames_received_total{frame=\"ping\"} 1",
+            "gateway_frames_received_total{frame=\"unreadable\"} 1",
+            "gateway_frames_sent_total{frame=\"send_ack\"} 1",
+            "gateway_sends_total{code=\"CONFLICT\"} 1",
+            "gateway_errors_total{code=\"TOKEN_EXPIRED\"} 1",
+            "gateway_connections{carrier=\"websocket\"} 1",
+        ] {
+            assert!(told.lines().any(|told| told == line), "{line} in {told}");
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! A gateway's sockets: gRPC for devices, back ends and operators, HTTP for whoever watches the
-//! process.
+//! A gateway's sockets: gRPC for devices, back ends and operators, HTTP for browsers and for whoever
+//! watches the process.
 //!
 //! ```text
 //!   stop ─► not ready ─► devices are sent away ─► no new calls, those under way end ─► done
@@ -30,7 +30,7 @@ use tonic_health::server::HealthReporter;
 use crate::app::App;
 use crate::backend::Backend;
 use crate::connect::grpc::GrpcCarrier;
-use crate::http;
+use crate::http::{self, Started};
 
 /// Calls of one connection under way at once, a device's stream among them: a back end's pool needs
 /// no more, and each may hold a page.
@@ -63,9 +63,6 @@ pub enum Error {
     /// The gRPC server ended.
     #[error("the gRPC server ended: {0}")]
     Grpc(#[from] tonic::transport::Error),
-    /// The HTTP server ended.
-    #[error("the HTTP server ended: {0}")]
-    Http(std::io::Error),
     /// Nothing ended it, and it ended.
     #[error("a server ended by itself")]
     Ended,
@@ -79,54 +76,72 @@ pub struct Listeners {
     pub http: TcpListener,
 }
 
-/// Serves until `stop` is ready, then drains for at most `drain`.
-pub async fn until_stopped(
-    app: Arc<App>,
+/// Serves until `stop` is ready, then drains for at most `drain`. Until the gateway has started it
+/// says so by HTTP, and takes nothing.
+pub async fn until_stopped<E: From<Error>>(
+    start: impl Future<Output = Result<Arc<App>, E>>,
     listeners: Listeners,
     metrics: PrometheusHandle,
     drain: Duration,
     stop: impl Future<Output = ()>,
-) -> Result<(), Error> {
-    let (reporter, health) = tonic_health::server::health_reporter();
-    report(&reporter, ServingStatus::Serving).await;
-    let incoming = TcpIncoming::from(listeners.grpc).with_nodelay(Some(true));
-    let (close, closed) = oneshot::channel::<()>();
-    let grpc = grpc(&app).add_service(health).serve_with_incoming_shutdown(incoming, async {
-        // Closed by a message as by the end of this function.
-        let _ = closed.await;
-    });
-    let http = axum::serve(listeners.http, http::router(app.clone(), metrics.clone()));
-    let (mut grpc, http) = (Box::pin(grpc), http.into_future());
+) -> Result<(), E> {
+    let started = Started::default();
+    let http = http::serve(listeners.http, http::router(started.clone(), metrics.clone()));
     let upkeep = async {
         loop {
             tokio::time::sleep(UPKEEP_EVERY).await;
             metrics.run_upkeep();
         }
     };
-    let stopped = async {
-        tokio::select! {
-            ended = &mut grpc => return Err(ended.map_or_else(Error::from, |()| Error::Ended)),
-            () = stop => {}
-        }
-        app.leave();
-        report(&reporter, ServingStatus::NotServing).await;
-        let away = async {
-            app.drain(drain).await;
-            // Nobody listens if the server has just ended.
-            let _ = close.send(());
+    let served = async {
+        tokio::pin!(stop);
+        let app = tokio::select! {
+            app = start => app?,
+            () = &mut stop => return Ok(()),
         };
-        match tokio::time::timeout(drain, async { tokio::join!(grpc, away).0 }).await {
-            Ok(ended) => Ok(ended?),
-            Err(_) => {
-                tracing::warn!("what is still under way is cut off");
-                Ok(())
-            }
-        }
+        let app = started.get_or_init(|| app);
+        Ok(until_drained(app, listeners.grpc, drain, stop).await?)
     };
     tokio::select! {
-        done = stopped => done,
-        ended = http => Err(ended.map_or_else(Error::Http, |()| Error::Ended)),
+        done = served => done,
+        () = http => unreachable!("it never ends"),
         () = upkeep => unreachable!("it never ends"),
+    }
+}
+
+/// Serves gRPC until `stop` is ready and what is under way has ended.
+async fn until_drained(
+    app: &App,
+    listener: TcpListener,
+    drain: Duration,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    report(&reporter, ServingStatus::Serving).await;
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let (close, closed) = oneshot::channel::<()>();
+    let grpc = grpc(app).add_service(health).serve_with_incoming_shutdown(incoming, async {
+        // Closed by a message as by the end of this function.
+        let _ = closed.await;
+    });
+    tokio::pin!(grpc);
+    tokio::select! {
+        ended = &mut grpc => return Err(ended.map_or_else(Error::from, |()| Error::Ended)),
+        () = stop => {}
+    }
+    app.leave();
+    report(&reporter, ServingStatus::NotServing).await;
+    let away = async {
+        app.drain(drain).await;
+        // Nobody listens if the server has just ended.
+        let _ = close.send(());
+    };
+    match tokio::time::timeout(drain, async { tokio::join!(grpc, away).0 }).await {
+        Ok(ended) => Ok(ended?),
+        Err(_) => {
+            tracing::warn!("what is still under way is cut off");
+            Ok(())
+        }
     }
 }
 

@@ -307,8 +307,8 @@ macro_rules! codes {
 
 codes! {
     Invalid Unauthenticated TokenExpired PermissionDenied FrameTooLarge UnknownFrame WrongCluster
-    WrongShard NotLeader Unavailable Overloaded RetryAfter GoingAway Unknown Internal Stale Settled
-    Conflict OutOfOrder WindowFull SessionEnded SessionExpired DedupExpired IdInFuture NoDevice
+    WrongShard NotLeader Unavailable Overloaded RetryAfter GoingAway Unknown Internal Displaced Stale
+    Settled Conflict OutOfOrder WindowFull SessionEnded SessionExpired DedupExpired IdInFuture NoDevice
     BodyTooLarge TooManyRecipients BadRecipient Blocked SeqExhausted NoMailbox NotMember GroupGone
     Reset NotEmpty
 }

@@ -67,6 +67,20 @@ impl client_frame::Frame {
         }
     }
 
+    /// Its name, for metrics and logs.
+    pub fn name(&self) -> &'static str {
+        use client_frame::Frame;
+        match self {
+            Frame::Hello(_) => "hello",
+            Frame::Open(_) => "open",
+            Frame::Send(_) => "send",
+            Frame::Ack(_) => "ack",
+            Frame::Sync(_) => "sync",
+            Frame::Status(_) => "status",
+            Frame::Ping(_) => "ping",
+        }
+    }
+
     /// The request id by which an [`v1::Error`] refers to it, 0 for none.
     pub fn request_id(&self) -> u64 {
         use client_frame::Frame;
@@ -74,6 +88,26 @@ impl client_frame::Frame {
             Frame::Sync(sync) => sync.request_id,
             Frame::Status(status) => status.request_id,
             Frame::Hello(_) | Frame::Open(_) | Frame::Send(_) | Frame::Ack(_) | Frame::Ping(_) => 0,
+        }
+    }
+}
+
+impl server_frame::Frame {
+    /// Its name, for metrics and logs.
+    pub fn name(&self) -> &'static str {
+        use server_frame::Frame;
+        match self {
+            Frame::Welcome(_) => "welcome",
+            Frame::Opened(_) => "opened",
+            Frame::SendAck(_) => "send_ack",
+            Frame::Deliver(_) => "deliver",
+            Frame::Notice(_) => "notice",
+            Frame::SyncPage(_) => "sync_page",
+            Frame::Reset(_) => "reset",
+            Frame::StatusReply(_) => "status_reply",
+            Frame::Pong(_) => "pong",
+            Frame::GoAway(_) => "go_away",
+            Frame::Error(_) => "error",
         }
     }
 }

@@ -37,6 +37,7 @@ pub const fn grpc(code: ErrorCode) -> Code {
         | ErrorCode::SeqExhausted => Code::ResourceExhausted,
         ErrorCode::Unknown => Code::Unknown,
         ErrorCode::Internal => Code::Internal,
+        ErrorCode::Displaced => Code::Aborted,
         ErrorCode::Settled | ErrorCode::Conflict => Code::AlreadyExists,
         ErrorCode::NoDevice | ErrorCode::NoMailbox | ErrorCode::GroupGone => Code::NotFound,
         ErrorCode::WrongCluster

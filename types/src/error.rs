@@ -88,6 +88,8 @@ error_codes! {
     Unknown = 25, "UNKNOWN";
     /// The server contradicts itself; it has logged the reason.
     Internal = 26, "INTERNAL";
+    /// The device has connected again, and its newer connection is used.
+    Displaced = 27, "DISPLACED";
 
     /// `Open` names another session to replace than the live one, which the reply carries.
     Stale = 40, "STALE";
@@ -149,6 +151,7 @@ impl ErrorCode {
             | ErrorCode::RetryAfter
             | ErrorCode::GoingAway
             | ErrorCode::Unknown
+            | ErrorCode::Displaced
             | ErrorCode::OutOfOrder
             | ErrorCode::WindowFull => true,
             ErrorCode::Invalid
@@ -201,6 +204,7 @@ impl ErrorCode {
             | ErrorCode::Overloaded
             | ErrorCode::RetryAfter
             | ErrorCode::GoingAway
+            | ErrorCode::Displaced
             | ErrorCode::Stale
             | ErrorCode::Conflict
             | ErrorCode::OutOfOrder
@@ -254,6 +258,7 @@ impl ErrorCode {
             | ErrorCode::GoingAway
             | ErrorCode::Unknown
             | ErrorCode::Internal
+            | ErrorCode::Displaced
             | ErrorCode::Stale
             | ErrorCode::Settled
             | ErrorCode::Conflict
@@ -289,6 +294,9 @@ impl ErrorCode {
             ErrorCode::GoingAway => "Connect to another server of the list.",
             ErrorCode::Unknown => "Repeat it with the same number or id: it is taken once at most.",
             ErrorCode::Internal => "Report it with the server's log.",
+            ErrorCode::Displaced => {
+                "Give each device a name of its own; one that two use goes to and fro."
+            }
             ErrorCode::Stale => "Open again, naming the live session of the reply in `ends`.",
             ErrorCode::Settled => "Nothing: the acknowledgement was received before.",
             ErrorCode::Conflict => "Use a new number or id for new content.",

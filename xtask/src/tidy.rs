@@ -41,11 +41,12 @@ const LAYERS: [(&str, &[&str]); 16] = [
 ];
 
 /// Where a library that we keep in one room may be named.
-const ROOMS: [(&str, &[&str]); 5] = [
+const ROOMS: [(&str, &[&str]); 6] = [
     ("openraft", &["store/src/raft/"]),
     ("rocksdb", &["store/src/storage/"]),
     ("jsonwebtoken", &["token/"]),
     ("redb", &["client/src/store/"]),
+    ("tokio_tungstenite", &["gateway/src/connect/", "gateway/tests/"]),
     // The wire: its crate, the edges of the store node, and whoever calls them.
     (
         "tonic",

@@ -62,6 +62,7 @@ impl Answer {
             | ErrorCode::Overloaded
             | ErrorCode::RetryAfter
             | ErrorCode::Unknown
+            | ErrorCode::Displaced
             | ErrorCode::WindowFull => Answer::Wait,
             ErrorCode::NoDevice => Answer::Hello,
             ErrorCode::Unauthenticated | ErrorCode::TokenExpired => Answer::Token,

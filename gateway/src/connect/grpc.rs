@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::{Carrier, Unreadable};
 use crate::devices::Devices;
 use crate::limits::OUTGOING_FRAMES;
 
@@ -42,7 +43,9 @@ impl Gateway for GrpcCarrier {
         request: Request<Streaming<ClientFrame>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let (outgoing, frames) = mpsc::channel(OUTGOING_FRAMES);
-        self.devices.connect(incoming(request.into_inner()).boxed(), outgoing)?;
+        let incoming = incoming(request.into_inner()).boxed();
+        // The server itself waits for its streams when it stops.
+        let _admission = self.devices.connect(Carrier::Grpc, incoming, outgoing)?;
         Ok(Response::new(ReceiverStream::new(frames).map(Ok).boxed()))
     }
 }
@@ -50,22 +53,22 @@ impl Gateway for GrpcCarrier {
 /// The frames of a stream, up to its end or what cannot be read.
 fn incoming(
     frames: Streaming<ClientFrame>,
-) -> impl Stream<Item = Result<client_frame::Frame, Failure>> {
+) -> impl Stream<Item = Result<client_frame::Frame, Unreadable>> {
     stream::unfold(Some(frames), |frames| async {
         let mut frames = frames?;
         match frames.message().await {
-            Ok(frame) => Some((frame::opened(frame?), Some(frames))),
-            Err(status) => Some((Err(unreadable(&status)?), None)),
+            Ok(frame) => Some((frame::opened(frame?).map_err(Unreadable::from), Some(frames))),
+            Err(status) => Some((Err(Unreadable::Broken(unreadable(&status)?)), None)),
         }
     })
 }
 
 /// What the peer is told whose frame cannot be read; nothing, when the connection broke.
 fn unreadable(status: &Status) -> Option<Failure> {
-    match status.code() {
-        Code::Internal | Code::OutOfRange | Code::InvalidArgument => {
-            Some(Failure::new(ErrorCode::Invalid).message(status.message()))
-        }
-        _ => None,
-    }
+    let code = match status.code() {
+        Code::OutOfRange => ErrorCode::FrameTooLarge,
+        Code::Internal | Code::InvalidArgument => ErrorCode::Invalid,
+        _ => return None,
+    };
+    Some(Failure::new(code).message(status.message()))
 }

@@ -1,22 +1,60 @@
 //! Carriers, and who may speak.
 //!
-//! It knows frames and tokens, never what a message means. A carrier (gRPC here) turns its stream
-//! into [`Incoming`] and takes what comes out of a bounded channel; everything behind that is the
-//! same for all carriers.
+//! It knows frames and tokens, never what a message means. A carrier turns its stream into
+//! [`Incoming`] and takes what comes out of a bounded channel; everything behind that is the same
+//! for all carriers.
 
 pub mod grpc;
 mod hello;
+pub mod websocket;
 
 use futures::stream::BoxStream;
 use tidemark_proto::Failure;
 use tidemark_proto::v1::client_frame;
-use tidemark_types::{DeviceId, UnixMs, UserId};
+use tidemark_types::{DeviceId, ErrorCode, UnixMs, UserId};
 
 pub(crate) use hello::check;
 
-/// What a device sends. A frame that is not known or too large is a failure, and the stream goes
-/// on; after `INVALID` nothing more is read. The stream ends when the peer has gone.
-pub type Incoming = BoxStream<'static, Result<client_frame::Frame, Failure>>;
+/// What a device sends. The stream ends when the peer has gone, or will send nothing more.
+pub type Incoming = BoxStream<'static, Result<client_frame::Frame, Unreadable>>;
+
+/// A frame that cannot be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// It had no effect, and what follows it can be read.
+    Passed(Failure),
+    /// Nothing can be read any more.
+    Broken(Failure),
+}
+
+impl From<Failure> for Unreadable {
+    /// `INVALID` means that the peer does not speak this protocol.
+    fn from(failure: Failure) -> Self {
+        match failure.code {
+            ErrorCode::Invalid => Unreadable::Broken(failure),
+            _ => Unreadable::Passed(failure),
+        }
+    }
+}
+
+/// What carries a connection's frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// A gRPC stream.
+    Grpc,
+    /// A WebSocket.
+    WebSocket,
+}
+
+impl Carrier {
+    /// Its name in metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Carrier::Grpc => "grpc",
+            Carrier::WebSocket => "websocket",
+        }
+    }
+}
 
 /// Verifies tokens.
 pub trait Authenticator: Send + Sync + 'static {

@@ -25,8 +25,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::peer::{Done, Peer, Pending};
 use super::{Drain, Shared};
-use crate::connect::{self, Incoming};
-use crate::limits::{ANSWERS_MAX, CLOSE_TIMEOUT, HELLO_TIMEOUT, TOKEN_GRACE, WORK_MAX};
+use crate::connect::{self, Incoming, Unreadable};
+use crate::limits::{
+    ANSWERS_MAX, CLOSE_TIMEOUT, HELLO_TIMEOUT, REFUSED_RETRY, TOKEN_GRACE, WORK_MAX,
+};
 use crate::metrics;
 use crate::send::{Answer, Uplink};
 
@@ -40,16 +42,20 @@ pub(super) struct Connection {
     peer: Option<Peer>,
     /// A `Hello` is being answered: what follows it waits.
     greeting: bool,
+    /// There was room for what a frame may ask for.
+    room: bool,
     began: Duration,
     /// When the device was last heard.
     heard: Duration,
+    /// When it last had room for a frame, or none waited.
+    took: Duration,
     /// When the gateway stops.
     closes: Option<Duration>,
 }
 
 /// Something happened.
 enum Event {
-    Frame(Option<Result<Frame, Failure>>),
+    Frame(Option<Result<Frame, Unreadable>>),
     /// There is room for a frame on its way out.
     Room,
     /// The carrier takes nothing any more.
@@ -68,8 +74,10 @@ enum Event {
 enum End {
     /// The peer has gone.
     Gone,
-    /// The peer said nothing for too long, or read nothing, so that nothing was read of it.
+    /// The peer said nothing for too long.
     Silent,
+    /// The peer read nothing for too long.
+    Slow,
     /// The gateway stops.
     Drained,
     /// The device connected again.
@@ -101,8 +109,10 @@ impl Connection {
             pending: Pending::default(),
             peer: None,
             greeting: false,
+            room: true,
             began: now,
             heard: now,
+            took: now,
             closes: None,
         }
     }
@@ -125,11 +135,17 @@ impl Connection {
     }
 
     async fn event(&mut self) -> Event {
-        let reads = !self.greeting
-            && self.pending.answers.len() < ANSWERS_MAX
-            && self.pending.work.len() < WORK_MAX;
+        let room = self.pending.answers.len() < ANSWERS_MAX && self.pending.work.len() < WORK_MAX;
+        if self.room && !room {
+            metrics::read_paused();
+        }
+        self.room = room;
+        let reads = room && !self.greeting;
         let writes =
             !self.pending.answers.is_empty() || self.peer.as_ref().is_some_and(Peer::pushes);
+        if !writes || self.outgoing.capacity() > 0 {
+            self.took = self.now();
+        }
         let acks = self.pending.answers.len() < ANSWERS_MAX;
         let wait = self.wakes().saturating_sub(self.now());
         let (uplink, mailbox, displaced) = match &mut self.peer {
@@ -159,9 +175,10 @@ impl Connection {
             Event::Frame(None) | Event::Gone => Err(End::Gone),
             Event::Frame(Some(frame)) => {
                 self.heard = self.now();
+                metrics::received(&frame);
                 match frame {
                     Ok(frame) => self.frame(frame),
-                    Err(failure) => self.unreadable(failure),
+                    Err(unreadable) => self.unreadable(unreadable),
                 }
             }
             Event::Room => {
@@ -222,15 +239,17 @@ impl Connection {
     }
 
     /// A frame that cannot be read, or whose kind nobody here knows.
-    fn unreadable(&mut self, failure: Failure) -> Result<(), End> {
-        let cuts = failure.code == ErrorCode::Invalid
-            || self.peer.as_ref().is_none_or(|peer| !peer.welcomed);
-        let error = refusal(failure, 0, 0);
-        if cuts {
-            return Err(End::Refused(error));
+    fn unreadable(&mut self, unreadable: Unreadable) -> Result<(), End> {
+        let welcomed = self.peer.as_ref().is_some_and(|peer| peer.welcomed);
+        match unreadable {
+            Unreadable::Passed(failure) if welcomed => {
+                self.pending.answer(refusal(failure, 0, 0));
+                Ok(())
+            }
+            Unreadable::Passed(failure) | Unreadable::Broken(failure) => {
+                Err(End::Refused(refusal(failure, 0, 0)))
+            }
         }
-        self.pending.answer(error);
-        Ok(())
     }
 
     fn done(&mut self, done: Done) -> Result<(), End> {
@@ -246,6 +265,7 @@ impl Connection {
     fn write(&mut self) {
         let push = || self.peer.as_mut().and_then(Peer::push);
         if let Some(frame) = self.pending.answers.pop_front().or_else(push) {
+            metrics::sent(&frame);
             // Nobody else sends here, so the room is still there; a carrier that has gone is
             // noticed by the next event.
             let _ = self.outgoing.try_send(frame);
@@ -267,7 +287,7 @@ impl Connection {
 
     /// When there is something to do of which no event tells, on the monotonic clock.
     fn wakes(&self) -> Duration {
-        let silent = self.heard + self.shared.parts.limits.heartbeat_max;
+        let silent = self.heard.min(self.took) + self.shared.parts.limits.heartbeat_max;
         let times = match &self.peer {
             Some(peer) => [Some(self.expires(peer)), peer.due(), self.closes],
             None => [Some(self.began + HELLO_TIMEOUT), None, self.closes],
@@ -285,9 +305,11 @@ impl Connection {
             Some(peer) if self.expires(peer) <= now => return Err(End::Expired),
             _ => {}
         }
-        match self.heard + self.shared.parts.limits.heartbeat_max <= now {
-            true => Err(End::Silent),
-            false => Ok(()),
+        let over = |since: Duration| since + self.shared.parts.limits.heartbeat_max <= now;
+        match self.outgoing.capacity() {
+            0 if over(self.took.min(self.heard)) => Err(End::Slow),
+            _ if over(self.heard) => Err(End::Silent),
+            _ => Ok(()),
         }
     }
 
@@ -325,6 +347,7 @@ impl End {
         match self {
             End::Gone => "gone",
             End::Silent => "silent",
+            End::Slow => "slow",
             End::Drained => "drained",
             End::Displaced => "displaced",
             End::NoHello => "no_hello",
@@ -337,12 +360,9 @@ impl End {
     fn error(self) -> Option<v1::Error> {
         let told = |failure| refusal(failure, 0, 0);
         let error = match self {
-            End::Gone | End::Silent | End::Drained => return None,
+            End::Gone | End::Silent | End::Slow | End::Drained => return None,
             End::Refused(error) => error,
-            End::Displaced => told(
-                Failure::new(ErrorCode::GoingAway)
-                    .message("this device has connected again, and its newer connection is used"),
-            ),
+            End::Displaced => told(Failure::new(ErrorCode::Displaced).retry_after(REFUSED_RETRY)),
             End::NoHello => {
                 told(Failure::new(ErrorCode::Unauthenticated).message("no Hello came in time"))
             }
@@ -354,6 +374,7 @@ impl End {
 
 async fn write(outgoing: &mpsc::Sender<v1::ServerFrame>, frames: VecDeque<v1::ServerFrame>) {
     for frame in frames {
+        metrics::sent(&frame);
         if outgoing.send(frame).await.is_err() {
             return;
         }

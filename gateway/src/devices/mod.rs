@@ -14,10 +14,10 @@ use std::time::Duration;
 use tidemark_env::{Clock, Rng};
 use tidemark_proto::{Failure, v1};
 use tidemark_types::{ClusterId, ErrorCode};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 
-use crate::connect::{Authenticator, Incoming};
+use crate::connect::{Authenticator, Carrier, Incoming};
 use crate::limits::{Limits, REFUSED_RETRY};
 use crate::session::Registry;
 use crate::store::Store;
@@ -55,6 +55,12 @@ struct Shared {
     registry: Arc<Registry>,
 }
 
+/// A place among the connections that there may be, until nobody keeps it any more.
+#[derive(Clone)]
+pub struct Admission {
+    _place: Arc<OwnedSemaphorePermit>,
+}
+
 /// The gateway stops.
 #[derive(Clone, Copy, Debug)]
 struct Drain {
@@ -70,6 +76,7 @@ impl Devices {
         let (watch, events) = parts.store.watch();
         let registry = Arc::new(Registry::new(watch));
         let listener = tokio::spawn(push::listen(registry.clone(), events)).abort_handle();
+        metrics::connections_max(parts.limits.connections_max);
         let places = Arc::new(Semaphore::new(parts.limits.connections_max as usize));
         let cluster = parts.store.map().cluster;
         let shared = Arc::new(Shared { parts, cluster, registry });
@@ -77,16 +84,18 @@ impl Devices {
     }
 
     /// Takes a connection over: what the device sends, and a channel that its carrier empties. The
-    /// carrier closes the connection when the channel ends.
+    /// carrier closes the connection when the channel ends, and until it has, it may keep the
+    /// admission: a drain waits for it.
     ///
     /// # Errors
     /// `OVERLOADED` with a hint when the gateway is full, `GOING_AWAY` when it stops; the carrier
     /// tells it in its own way.
     pub fn connect(
         &self,
+        carrier: Carrier,
         incoming: Incoming,
         outgoing: mpsc::Sender<v1::ServerFrame>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Admission, Failure> {
         let refused = |code| {
             metrics::connection_refused();
             Failure::new(code)
@@ -96,15 +105,17 @@ impl Devices {
         }
         let place = self.places.clone().try_acquire_owned();
         let place = place.map_err(|_| refused(ErrorCode::Overloaded).retry_after(REFUSED_RETRY))?;
+        let admission = Admission { _place: Arc::new(place) };
         let drain = self.drain.subscribe();
         let connection = Connection::new(self.shared.clone(), incoming, outgoing, drain);
+        let kept = admission.clone();
         tokio::spawn(async move {
-            metrics::connected(true);
+            metrics::connected(carrier, true);
             connection.run().await;
-            metrics::connected(false);
-            drop(place);
+            metrics::connected(carrier, false);
+            drop(kept);
         });
-        Ok(())
+        Ok(admission)
     }
 
     /// How many devices are connected, those before their `Hello` included.

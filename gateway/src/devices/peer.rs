@@ -130,11 +130,7 @@ impl Peer {
                 }
             }
             Frame::Ping(ping) => self.ping(ping, pending),
-            Frame::Status(status) => {
-                let origin = receive::asked(&self.user, &status)?;
-                let told = receive::status(self.shared.parts.store.clone(), origin);
-                pending.work(told.map(move |told| Done::Told(status.request_id, told)));
-            }
+            Frame::Status(status) => self.ask(&status, pending)?,
             // It is its connection's.
             Frame::Hello(_) => {
                 let failure = Failure::new(ErrorCode::UnknownFrame);
@@ -210,10 +206,24 @@ impl Peer {
     pub(super) fn push(&mut self) -> Option<v1::ServerFrame> {
         let push = self.place.as_mut()?.delivery.take(&self.seat.mailbox.borrow())?;
         Some(match push {
-            Push::Deliver(deliver) => deliver.into(),
+            Push::Deliver(deliver) => {
+                self.measure(&deliver);
+                deliver.into()
+            }
             Push::Notice(notice) => notice.into(),
             Push::Reset(position) => self.displace(position).into(),
         })
+    }
+
+    fn measure(&self, deliver: &v1::Deliver) {
+        let now = self.shared.parts.clock.wall().get();
+        for entry in &deliver.entries {
+            if let Some(v1::entry::Content::Message(message)) = &entry.content {
+                // Two clocks: the cluster's may be a little ahead of this one.
+                let took = now.saturating_sub(message.sent_ms);
+                metrics::delivered_after(Duration::from_millis(took));
+            }
+        }
     }
 
     /// The connection ends: leaves the seat, and tells the store where the device is.
@@ -273,6 +283,22 @@ impl Peer {
         if let Some(place) = &mut self.place {
             place.cursor.heard(Epoch::new(epoch), Seq::new(seq), now);
         }
+    }
+
+    fn ask(&self, status: &v1::Status, pending: &mut Pending) -> Result<(), Failure> {
+        let request_id = status.request_id;
+        match receive::asked(&self.user, status) {
+            Ok(origin) => {
+                let told = receive::status(self.shared.parts.store.clone(), origin);
+                pending.work(told.map(move |told| Done::Told(request_id, told)));
+            }
+            // A question that it may not ask, and nothing else is wrong.
+            Err(failure) if failure.code == ErrorCode::PermissionDenied => {
+                pending.answer(refusal(failure, Frame::STATUS, request_id));
+            }
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
     }
 
     fn ping(&mut self, ping: v1::Ping, pending: &mut Pending) {

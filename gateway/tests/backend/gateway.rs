@@ -11,7 +11,7 @@ use tidemark_gateway::app::App;
 use tidemark_gateway::config::GatewayConfig;
 use tidemark_gateway::serve::{self, Listeners};
 use tidemark_proto::{Failure, headers};
-use tidemark_token::{Claims, Role, SigningKey};
+use tidemark_token::{Claims, Keys, Role, SigningKey};
 use tidemark_types::{ErrorCode, UserId};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -59,10 +59,11 @@ impl Gateway {
         let file = keys.path().join("one.hs256");
         let key = SigningKey::generate_hs256(file, &SeededRng::new(1)).unwrap();
         let store = Arc::new(MemoryStore::new());
-        let config = GatewayConfig { keys: keys.path().to_owned(), ..GatewayConfig::default() };
+        let config = GatewayConfig::default();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let app =
-            Arc::new(App::new(&config, store.clone(), clock, Arc::new(SeededRng::new(2))).unwrap());
+        let verifying = Keys::read(keys.path(), clock.clone()).unwrap();
+        let rng = Arc::new(SeededRng::new(2));
+        let app = Arc::new(App::new(&config, verifying, store.clone(), clock, rng).unwrap());
         let grpc = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let web = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = grpc.local_addr().unwrap();
@@ -73,7 +74,7 @@ impl Gateway {
             let (app, listeners) = (app.clone(), Listeners { grpc, http: web });
             async move {
                 let stop = async { stopped.await.unwrap() };
-                serve::until_stopped(app, listeners, metrics, DRAIN, stop).await
+                serve::until_stopped(async { Ok(app) }, listeners, metrics, DRAIN, stop).await
             }
         });
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();

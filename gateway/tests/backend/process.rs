@@ -1,12 +1,24 @@
 //! What surrounds the services: health, reflection, HTTP, keys, draining.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use prost::Message as _;
+use tidemark_env::{Clock, SeededRng, SystemClock};
+use tidemark_gateway::app::App;
+use tidemark_gateway::config::GatewayConfig;
+use tidemark_gateway::connect::websocket;
 use tidemark_proto::v1::mailboxes_client::MailboxesClient;
-use tidemark_proto::v1::{HeadRequest, HeadResponse};
-use tidemark_types::ErrorCode;
+use tidemark_proto::v1::server_frame::Frame;
+use tidemark_proto::v1::{HeadRequest, HeadResponse, ServerFrame};
+use tidemark_token::Keys;
+use tidemark_types::{ClusterId, ErrorCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tonic::{Code, Response, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -111,4 +123,48 @@ async fn a_stopped_gateway_tells_so_and_ends() {
     let ended = tokio::time::timeout(Duration::from_secs(3), gateway.running).await;
     ended.expect("no call is under way").unwrap().unwrap();
     assert!(TcpStream::connect(gateway.http).await.is_err());
+}
+
+#[tokio::test]
+async fn another_cluster_than_the_configured_one_is_refused() {
+    let gateway = Gateway::start().await;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let app = |cluster: ClusterId| {
+        let config = GatewayConfig { cluster: Some(cluster), ..GatewayConfig::default() };
+        let keys = Keys::read(gateway.keys.path(), clock.clone()).unwrap();
+        App::new(&config, keys, gateway.store.clone(), clock.clone(), Arc::new(SeededRng::new(2)))
+    };
+    assert!(app(gateway.app.cluster()).is_ok());
+    let refused = app(ClusterId::from_bytes([1; 16]).unwrap()).err().unwrap().to_string();
+    assert!(refused.contains("01010101-0101-0101-0101-010101010101"), "{refused}");
+    assert!(refused.contains(&gateway.app.cluster().to_string()), "{refused}");
+}
+
+#[tokio::test]
+async fn who_asks_for_nothing_is_let_go() {
+    let gateway = Gateway::start().await;
+    let mut stream = TcpStream::connect(gateway.http).await.unwrap();
+    stream.write_all(b"GET /v1/conn").await.unwrap();
+    let mut nothing = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut nothing));
+    end.await.expect("it is closed").unwrap();
+}
+
+#[tokio::test]
+async fn a_stopped_gateway_says_its_last_word_on_a_websocket() {
+    let gateway = Gateway::start().await;
+    let address = format!("ws://{}{}", gateway.http, websocket::PATH);
+    let (mut socket, _) = connect_async(address).await.unwrap();
+    while gateway.app.devices().connections() == 0 {
+        tokio::task::yield_now().await;
+    }
+    gateway.stop.send(()).unwrap();
+    let frame = socket.next().await.unwrap().unwrap().into_data();
+    let frame = ServerFrame::decode(frame).unwrap().frame;
+    assert!(matches!(frame, Some(Frame::GoAway(_))), "{frame:?}");
+    let end = socket.next().await.unwrap().unwrap();
+    let Message::Close(Some(CloseFrame { code, reason })) = end else { panic!("{end:?}") };
+    assert_eq!((u16::from(code), reason.as_str()), (4024, "GOING_AWAY"));
+    assert!(socket.next().await.is_none());
+    gateway.running.await.unwrap().unwrap();
 }

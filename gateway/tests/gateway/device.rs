@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use tidemark_env::{Clock, SeededRng};
-use tidemark_gateway::connect::{Authenticator, Identity};
+use tidemark_gateway::connect::{Authenticator, Carrier, Identity, Unreadable};
 use tidemark_gateway::devices::{Devices, Parts};
 use tidemark_gateway::limits::{Limits, OUTGOING_FRAMES};
 use tidemark_proto::v1::server_frame::Frame;
@@ -66,8 +66,16 @@ pub(crate) fn gateway_with(cluster: &Arc<Cluster>, limits: Limits) -> Arc<Device
 
 /// A device's connection.
 pub(crate) struct Device {
-    frames: mpsc::Sender<Result<v1::client_frame::Frame, Failure>>,
-    received: mpsc::Receiver<v1::ServerFrame>,
+    pub(crate) frames: Frames,
+    pub(crate) received: mpsc::Receiver<v1::ServerFrame>,
+}
+
+/// What takes a device's frames.
+pub(crate) enum Frames {
+    /// The gateway itself, in paused time.
+    Gateway(mpsc::Sender<Result<v1::client_frame::Frame, Unreadable>>),
+    /// A carrier's socket, in real time.
+    Socket(mpsc::Sender<v1::ClientFrame>),
 }
 
 /// A `Hello` of a device without a cursor, which starts at the floor.
@@ -109,38 +117,55 @@ impl Device {
     pub(crate) fn try_connect(gateway: &Devices) -> Result<Device, Failure> {
         let (frames, incoming) = mpsc::channel(1);
         let (outgoing, received) = mpsc::channel(OUTGOING_FRAMES);
-        gateway.connect(ReceiverStream::new(incoming).boxed(), outgoing)?;
-        Ok(Device { frames, received })
+        gateway.connect(Carrier::Grpc, ReceiverStream::new(incoming).boxed(), outgoing)?;
+        Ok(Device { frames: Frames::Gateway(frames), received })
     }
 
     /// Connects, says `Hello`, and hears the `Welcome`.
     pub(crate) async fn welcomed(gateway: &Devices, hello: v1::Hello) -> (Device, v1::Welcome) {
         let mut device = Device::connect(gateway);
-        device.say(hello).await;
-        let welcome = device.welcome().await;
+        let welcome = device.greet(hello).await;
         (device, welcome)
     }
 
     /// Connects and opens its first session.
     pub(crate) async fn with_session(gateway: &Devices, user: &str) -> (Device, u64) {
-        let (mut device, welcome) = Device::welcomed(gateway, hello(user, "phone")).await;
-        device.say(v1::Open { open_id: vec![9; 16].into(), ends: welcome.live_session }).await;
-        match device.hear().await {
-            Frame::Opened(v1::Opened { result: Some(v1::opened::Result::Session(n)), .. }) => {
-                (device, n)
-            }
+        let mut device = Device::connect(gateway);
+        let session = device.open(user).await;
+        (device, session)
+    }
+
+    /// Says `Hello`, and hears the `Welcome`.
+    pub(crate) async fn greet(&mut self, hello: v1::Hello) -> v1::Welcome {
+        self.say(hello).await;
+        self.welcome().await
+    }
+
+    /// Says `Hello`, and opens a session.
+    pub(crate) async fn open(&mut self, user: &str) -> u64 {
+        let welcome = self.greet(hello(user, "phone")).await;
+        self.say(v1::Open { open_id: vec![9; 16].into(), ends: welcome.live_session }).await;
+        match self.hear().await {
+            Frame::Opened(v1::Opened { result: Some(v1::opened::Result::Session(n)), .. }) => n,
             other => panic!("{other:?}"),
         }
     }
 
     pub(crate) async fn say(&self, frame: impl Into<v1::ClientFrame>) {
-        let frame = frame::opened(frame.into());
-        self.frames.send(frame).await.expect("the gateway reads");
+        let frame = frame.into();
+        let said = match &self.frames {
+            Frames::Gateway(frames) => {
+                frames.send(frame::opened(frame).map_err(Unreadable::from)).await.is_ok()
+            }
+            Frames::Socket(frames) => frames.send(frame).await.is_ok(),
+        };
+        assert!(said, "the gateway reads");
     }
 
     /// What a carrier says of a frame that it cannot read.
     pub(crate) async fn garble(&self, code: ErrorCode) {
-        self.frames.send(Err(Failure::new(code))).await.expect("the gateway reads");
+        let Frames::Gateway(frames) = &self.frames else { panic!("carriers judge themselves") };
+        frames.send(Err(Failure::new(code).into())).await.expect("the gateway reads");
     }
 
     /// The next frame.
@@ -150,8 +175,20 @@ impl Device {
 
     /// The next frame, or none when the connection was cut.
     pub(crate) async fn next(&mut self) -> Option<Frame> {
-        let frame = tokio::time::timeout(Duration::from_secs(600), self.received.recv()).await;
-        frame.expect("a frame within ten minutes")?.frame
+        let patience = match self.frames {
+            Frames::Gateway(_) => Duration::from_secs(600),
+            Frames::Socket(_) => Duration::from_secs(30),
+        };
+        let frame = tokio::time::timeout(patience, self.received.recv()).await;
+        frame.expect("a frame, or the end")?.frame
+    }
+
+    /// Says nothing any more; what it hears then.
+    pub(crate) async fn half_close(self) -> Option<Frame> {
+        let Device { frames, received } = self;
+        let (idle, _) = mpsc::channel(1);
+        drop(frames);
+        Device { frames: Frames::Socket(idle), received }.next().await
     }
 
     /// Is there no frame for a while?

@@ -140,7 +140,7 @@ async fn a_device_that_connects_again_takes_its_own_place() {
     let (old, _) = Device::welcomed(&here, hello("alice", "phone")).await;
     let (mut other, _) = Device::welcomed(&here, hello("alice", "laptop")).await;
     let (mut new, _) = Device::welcomed(&here, hello("alice", "phone")).await;
-    cut(old, ErrorCode::GoingAway).await;
+    assert!(cut(old, ErrorCode::Displaced).await.failure.unwrap().retry_after_ms > 0);
     for device in [&mut new, &mut other] {
         device.say(v1::Ping { nonce: 1, epoch: 1, seq_cli: 0 }).await;
         assert!(matches!(device.hear().await, Frame::Pong(_)));

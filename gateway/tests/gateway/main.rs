@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod bad_input;
+mod carriers;
 mod device;
 mod lifecycle;
 mod place;
 mod push;
 mod sends;
+mod socket;
 mod store;
-mod stream;

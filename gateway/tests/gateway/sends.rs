@@ -170,5 +170,5 @@ async fn a_sender_asks_what_became_of_a_message() {
     let Frame::Error(error) = alice.answer().await else { panic!("another frame") };
     let failure = tidemark_proto::Failure::from(error.failure.unwrap());
     assert_eq!(failure.code, ErrorCode::PermissionDenied);
-    assert_eq!((error.frame, error.request_id, error.closing), (6, 9, true));
+    assert_eq!((error.frame, error.request_id, error.closing), (6, 9, false));
 }

@@ -12,10 +12,11 @@ use tidemark_gateway::store::{PendingReply, Store, Watch};
 use tidemark_proto::Failure;
 use tidemark_proto::store::v1::StatusResponse;
 use tidemark_store_client::{Attempt, Error, WatchEvent};
+use tidemark_store_core::command::{Batch, Judged};
 use tidemark_store_core::memory::MemoryState;
 use tidemark_store_core::read::{Answer, Query, mailbox};
 use tidemark_store_core::value::{ClusterMap, Entry, Settings, Value as _};
-use tidemark_store_core::{Command, Effect, Reply, Transaction, command::Batch};
+use tidemark_store_core::{Command, Effect, Reply, Transaction};
 use tidemark_types::{
     ClusterId, Epoch, ErrorCode, NodeId, Recipient, Seq, ShardCount, UnixMs, UserId, routing,
 };
@@ -60,6 +61,8 @@ pub(crate) struct Cluster {
     attempts: Mutex<Vec<u64>>,
     /// Every confirmation that was proposed.
     confirms: Mutex<Vec<u32>>,
+    /// What changed something, in words.
+    changes: Mutex<Vec<String>>,
 }
 
 struct State {
@@ -98,6 +101,7 @@ impl Cluster {
             faults: Mutex::default(),
             attempts: Mutex::default(),
             confirms: Mutex::default(),
+            changes: Mutex::default(),
         };
         cluster.apply(&Command::Init {
             cluster: cluster_id(),
@@ -126,6 +130,11 @@ impl Cluster {
         self.confirms.lock().unwrap().clone()
     }
 
+    /// Every command that was not refused as a whole, in order.
+    pub(crate) fn changes(&self) -> Vec<String> {
+        self.changes.lock().unwrap().clone()
+    }
+
     /// No more faults.
     pub(crate) fn heal(&self) {
         self.faults.lock().unwrap().clear();
@@ -148,6 +157,9 @@ impl Cluster {
         let applied = transaction.apply(&batch.encode()).expect("not fatal").remove(0);
         let writes = transaction.finish();
         state.shard.write(writes);
+        if !matches!(applied.reply, Reply::Rejected(_)) {
+            self.changes.lock().unwrap().push(in_words(command));
+        }
         if let Command::Confirm { seq, .. } = command {
             self.confirms.lock().unwrap().push(seq.get());
         }
@@ -220,6 +232,21 @@ impl Cluster {
             outcome
         };
         Ok(pending.boxed())
+    }
+}
+
+/// A command and whom or what it is about, without its content.
+fn in_words(command: &Command) -> String {
+    match command {
+        Command::Init { .. } => "init".to_owned(),
+        Command::RegisterDevice { user, device, .. } => format!("register {user} {device}"),
+        Command::Open { user, .. } => format!("open {user}"),
+        Command::Confirm { user, seq, .. } => format!("confirm {user} {seq}"),
+        Command::Send(send) => match &send.judged {
+            Judged::Allow(_) => format!("send {}", send.n),
+            Judged::Refuse(code) => format!("refuse {} {code}", send.n),
+        },
+        other => format!("{other:?}"),
     }
 }
 
