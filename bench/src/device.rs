@@ -12,7 +12,7 @@ use tidemark_proto::v1::{self, server_frame};
 use tidemark_proto::{Failure, FieldError};
 use tidemark_types::{ClusterId, DeviceId, UserId};
 use tokio::sync::watch;
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 
 use crate::body::{Bodies, Spoilt};
 use crate::inbox::Inbox;
@@ -145,7 +145,9 @@ impl Device {
             Some(server_frame::Frame::Welcome(welcome)) => Inbox::new(&welcome),
             other => bail!("{other:?} where a Welcome was due"),
         };
-        let mut tick = interval(ACK_EVERY);
+        // Devices of a real population do not tick together.
+        let phase = ACK_EVERY.mul_f64(SystemRng.unit());
+        let mut tick = interval_at(Instant::now() + phase, ACK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let phases = meter.phases();
         let (received, sender) = (Received::default(), None);

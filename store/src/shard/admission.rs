@@ -111,7 +111,7 @@ impl Admission {
         if elsewhere.is_empty() {
             return Ok(());
         }
-        let full = self.state.read(GroupId::shard(self.shard), |_, state| {
+        let full = self.state.peek(GroupId::shard(self.shard), |state| {
             for shard in elsewhere {
                 if read::outbound(state, shard)?.queued_bytes() >= self.queue_bytes_max {
                     return Ok(true);

@@ -39,6 +39,9 @@ const WRITE_BUFFER_BYTES: usize = 64 << 20;
 /// Writes stall when all are full: room for bursts while one is written out.
 const WRITE_BUFFERS_MAX: i32 = 4;
 
+/// Flushed files that are merged together: most of what is in them is purged by then.
+const COMPACTION_FILES: i32 = 8;
+
 /// Info log files to keep: enough to see the last restarts, not a disk full of them.
 const INFO_LOGS_MAX: usize = 10;
 
@@ -291,6 +294,7 @@ fn options() -> Options {
     options.set_compression_type(DBCompressionType::None);
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_max_write_buffer_number(WRITE_BUFFERS_MAX);
+    options.set_level_zero_file_num_compaction_trigger(COMPACTION_FILES);
     options.set_keep_log_file_num(INFO_LOGS_MAX);
     options.set_max_log_file_size(INFO_LOG_BYTES_MAX);
     options

@@ -46,6 +46,10 @@ const WRITE_BUFFERS_MAX: i32 = 4;
 /// Bits per key of the Bloom filters: most lookups of sessions' ids and blocks find nothing.
 const BLOOM_BITS: f64 = 10.0;
 
+/// Flushed files that are merged into the next level together: twice RocksDB's, since each merge
+/// rewrites that level, and a read of a missing key costs a Bloom filter for each.
+const COMPACTION_FILES: i32 = 8;
+
 /// By level; the last one counts for all below.
 const COMPRESSION: [DBCompressionType; 3] =
     [DBCompressionType::None, DBCompressionType::None, DBCompressionType::Lz4];
@@ -207,6 +211,18 @@ impl StateDb {
         let applied =
             snapshot.get(applied_key(prefix)).map_err(|error| self.inner.failed(error))?;
         Ok(look(applied.map(Bytes::from), &view))
+    }
+
+    /// Lets `look` read single values of `group` as they are, each of its own moment: cheaper than
+    /// [`StateDb::read`], which fixes one moment for all.
+    pub fn peek<T>(
+        &self,
+        group: GroupId,
+        look: impl FnOnce(&dyn Read) -> T,
+    ) -> Result<T, StateDbError> {
+        let generation = self.generation(group)?;
+        let live = GroupState { db: self.clone(), group, generation };
+        Ok(look(&live.reader()))
     }
 
     /// A new generation for `group`, to be filled beside the live one.
@@ -506,6 +522,7 @@ fn options() -> Options {
     options.set_compression_per_level(&COMPRESSION);
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_max_write_buffer_number(WRITE_BUFFERS_MAX);
+    options.set_level_zero_file_num_compaction_trigger(COMPACTION_FILES);
     options.set_paranoid_checks(true);
     options.set_keep_log_file_num(INFO_LOGS_MAX);
     options

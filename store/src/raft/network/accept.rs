@@ -32,7 +32,7 @@ use tonic::{Status, Streaming};
 
 use super::fetch::Snapshots;
 use super::frame::{Address, Answer, Ask, Fetch, Hello, Refusal, Request, Told};
-use super::outbox::{Outbox, Outgoing, outbox};
+use super::outbox::{Haste, Outbox, Outgoing, outbox};
 use super::wire::{Answers, Batches, PeerBatch, Server};
 use super::{CONNECT_WITHIN, Me, Peers, STREAM_WINDOW};
 use crate::raft::group::Group;
@@ -313,7 +313,7 @@ impl Session {
                     // Whoever asked is gone.
                     () = outbox.closed() => {}
                     result = installed => {
-                        answer(&outbox, &Answer::Called { call, result }).await;
+                        answer(&outbox, &Answer::Called { call, result }, Haste::Now).await;
                     }
                 }
             });
@@ -322,7 +322,7 @@ impl Session {
         let Ok(permit) = self.calls.clone().try_acquire_owned() else {
             // If even that has no room, the caller's deadline answers.
             if let Ok(frame) = (Answer::Called { call, result: Err(Refusal::Busy) }).encode() {
-                outbox.try_send(&frame);
+                outbox.try_send(&frame, Haste::Now);
             }
             return;
         };
@@ -333,7 +333,7 @@ impl Session {
                     Ok(group) => ask_group(&group, ask).await,
                     Err(refusal) => Err(refusal),
                 };
-                answer(&outbox, &Answer::Called { call, result }).await;
+                answer(&outbox, &Answer::Called { call, result }, Haste::Now).await;
             };
             if tokio::time::timeout(CALL_WITHIN, answered).await.is_err() {
                 tracing::warn!(group = %to.group, "a group did not answer a call");
@@ -395,7 +395,7 @@ async fn heartbeat(
         Ok(group) => group.append_nothing(append).await.map_err(Refusal::Stopped),
         Err(refusal) => Err(refusal),
     };
-    answer(&outbox, &Answer::Appended { stream, result }).await;
+    answer(&outbox, &Answer::Appended { stream, result }, Haste::Now).await;
 }
 
 /// Feeds a stream's appends to its group, and answers each, until either ends.
@@ -408,36 +408,45 @@ async fn drive(
     let group = match group {
         Ok(group) => group,
         Err(refusal) => {
-            answer(&outbox, &Answer::Appended { stream, result: Err(refusal) }).await;
+            let refused = Answer::Appended { stream, result: Err(refusal) };
+            answer(&outbox, &refused, Haste::Now).await;
             return;
         }
     };
     let all_taken = Arc::new(AtomicBool::new(false));
+    // Which of the appends under way have entries: somebody waits for those answers.
+    let (has_entries_tx, mut has_entries) = mpsc::unbounded_channel();
     let ended = all_taken.clone();
-    let appends = stream::unfold((queue, ended), |(mut queue, ended)| async move {
+    let state = (queue, ended, has_entries_tx);
+    let appends = stream::unfold(state, |(mut queue, ended, has_entries)| async move {
         let append = queue.recv().await;
         ended.store(append.is_none(), Ordering::Relaxed);
-        Some((append?, (queue, ended)))
+        let append = append?;
+        // As many as the window has appends; the other end is in this function.
+        let _ = has_entries.send(!append.entries.is_empty());
+        Some((append, (queue, ended, has_entries)))
     });
     let mut results = pin!(group.append(appends));
     while let Some(result) = results.next().await {
         let more = matches!(result, Ok(Ok(_)));
+        let empty = has_entries.try_recv() == Ok(false);
+        let haste = if empty && more { Haste::Patient } else { Haste::Now };
         let result = result.map_err(Refusal::Stopped);
-        if !answer(&outbox, &Answer::Appended { stream, result }).await || !more {
+        if !answer(&outbox, &Answer::Appended { stream, result }, haste).await || !more {
             return;
         }
     }
     // A group that stops between two appends says nothing.
     if !all_taken.load(Ordering::Relaxed) {
         let refusal = Refusal::Stopped("it takes no more appends".to_owned());
-        answer(&outbox, &Answer::Appended { stream, result: Err(refusal) }).await;
+        answer(&outbox, &Answer::Appended { stream, result: Err(refusal) }, Haste::Now).await;
     }
 }
 
 /// Queues an answer; false if nobody will ever read it.
-async fn answer(outbox: &Outbox, answer: &Answer) -> bool {
+async fn answer(outbox: &Outbox, answer: &Answer, haste: Haste) -> bool {
     match answer.encode() {
-        Ok(frame) => outbox.send(frame).await.is_ok(),
+        Ok(frame) => outbox.send(frame, haste).await.is_ok(),
         Err(error) => {
             // Answers are small: this is a reason of absurd length at worst.
             tracing::error!(%error, "an answer cannot be encoded");

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::STREAM_WINDOW;
 use super::frame::{Address, Answer, Ask, FrameError, Refusal, Request, Told};
-use super::outbox::{Outbox, Slot};
+use super::outbox::{Haste, Outbox, Slot};
 use crate::raft::types::TypeConfig;
 
 /// Why a call or a stream got no answer.
@@ -100,7 +100,7 @@ impl Connection {
         };
         let _forget = Forget { connection: self, call };
         let frame = Request::Call { call, to, ask }.encode()?;
-        self.outbox.send(frame).await.map_err(|_| self.why())?;
+        self.outbox.send(frame, Haste::Now).await.map_err(|_| self.why())?;
         Ok(answer.await.map_err(|_| self.why())??)
     }
 
@@ -185,8 +185,8 @@ impl OpenStream {
     }
 
     /// Queues a frame if there is room for it now.
-    pub(super) fn try_send(&self, frame: &Bytes) -> bool {
-        self.connection.outbox.try_send(frame)
+    pub(super) fn try_send(&self, frame: &Bytes, haste: Haste) -> bool {
+        self.connection.outbox.try_send(frame, haste)
     }
 
     /// The queue, to wait for room in it.

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::connection::{OpenStream, PeerError};
 use super::dial::{Peer, Peers};
 use super::frame::{Address, Ask, Told};
-use super::outbox::{Closed, Outbox};
+use super::outbox::{Closed, Haste, Outbox};
 use super::{ANSWER_WITHIN, STREAM_WINDOW, STREAM_WINDOW_BYTES};
 use crate::raft::snapshot::Snapshot;
 use crate::raft::types::{Replica, ReplicaId, TypeConfig, Vote};
@@ -214,6 +214,14 @@ impl NetStreamAppend<TypeConfig> for Link {
     }
 }
 
+/// A frame that waits for room.
+#[derive(Clone)]
+struct Unsent {
+    frame: Bytes,
+    last: bool,
+    haste: Haste,
+}
+
 /// An open stream of appends: sends what comes while the window has room, and gives out answers.
 struct Appends<'a, S> {
     link: &'a Link,
@@ -223,7 +231,7 @@ struct Appends<'a, S> {
     /// Taken from the input to see whether it goes on.
     ahead: Option<AppendEntriesRequest<TypeConfig>>,
     /// Waits for room in the connection's queue; the last of `under_way`.
-    unsent: Option<(Bytes, bool)>,
+    unsent: Option<Unsent>,
     /// When each unanswered append was taken, and its size; oldest first.
     under_way: VecDeque<(Instant, usize)>,
     bytes_under_way: usize,
@@ -249,8 +257,7 @@ where
                 return None;
             }
             let may_take = self.may_take();
-            let unsent =
-                self.unsent.as_ref().map(|(frame, _)| (self.stream.outbox(), frame.clone()));
+            let unsent = self.unsent.clone().map(|unsent| (self.stream.outbox(), unsent));
             let overdue = oldest.unwrap_or_else(Instant::now) + ANSWER_WITHIN;
             tokio::select! {
                 biased;
@@ -290,11 +297,13 @@ where
             self.ahead_or_end(append);
         }
         let last = self.input.is_none() && self.ahead.is_none();
+        // On a stream that goes on, only what is committed: the entries themselves are there.
+        let haste = if append.entries.is_empty() && !last { Haste::Patient } else { Haste::Now };
         let frame = self.stream.encode(append, last)?;
         self.under_way.push_back((Instant::now(), frame.len()));
         self.bytes_under_way += frame.len();
-        let sent = self.stream.try_send(&frame);
-        self.unsent = Some((frame, last));
+        let sent = self.stream.try_send(&frame, haste);
+        self.unsent = Some(Unsent { frame, last, haste });
         if sent {
             self.sent();
         }
@@ -302,7 +311,7 @@ where
     }
 
     fn sent(&mut self) {
-        if let Some((_, true)) = self.unsent.take() {
+        if let Some(Unsent { last: true, .. }) = self.unsent.take() {
             self.stream.sent_last();
         }
     }
@@ -327,9 +336,9 @@ async fn next<S: Stream + Unpin>(input: &mut Option<S>) -> Option<S::Item> {
     }
 }
 
-async fn send(unsent: Option<(Outbox, Bytes)>) -> Result<(), Closed> {
+async fn send(unsent: Option<(Outbox, Unsent)>) -> Result<(), Closed> {
     match unsent {
-        Some((outbox, frame)) => outbox.send(frame).await,
+        Some((outbox, Unsent { frame, haste, .. })) => outbox.send(frame, haste).await,
         None => Ok(()),
     }
 }

@@ -1,15 +1,19 @@
 //! What waits to be sent on a connection: bounded in frames and in bytes, and sent in batches.
 //!
 //! There is no linger: while one batch is on its way to the kernel the next one fills up, so
-//! batches grow with the load.
+//! batches grow with the load. Only what nobody waits for (a follower learns what is committed, and
+//! says that it has) rides with the next frame, or leaves alone a little later: a message of its own
+//! costs as much as one that carries entries.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, stream};
 use thiserror::Error;
 use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 use super::wire::PeerBatch;
 use crate::metrics;
@@ -20,6 +24,9 @@ const FRAMES_MAX: usize = 8 * 1024;
 
 /// Bytes that may wait: some batches' worth, so that a slow peer costs little memory.
 const BYTES_MAX: usize = 16 << 20;
+
+/// How long a frame that nobody waits for may wait for company.
+const PATIENT_FOR: Duration = Duration::from_millis(5);
 
 /// Frames and bytes in one message, unless a single frame has more.
 const BATCH_FRAMES: usize = 1024;
@@ -50,7 +57,17 @@ pub(super) struct Slot(OwnedPermit<Queued>);
 
 struct Queued {
     frame: Bytes,
+    haste: Haste,
     _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Whether somebody waits for a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Haste {
+    /// It leaves with the next message, and that leaves now.
+    Now,
+    /// It may wait for another one.
+    Patient,
 }
 
 /// A queue that says `hello` first, in a message of its own.
@@ -62,18 +79,19 @@ pub(super) fn outbox(hello: Bytes) -> (Outbox, Outgoing) {
 
 impl Outbox {
     /// Queues a frame once there is room for it. Dropped before it returns, it queued nothing.
-    pub(super) async fn send(&self, frame: Bytes) -> Result<(), Closed> {
+    pub(super) async fn send(&self, frame: Bytes, haste: Haste) -> Result<(), Closed> {
         let room = self.room.clone().acquire_many_owned(permits(&frame)).await;
         let room = Some(room.map_err(|_| Closed)?);
-        self.frames.send(Queued { frame, _room: room }).await.map_err(|_| Closed)
+        self.frames.send(Queued { frame, haste, _room: room }).await.map_err(|_| Closed)
     }
 
     /// Queues a frame if there is room for it now.
-    pub(super) fn try_send(&self, frame: &Bytes) -> bool {
+    pub(super) fn try_send(&self, frame: &Bytes, haste: Haste) -> bool {
         let Ok(room) = self.room.clone().try_acquire_many_owned(permits(frame)) else {
             return false;
         };
-        self.frames.try_send(Queued { frame: frame.clone(), _room: Some(room) }).is_ok()
+        let frame = frame.clone();
+        self.frames.try_send(Queued { frame, haste, _room: Some(room) }).is_ok()
     }
 
     /// Keeps room for one small frame.
@@ -95,7 +113,7 @@ impl Outbox {
 impl Slot {
     /// Queues the frame for which room was kept.
     pub(super) fn send(self, frame: Bytes) {
-        self.0.send(Queued { frame, _room: None });
+        self.0.send(Queued { frame, haste: Haste::Patient, _room: None });
     }
 }
 
@@ -114,12 +132,22 @@ impl Outgoing {
         }
         let mut bytes = 0;
         let mut frames = Vec::new();
+        let mut patient = true;
+        let mut leaves = None;
         let mut next = Some(self.frames.recv().await?);
-        while let Some(Queued { frame, .. }) = next {
+        while let Some(Queued { frame, haste, .. }) = next {
             bytes += frame.len();
             frames.push(frame);
-            let full = frames.len() == BATCH_FRAMES || bytes >= BATCH_BYTES;
-            next = if full { None } else { self.frames.try_recv().ok() };
+            patient &= haste == Haste::Patient;
+            if frames.len() == BATCH_FRAMES || bytes >= BATCH_BYTES {
+                break;
+            }
+            next = self.frames.try_recv().ok();
+            if next.is_none() && patient {
+                let leaves = *leaves.get_or_insert_with(|| Instant::now() + PATIENT_FOR);
+                // Late, or the last one there is: what is here leaves.
+                next = timeout_at(leaves, self.frames.recv()).await.unwrap_or_default();
+            }
         }
         metrics::peer_batch_sent(frames.len());
         Some(PeerBatch { frames })
