@@ -405,8 +405,9 @@ impl Starter<'_> {
         let me = self.identity.node;
         let mine = replicas.iter().find(|(_, node)| **node == me);
         let (replica, _) = mine.expect("every group has a replica on every node");
-        let log = self.log.group(id);
+        let mut log = self.log.group(id);
         self.rebuild(id, &log).await?;
+        log.catch_up(position(self.state.group(id)?.applied()?)?).await?;
         let machine = Machine::open(self.state.clone(), id, effects)?;
         let network = self.peers.network(id, *replica);
         let group = Group::start(id, *replica, &self.config.raft, network, log, machine).await?;

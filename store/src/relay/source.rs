@@ -248,6 +248,7 @@ impl<'a> Lead<'a> {
             Ok(false) | Err(_) => {
                 // It was a late answer, or nobody could be asked; then the next one tells.
                 self.stream(to).resume();
+                self.trim_soon();
                 self.send(to)
             }
         }

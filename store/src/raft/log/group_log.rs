@@ -60,6 +60,19 @@ impl GroupLog {
         self.state.lock().purged()
     }
 
+    /// Forgets everything if the state, at `applied`, is ahead of it: a snapshot was installed, and
+    /// the purge that follows was lost. Entries of a leader that fell may be left, of a higher term
+    /// than the snapshot's, which openraft would not see as behind it.
+    pub async fn catch_up(&mut self, applied: Option<LogId>) -> io::Result<()> {
+        let last = self.state.lock().last();
+        match applied {
+            Some(applied) if last.is_none_or(|last| last.index < applied.index) => {
+                self.purge(applied).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Waits until everything that was queued before is on disk.
     pub async fn sync(&self) -> io::Result<()> {
         // The last vote once more: it is durable behind all that was queued before it.

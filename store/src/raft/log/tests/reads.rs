@@ -168,3 +168,23 @@ fn an_entry_lost_on_disk_is_an_error_not_a_short_read() {
     assert!((1..=5).contains(&good));
     assert_eq!(entries.len(), good + 1, "the error ends it");
 }
+
+/// A snapshot of term 4 was installed over what a fallen leader of term 5 had left here.
+#[test]
+fn a_state_ahead_of_the_log_makes_it_begin_anew_whatever_its_terms_are() {
+    let disk = Disk::default();
+    let (store, mut writer) = open(&disk, SMALL_TAIL);
+    let mut log = store.group(group(1));
+    append(&mut log, (0..10).map(|index| entry(5, index, 100)).collect());
+    writer.step().expect("a good disk");
+    for behind in [None, Some(log_id(4, 3)), Some(log_id(4, 9))] {
+        now(log.catch_up(behind)).expect("nothing to do");
+        assert_eq!(all(&mut log), (0..10).collect::<Vec<_>>());
+    }
+    now(log.catch_up(Some(log_id(4, 20)))).expect("queued");
+    let state = now(log.get_log_state()).expect("readable");
+    assert_eq!(state.last_log_id, Some(log_id(4, 20)));
+    assert_eq!(state.last_purged_log_id, Some(log_id(4, 20)));
+    append(&mut log, vec![entry(6, 21, 100)]);
+    assert_eq!(all(&mut log), [21]);
+}
