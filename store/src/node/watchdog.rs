@@ -15,7 +15,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 /// Looks after `group` until it has stopped; `fatal` gets the reason once it is stuck.
 pub(super) async fn run(group: Group, fatal: watch::Sender<Option<String>>) {
-    if stuck(|| group.catch_up()).await {
+    if stuck(|| group.advance()).await {
         let (id, seconds) = (group.id(), STUCK_AFTER.as_secs());
         let reason = format!("{id} has done nothing for {seconds} s: {:?}", group.status());
         tracing::error!(reason, "the node cannot go on");

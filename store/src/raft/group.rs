@@ -219,13 +219,18 @@ impl Group {
         })
     }
 
-    /// Waits until everything that is committed, as far as this replica knows, is applied here.
-    pub async fn catch_up(&self) -> Result<(), GroupError> {
+    /// Waits until the group has moved: its core answers, and what is committed, as far as this
+    /// replica knows, is applied here, or at least the next entry of it.
+    pub async fn advance(&self) -> Result<(), GroupError> {
         let failed = |reason: String| GroupError::Wait { group: self.id, reason };
         let committed = self.raft.with_raft_state(|state| state.local_committed().cloned()).await;
         let committed = committed.map_err(|fatal| failed(fatal.to_string()))?;
+        let before = self.metrics().last_applied;
         let wait = self.raft.wait(None);
-        let applied = wait.metrics(|metrics| metrics.last_applied >= committed, "catching up");
+        let moved = |metrics: &RaftMetrics<TypeConfig>| {
+            metrics.last_applied >= committed || metrics.last_applied > before
+        };
+        let applied = wait.metrics(moved, "applying");
         applied.await.map(drop).map_err(|error| failed(error.to_string()))
     }
 

@@ -48,14 +48,14 @@ pub(super) fn marked(state: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// Moves the database at `state` out of the way, over one that was moved before.
+/// Moves the database at `state` out of the way, beside those that were moved before: it may be
+/// the only copy there is, so none is ever removed here.
 pub(super) fn set_aside(state: &Path) -> io::Result<()> {
-    let aside = beside(state, "set-aside");
     if state.exists() {
-        if aside.exists() {
-            fs::remove_dir_all(&aside)?;
-        }
-        fs::rename(state, &aside)?;
+        let numbered = (2_u32..).map(|number| beside(state, &format!("set-aside-{number}")));
+        let mut names = std::iter::once(beside(state, "set-aside")).chain(numbered);
+        let free = names.find(|name| !name.exists()).expect("numbers do not end");
+        fs::rename(state, free)?;
     }
     sync_folder(state)
 }

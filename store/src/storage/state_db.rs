@@ -156,16 +156,18 @@ impl StateDb {
     pub fn open_or_replace(path: &Path) -> Result<Self, StateDbError> {
         let folder = |source| StateDbError::Folder { path: path.to_owned(), source };
         let marked = damage::marked(path).map_err(folder)?;
-        let reason = match (marked, Self::open(path)) {
-            (None, Err(StateDbError::Rocks { source, .. }))
-                if source.kind() == ErrorKind::Corruption =>
-            {
-                // Before anything is moved: a start that is cut off here begins again.
-                Damage::of(path).note(source.as_ref());
-                source.to_string()
-            }
-            (None, opened) => return opened,
-            (Some(reason), _) => reason,
+        let reason = match marked {
+            Some(reason) => reason,
+            None => match Self::open(path) {
+                Err(StateDbError::Rocks { source, .. })
+                    if source.kind() == ErrorKind::Corruption =>
+                {
+                    // Before anything is moved: a start that is cut off here begins again.
+                    Damage::of(path).note(source.as_ref());
+                    source.to_string()
+                }
+                opened => return opened,
+            },
         };
         tracing::error!(state = %path.display(), reason, "the damaged state is set aside");
         damage::set_aside(path).map_err(folder)?;

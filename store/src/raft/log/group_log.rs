@@ -53,24 +53,27 @@ impl GroupLog {
         self.state.lock().late_start = true;
     }
 
-    /// Queues what `prepare` decides, under the group's lock: memory and queue agree on the
-    /// order. `prepare` may find that there is nothing to do.
     /// The last entry that was purged: without the state up to there, the log is of no use.
     pub fn purged(&self) -> Option<LogId> {
         self.state.lock().purged()
     }
 
-    /// Forgets everything if the state, at `applied`, is ahead of it: a snapshot was installed, and
-    /// the purge that follows was lost. Entries of a leader that fell may be left, of a higher term
-    /// than the snapshot's, which openraft would not see as behind it.
+    /// Begins anew behind the state, at `applied`, if it does not hold that very entry. What is
+    /// applied is committed; whatever contradicts it, and all behind that, was never. Such entries
+    /// are left where a crash lost a truncation, an append or a purge that the state was ahead of,
+    /// and where a lost state came back from another node.
     pub async fn catch_up(&mut self, applied: Option<LogId>) -> io::Result<()> {
-        let last = self.state.lock().last();
-        match applied {
-            Some(applied) if last.is_none_or(|last| last.index < applied.index) => {
-                self.purge(applied).await
-            }
-            _ => Ok(()),
+        let Some(applied) = applied else { return Ok(()) };
+        let purged = self.purged();
+        if purged.is_some_and(|purged| purged.index >= applied.index) {
+            return Ok(());
         }
+        let found = self.read(applied.index..applied.index + 1, usize::MAX)?;
+        if found.first().is_some_and(|entry| entry.log_id == applied) {
+            return Ok(());
+        }
+        self.truncate_after(purged).await?;
+        self.purge(applied).await
     }
 
     /// Waits until everything that was queued before is on disk.
@@ -102,6 +105,8 @@ impl GroupLog {
         }
     }
 
+    /// Queues what `prepare` decides, under the group's lock: memory and queue agree on the
+    /// order. `prepare` may find that there is nothing to do.
     async fn submit<F>(&self, bytes: usize, prepare: F) -> io::Result<()>
     where
         F: FnOnce(&mut GroupState) -> Result<Option<(Vec<Change>, Done)>, Misuse>,

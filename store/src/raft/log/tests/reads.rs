@@ -169,22 +169,48 @@ fn an_entry_lost_on_disk_is_an_error_not_a_short_read() {
     assert_eq!(entries.len(), good + 1, "the error ends it");
 }
 
-/// A snapshot of term 4 was installed over what a fallen leader of term 5 had left here.
+/// What a fallen leader left is behind what was applied since, whatever its terms are.
 #[test]
-fn a_state_ahead_of_the_log_makes_it_begin_anew_whatever_its_terms_are() {
-    let disk = Disk::default();
-    let (store, mut writer) = open(&disk, SMALL_TAIL);
-    let mut log = store.group(group(1));
-    append(&mut log, (0..10).map(|index| entry(5, index, 100)).collect());
-    writer.step().expect("a good disk");
-    for behind in [None, Some(log_id(4, 3)), Some(log_id(4, 9))] {
-        now(log.catch_up(behind)).expect("nothing to do");
-        assert_eq!(all(&mut log), (0..10).collect::<Vec<_>>());
+fn a_log_without_the_applied_entry_begins_anew_behind_it() {
+    for (applied, purged) in [
+        (None, None),
+        (Some(log_id(5, 3)), None),
+        (Some(log_id(5, 9)), None),
+        // Already purged.
+        (Some(log_id(5, 1)), Some(log_id(5, 2))),
+    ] {
+        let disk = Disk::default();
+        let (_store, _writer, mut log) = log_of_term(5, &disk);
+        if let Some(upto) = purged {
+            now(log.purge(upto)).expect("queued");
+        }
+        let before = all(&mut log);
+        now(log.catch_up(applied)).expect("nothing to do");
+        assert_eq!(all(&mut log), before, "{applied:?}");
     }
-    now(log.catch_up(Some(log_id(4, 20)))).expect("queued");
-    let state = now(log.get_log_state()).expect("readable");
-    assert_eq!(state.last_log_id, Some(log_id(4, 20)));
-    assert_eq!(state.last_purged_log_id, Some(log_id(4, 20)));
-    append(&mut log, vec![entry(6, 21, 100)]);
-    assert_eq!(all(&mut log), [21]);
+    // Ahead of it, and another entry in the same place, of a lower and of a higher term.
+    for applied in [log_id(4, 20), log_id(6, 20), log_id(4, 9), log_id(6, 9), log_id(6, 3)] {
+        for purged in [None, Some(log_id(5, 1))] {
+            let disk = Disk::default();
+            let (_store, _writer, mut log) = log_of_term(5, &disk);
+            if let Some(upto) = purged {
+                now(log.purge(upto)).expect("queued");
+            }
+            now(log.catch_up(Some(applied))).expect("queued");
+            let state = now(log.get_log_state()).expect("readable");
+            assert_eq!(state.last_log_id, Some(applied));
+            assert_eq!(state.last_purged_log_id, Some(applied));
+            append(&mut log, vec![entry(7, applied.index + 1, 100)]);
+            assert_eq!(all(&mut log), [applied.index + 1]);
+        }
+    }
+}
+
+/// Ten entries of one term, all on disk.
+fn log_of_term(term: u64, disk: &Disk) -> (LogStore, LogWriter<Disk>, GroupLog) {
+    let (store, mut writer) = open(disk, SMALL_TAIL);
+    let mut log = store.group(group(1));
+    append(&mut log, (0..10).map(|index| entry(term, index, 100)).collect());
+    writer.step().expect("a good disk");
+    (store, writer, log)
 }
