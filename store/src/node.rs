@@ -219,6 +219,7 @@ impl Node {
             tasks.spawn(watchdog::run(group.clone(), self.fatal.clone()));
         }
         tasks.spawn(self.space.clone().keep());
+        tasks.spawn(steward::watch_failures(Arc::downgrade(self)));
         tasks.spawn(steward::run(Arc::downgrade(self), clock));
     }
 
@@ -367,7 +368,6 @@ impl Starter<'_> {
         let mut state = self.state.group(id)?;
         let others = self.identity.created.nodes.keys().filter(|node| **node != self.identity.node);
         let others: Vec<NodeId> = others.copied().collect();
-        let mut rounds = 0_u64;
         while position(state.applied()?)? < Some(purged) {
             if others.is_empty() {
                 return Err(NodeError::StateLost { group: id, purged: purged.index });
@@ -384,11 +384,10 @@ impl Starter<'_> {
                         return Ok(());
                     }
                     Err(error) => {
-                        tracing::warn!(group = %id, %node, %error, rounds, "no state to rebuild ours");
+                        tracing::warn!(group = %id, %node, %error, "no state to rebuild ours");
                     }
                 }
             }
-            rounds += 1;
             tokio::time::sleep(REBUILD_AGAIN).await;
         }
         Ok(())

@@ -31,7 +31,6 @@ pub(super) async fn run(node: Weak<Node>, clock: Arc<dyn Clock>) {
     loop {
         tokio::time::sleep(ROUND).await;
         let Some(node) = node.upgrade() else { return };
-        notice_failures(&node);
         if node.health().is_err() {
             return;
         }
@@ -46,6 +45,18 @@ pub(super) async fn run(node: Weak<Node>, clock: Arc<dyn Clock>) {
             for (id, shard) in node.shards.iter() {
                 expire(&node, *id, shard).await;
             }
+        }
+    }
+}
+
+/// Looks for failures until there is one, or the node is dropped; never waits for a group.
+pub(super) async fn watch_failures(node: Weak<Node>) {
+    loop {
+        tokio::time::sleep(ROUND).await;
+        let Some(node) = node.upgrade() else { return };
+        notice_failures(&node);
+        if node.health().is_err() {
+            return;
         }
     }
 }

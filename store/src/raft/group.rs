@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 
 use super::log::GroupLog;
 use super::machine::{Applied, Machine};
-use super::snapshot::{Snapshot, SnapshotStream};
+use super::snapshot::{self, Snapshot, SnapshotStream};
 use super::types::{Payload, Replica, ReplicaId, TypeConfig, Vote};
 use crate::config::RaftConfig;
 use crate::storage::{GroupId, Staging, StateDb};
@@ -397,7 +397,17 @@ impl Group {
 
     /// For all its state, as it is now.
     pub(in crate::raft) fn snapshot(&self) -> SnapshotStream {
-        SnapshotStream::of(self.state.clone(), self.id)
+        snapshot::frames(self.state.clone(), self.id)
+    }
+
+    /// Waits until this replica knows of a newer vote than `vote`, or has stopped.
+    pub(in crate::raft) async fn outvoted(&self, vote: &Vote) {
+        let mut server = self.raft.server_metrics();
+        loop {
+            if server.borrow_and_update().vote > *vote || server.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Where its state is.

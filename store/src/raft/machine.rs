@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::{Stream, TryStreamExt};
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
+use openraft::storage::{
+    EntryResponder, RaftLogStorage, RaftSnapshotBuilder, RaftStateMachine, Snapshot,
+};
 use openraft::type_config::alias::SnapshotOf;
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
@@ -191,6 +193,12 @@ impl RaftStateMachine<TypeConfig> for Machine {
             log.sync().await?;
         }
         self.state.install(staged).map_err(io::Error::other)?;
+        // Known for good that the log begins behind the state: were the state lost with this mark,
+        // an older log would pass for a whole one.
+        if let (Some(log), Some(last)) = (&mut self.log, applied.last) {
+            log.purge(last).await?;
+            log.sync().await?;
+        }
         *self.flushed.lock() = applied.clone();
         self.applied = applied;
         Ok(())

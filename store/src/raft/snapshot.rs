@@ -14,15 +14,15 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::pin::pin;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tidemark_store_core::key::Kind;
 use tidemark_store_core::{Fatal, Read};
 use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::storage::{GroupId, Staging, StateDb, StateDbError};
@@ -108,13 +108,7 @@ impl Snapshot {
     pub async fn stage(self, state: &StateDb, group: GroupId) -> Result<Staging, SnapshotError> {
         match self {
             Snapshot::Staged(staging) => Ok(staging),
-            Snapshot::Live(from, its) => {
-                let frames = stream::unfold(SnapshotStream::of(from, its), |mut frames| async {
-                    let frame = frames.next().await?;
-                    Some((frame, frames))
-                });
-                stage(state, group, pin!(frames)).await
-            }
+            Snapshot::Live(from, its) => stage(state, group, frames(from, its)).await,
         }
     }
 }
@@ -148,28 +142,19 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// The frames of one snapshot, in order.
-pub struct SnapshotStream {
-    frames: mpsc::Receiver<Result<Bytes, SnapshotError>>,
-}
+pub type SnapshotStream = ReceiverStream<Result<Bytes, SnapshotError>>;
 
-impl SnapshotStream {
-    /// Starts reading `group` as it is at one moment, soon.
-    pub fn of(state: StateDb, group: GroupId) -> Self {
-        let (frames_tx, frames) = mpsc::channel(FRAMES_WAITING);
-        tokio::task::spawn_blocking(move || {
-            let sent = state.read(group, |_, view| send(view, &frames_tx));
-            if let Err(error) = sent.map_err(SnapshotError::from).flatten() {
-                // The receiver may be gone, and then nobody wants to know.
-                let _ = frames_tx.blocking_send(Err(error));
-            }
-        });
-        SnapshotStream { frames }
-    }
-
-    /// The next frame, `None` after the last one.
-    pub async fn next(&mut self) -> Option<Result<Bytes, SnapshotError>> {
-        self.frames.recv().await
-    }
+/// Starts reading `group` as it is at one moment, soon.
+pub fn frames(state: StateDb, group: GroupId) -> SnapshotStream {
+    let (frames_tx, frames) = mpsc::channel(FRAMES_WAITING);
+    tokio::task::spawn_blocking(move || {
+        let sent = state.read(group, |_, view| send(view, &frames_tx));
+        if let Err(error) = sent.map_err(SnapshotError::from).flatten() {
+            // The receiver may be gone, and then nobody wants to know.
+            let _ = frames_tx.blocking_send(Err(error));
+        }
+    });
+    ReceiverStream::new(frames)
 }
 
 /// Takes frames into a generation that is not live yet.
@@ -326,7 +311,7 @@ mod tests {
     }
 
     async fn frames(db: &StateDb) -> Vec<Bytes> {
-        let mut stream = SnapshotStream::of(db.clone(), FROM);
+        let mut stream = super::frames(db.clone(), FROM);
         let mut frames = Vec::new();
         while let Some(frame) = stream.next().await {
             frames.push(frame.expect("a frame"));
@@ -348,7 +333,7 @@ mod tests {
         let (_two, to) = create();
         write(&from, FROM, &large(), b"five");
         write(&to, TO, &Pairs::from([(vec![0x11], b"old".to_vec())]), b"one");
-        let mut stream = SnapshotStream::of(from.clone(), FROM);
+        let mut stream = super::frames(from.clone(), FROM);
         let first = stream.next().await.expect("a frame");
         // What is applied after the view was fixed is not in it.
         write(&from, FROM, &Pairs::from([(vec![0x12], b"later".to_vec())]), b"six");
@@ -356,7 +341,7 @@ mod tests {
         while let Some(frame) = stream.next().await {
             frames.push(frame);
         }
-        let staged = stage(&to, TO, stream::iter(frames)).await.expect("complete");
+        let staged = stage(&to, TO, futures::stream::iter(frames)).await.expect("complete");
         assert_eq!(pairs(&to, TO).len(), 1, "it is not live before it is installed");
         to.group(TO).expect("live").install(staged).expect("an install");
         assert_eq!(pairs(&to, TO), large());
@@ -440,7 +425,7 @@ mod tests {
     async fn a_receiver_that_goes_away_ends_the_reader() {
         let (_dir, db) = create();
         write(&db, FROM, &large(), b"five");
-        let mut stream = SnapshotStream::of(db.clone(), FROM);
+        let mut stream = super::frames(db.clone(), FROM);
         stream.next().await.expect("a frame").expect("whole");
         drop(stream);
         // The reader holds a handle of the state until it ends.

@@ -58,8 +58,8 @@ enum Done {
     Answered(ShardId, Relayed),
     /// It came to nothing, or nobody knows.
     Failed(ShardId, String),
-    /// A trim was applied up to here, or failed.
-    Trimmed(ShardId, Option<OutSeq>),
+    /// A trim was applied up to here, of what was asked; or it failed.
+    Trimmed(ShardId, Option<(OutSeq, OutSeq)>),
     /// A suspicion was looked into by reads through both quorums: it holds, or not, or nobody
     /// knows.
     Confirmed(ShardId, Result<bool, String>),
@@ -185,10 +185,13 @@ impl<'a> Lead<'a> {
                 self.stream(to).failed(now, jitter);
                 Ok(())
             }
-            Done::Trimmed(to, Some(trim)) => {
+            Done::Trimmed(to, Some((trim, asked))) => {
                 self.stream(to).trimmed(trim);
                 // One trim removes so many records and no more.
-                self.trim_soon();
+                match trim < asked {
+                    true => self.trim(to),
+                    false => self.trim_soon(),
+                }
                 Ok(())
             }
             Done::Trimmed(to, None) => {
@@ -205,8 +208,8 @@ impl<'a> Lead<'a> {
     }
 
     fn trim_soon(&mut self) {
-        if self.streams.values().any(Stream::may_trim) {
-            self.trim_at.get_or_insert_with(|| Instant::now() + TRIM_AFTER);
+        if self.trim_at.is_none() && self.streams.values().any(Stream::may_trim) {
+            self.trim_at = Some(Instant::now() + TRIM_AFTER);
         }
     }
 
@@ -215,7 +218,7 @@ impl<'a> Lead<'a> {
         let shard = self.shard.clone();
         let trim = async move {
             match shard.propose(Command::TrimOutbox { shard: to, upto, returns }).await {
-                Ok(Reply::OutboxTrimmed { trim }) => Done::Trimmed(to, Some(trim)),
+                Ok(Reply::OutboxTrimmed { trim }) => Done::Trimmed(to, Some((trim, upto))),
                 Ok(_) | Err(_) => Done::Trimmed(to, None),
             }
         };

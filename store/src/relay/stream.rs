@@ -101,7 +101,7 @@ impl Stream {
     pub(super) fn answered(&mut self, answer: &Relayed, head: OutSeq) -> Option<Suspicion> {
         if answer.in_seq > head {
             self.came_back();
-            return Some(Suspicion::AboveHead);
+            return (!self.halted).then_some(Suspicion::AboveHead);
         }
         self.acked = self.acked.max(answer.in_seq);
         self.returns = self.returns.max(answer.returns);
@@ -113,7 +113,8 @@ impl Stream {
             Some(RelayStop::Gap) | None => None,
         };
         self.came_back();
-        suspicion
+        // It is being looked into already; or it was found to hold, and stays halted.
+        suspicion.filter(|_| !self.halted)
     }
 
     /// A batch came to nothing, or nobody knows; `jitter` is in 0..1.
@@ -158,7 +159,7 @@ impl Stream {
     /// A trim came to nothing, or nobody knows.
     pub(super) fn not_trimmed(&mut self, now: Duration) {
         self.trimming = false;
-        self.retry_at = Some(now + PAUSE_FIRST);
+        self.retry_at = self.retry_at.max(Some(now + PAUSE_FIRST));
     }
 
     fn came_back(&mut self) {
@@ -279,6 +280,7 @@ mod tests {
         send(&mut stream, 5);
         send(&mut stream, 6);
         send(&mut stream, 7);
+        send(&mut stream, 8);
         let suspicion = stream.answered(&answer(2, None), seq(9));
         assert_eq!(suspicion, Some(Suspicion::BelowTrim));
         assert_eq!(stream.answered(&answer(10, None), seq(9)), Some(Suspicion::AboveHead));
@@ -288,6 +290,11 @@ mod tests {
         stream.halt();
         assert_eq!(next(&stream), None);
         assert_eq!(stream.start_trim(), None);
+        assert_eq!(
+            stream.answered(&answer(10, None), seq(9)),
+            None,
+            "it is halted for one already"
+        );
         stream.resume();
         assert_eq!(next(&stream), Some(4));
     }

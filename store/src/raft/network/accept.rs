@@ -414,24 +414,22 @@ async fn drive(
         }
     };
     let all_taken = Arc::new(AtomicBool::new(false));
-    // Which of the appends under way have entries: somebody waits for those answers.
-    let (has_entries_tx, mut has_entries) = mpsc::unbounded_channel();
     let ended = all_taken.clone();
-    let state = (queue, ended, has_entries_tx);
-    let appends = stream::unfold(state, |(mut queue, ended, has_entries)| async move {
+    let appends = stream::unfold((queue, ended), |(mut queue, ended)| async move {
         let append = queue.recv().await;
         ended.store(append.is_none(), Ordering::Relaxed);
-        let append = append?;
-        // As many as the window has appends; the other end is in this function.
-        let _ = has_entries.send(!append.entries.is_empty());
-        Some((append, (queue, ended, has_entries)))
+        Some((append?, (queue, ended)))
     });
     let mut results = pin!(group.append(appends));
+    let mut told = None;
     while let Some(result) = results.next().await {
         let more = matches!(result, Ok(Ok(_)));
-        let empty = has_entries.try_recv() == Ok(false);
-        let haste = if empty && more { Haste::Patient } else { Haste::Now };
         let result = result.map_err(Refusal::Stopped);
+        // Nobody waits to hear again up to where the logs agree.
+        let haste = match &result {
+            Ok(Ok(matched)) if told.replace(*matched) == Some(*matched) => Haste::Patient,
+            _ => Haste::Now,
+        };
         if !answer(&outbox, &Answer::Appended { stream, result }, haste).await || !more {
             return;
         }

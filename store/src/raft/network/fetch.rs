@@ -128,9 +128,18 @@ impl Snapshots {
             return Err(Refusal::Busy);
         }
         let _done = Done { snapshots: self, group: group.id() };
-        let _permit = self.fetches.acquire().await.map_err(|_| Refusal::Busy)?;
-        let fetched = self.peers.fetch(from, group.id(), group.state()).await;
-        let staged = fetched.map_err(|error| Refusal::NotFetched(error.to_string()))?;
+        let fetch = async {
+            let _permit = self.fetches.acquire().await.map_err(|_| Refusal::Busy)?;
+            let fetched = self.peers.fetch(from, group.id(), group.state()).await;
+            fetched.map_err(|error| Refusal::NotFetched(error.to_string()))
+        };
+        let staged = tokio::select! {
+            // The new leader's snapshot must not wait for one that would be refused.
+            () = group.outvoted(&vote) => {
+                Err(Refusal::NotFetched("another leads meanwhile".to_owned()))
+            }
+            staged = fetch => staged,
+        }?;
         group.install(vote, staged).await.map(Told::Install).map_err(Refusal::NotFetched)
     }
 
@@ -138,16 +147,13 @@ impl Snapshots {
     pub(super) fn send(&self, group: &Group, to: NodeId) -> Result<Batches, Refusal> {
         let permit = self.sends.clone().try_acquire_owned().map_err(|_| Refusal::Busy)?;
         tracing::info!(group = %group.id(), %to, "sending a snapshot");
-        let frames = group.snapshot();
-        let batches = stream::unfold((frames, permit), |(mut frames, permit)| async move {
-            let batch = match frames.next().await? {
-                Ok(frame) => Ok(PeerBatch { frames: vec![frame] }),
-                Err(error) => {
-                    tracing::error!(%error, "a snapshot cannot be read");
-                    Err(Status::data_loss(error.to_string()))
-                }
-            };
-            Some((batch, (frames, permit)))
+        let batches = group.snapshot().map(move |frame| {
+            // Given back with the stream.
+            let _ = &permit;
+            frame.map(|frame| PeerBatch { frames: vec![frame] }).map_err(|error| {
+                tracing::error!(%error, "a snapshot cannot be read");
+                Status::data_loss(error.to_string())
+            })
         });
         Ok(batches.boxed())
     }
