@@ -14,6 +14,7 @@
 //! both are bounded by what was read.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,12 +23,13 @@ use tidemark_proto::v1::client_frame::Frame;
 use tidemark_proto::{Failure, v1};
 use tidemark_types::ErrorCode;
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Sleep};
 
 use super::peer::{Done, Peer, Pending};
 use super::{Drain, Shared};
 use crate::connect::{self, Incoming, Unreadable};
 use crate::limits::{
-    ANSWERS_MAX, CLOSE_TIMEOUT, HELLO_TIMEOUT, REFUSED_RETRY, TOKEN_GRACE, WORK_MAX,
+    ANSWERS_MAX, CLOSE_TIMEOUT, HELLO_TIMEOUT, REFUSED_RETRY, TOKEN_GRACE, WORK_MAX, WRITES_MAX,
 };
 use crate::metrics;
 use crate::send::{Answer, Uplink};
@@ -51,6 +53,9 @@ pub(super) struct Connection {
     took: Duration,
     /// When the gateway stops.
     closes: Option<Duration>,
+    /// Frames written since all else was looked at.
+    written: usize,
+    alarm: Alarm,
 }
 
 /// Something happened.
@@ -114,6 +119,8 @@ impl Connection {
             heard: now,
             took: now,
             closes: None,
+            written: 0,
+            alarm: Alarm::at(now),
         }
     }
 
@@ -143,11 +150,17 @@ impl Connection {
         let reads = room && !self.greeting;
         let writes =
             !self.pending.answers.is_empty() || self.peer.as_ref().is_some_and(Peer::pushes);
-        if !writes || self.outgoing.capacity() > 0 {
-            self.took = self.now();
+        let (now, vacant) = (self.now(), self.outgoing.capacity() > 0);
+        if !writes || vacant {
+            self.took = now;
         }
+        if writes && vacant && self.written < WRITES_MAX {
+            self.written += 1;
+            return Event::Room;
+        }
+        self.written = 0;
         let acks = self.pending.answers.len() < ANSWERS_MAX;
-        let wait = self.wakes().saturating_sub(self.now());
+        self.alarm.set(self.wakes(), now);
         let (uplink, mailbox, displaced) = match &mut self.peer {
             Some(Peer { uplink, seat, .. }) => {
                 (Some(uplink), Some(&mut seat.mailbox), Some(&mut seat.displaced))
@@ -166,7 +179,7 @@ impl Connection {
             }
             _ = if_some(displaced) => Event::Displaced,
             Ok(()) = self.drain.changed() => Event::Drain,
-            () = tokio::time::sleep(wait) => Event::Time,
+            () = &mut self.alarm.sleep => Event::Time,
         }
     }
 
@@ -369,6 +382,28 @@ impl End {
             End::Expired => told(Failure::new(ErrorCode::TokenExpired)),
         };
         Some(v1::Error { closing: true, ..error })
+    }
+}
+
+/// Wakes the connection at a time that mostly moves on before it comes: a timer is only set anew
+/// when it is too late, or over.
+struct Alarm {
+    /// On the monotonic clock.
+    at: Duration,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Alarm {
+    fn at(now: Duration) -> Self {
+        Alarm { at: now, sleep: Box::pin(tokio::time::sleep(Duration::ZERO)) }
+    }
+
+    /// It goes off at `at`, or earlier for nothing.
+    fn set(&mut self, at: Duration, now: Duration) {
+        if at < self.at || self.at <= now {
+            self.at = at;
+            self.sleep.as_mut().reset(Instant::now() + at.saturating_sub(now));
+        }
     }
 }
 
