@@ -3,6 +3,8 @@
 //! A version byte stands before every stored value ([`crate::value::Value`]) and every batch.
 //! Decoding refuses unknown versions and trailing bytes, and never panics on any input.
 
+use std::cell::Cell;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -42,14 +44,28 @@ pub enum DecodeError {
     },
 }
 
-/// Most values fit: a buffer that grows is copied again and again.
-const CAPACITY: usize = 512;
+/// What is longer is not copied out of the scratch, and leaves a new one behind.
+const SCRATCH_MAX: usize = 64 << 10;
+
+thread_local! {
+    /// Values are encoded here and copied out: a vector that grows is copied again and again, and
+    /// one with room to spare makes whatever is allocated next to it slower to reach.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// Encodes `value` behind its version byte.
 pub fn encode<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
-    let mut start = Vec::with_capacity(CAPACITY);
-    start.push(version);
-    postcard::to_extend(value, start).expect("a Vec grows as needed and our types all serialize")
+    let mut scratch = SCRATCH.take();
+    scratch.clear();
+    scratch.push(version);
+    let encoded = postcard::to_extend(value, scratch)
+        .expect("a Vec grows as needed and our types all serialize");
+    if encoded.len() > SCRATCH_MAX {
+        return encoded;
+    }
+    let bytes = encoded.as_slice().to_vec();
+    SCRATCH.set(encoded);
+    bytes
 }
 
 /// Decodes what [`encode`] wrote.

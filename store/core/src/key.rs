@@ -13,8 +13,8 @@ use tidemark_types::{
 
 use crate::codec::DecodeError;
 use crate::value::{
-    Allocated, Block, Chain, ClusterMap, Counter, Device, Entry, Idle, Inbound, Mailbox, OutRecord,
-    OutSeq, Outbound, Sent, Session, Shard, Value,
+    Ack, Allocated, Block, Chain, ClusterMap, Counter, Device, Entry, Idle, Inbound, Mailbox,
+    OutRecord, OutSeq, Outbound, Sent, Session, Shard, Value,
 };
 
 /// What a key's first byte says its value is.
@@ -39,6 +39,8 @@ pub enum Kind {
     Session = 0x14,
     /// `15 day:u32 user session:u64` → [`Idle`].
     Idle = 0x15,
+    /// `16 user session:u64 n:u64` → [`Ack`].
+    Ack = 0x16,
     /// `20 shard:u16` → [`Outbound`].
     Outbound = 0x20,
     /// `21 shard:u16 out_seq:u64` → [`OutRecord`].
@@ -60,6 +62,21 @@ impl Kind {
     pub fn range(self) -> ([u8; 1], [u8; 1]) {
         ([self as u8], [self as u8 + 1])
     }
+}
+
+/// Is it one of the few values that nearly every command reads, or one of its user's? They are
+/// small; entries, records and acknowledgements are written once and seldom read by apply.
+pub fn is_read_often(key: &[u8]) -> bool {
+    const OFTEN: [u8; 7] = [
+        Kind::Shard as u8,
+        Kind::Chain as u8,
+        Kind::Mailbox as u8,
+        Kind::Device as u8,
+        Kind::Session as u8,
+        Kind::Outbound as u8,
+        Kind::Inbound as u8,
+    ];
+    key.first().is_some_and(|kind| OFTEN.contains(kind))
 }
 
 /// A typed key: what it is made of, and what its value is.
@@ -132,6 +149,8 @@ keys! {
     BlockKey { user: UserId, sender: UserId } => Block;
     /// A send session of a user.
     SessionKey { user: UserId, session: SessionId } => Session;
+    /// The acknowledgement of a session's send that the device may lack.
+    AckKey { user: UserId, session: SessionId, n: u64 } => Ack;
     /// The day on which a session was last used; a scan finds the longest idle first.
     IdleKey { day: u32, user: UserId, session: SessionId } => Idle;
     /// The stream of records to another shard.
@@ -172,6 +191,7 @@ macro_rules! number_fields {
 
 number_fields! {
     u32: u32, |number| number, |number| *number;
+    u64: u64, |number| number, |number| *number;
     Seq: u32, Seq::new, |seq| seq.get();
     ShardId: u16, ShardId::new, |shard| shard.get();
     OutSeq: u64, OutSeq::new, |out_seq| out_seq.get();
@@ -320,6 +340,8 @@ mod tests {
         assert_eq!(hex(&key), "146100000000000000000102");
         let key = IdleKey { day: 20_000, user: user("a"), session };
         assert_eq!(hex(&key), "1500004e206100000000000000000102");
+        let key = AckKey { user: user("a"), session, n: 3 };
+        assert_eq!(hex(&key), "1661000000000000000001020000000000000003");
         assert_eq!(hex(&OutboundKey { shard }), "200007");
         let key = OutRecordKey { shard, out_seq: OutSeq::new(258) };
         assert_eq!(hex(&key), "2100070000000000000102");

@@ -18,7 +18,7 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 use tidemark_types::{ErrorCode, Id, Recipient, Seq, SeqRange, ShardId, UnixMs, UserId};
 
-use crate::key::{EntryKey, Key, SentKey, SessionKey, after};
+use crate::key::{AckKey, EntryKey, Key, SentKey, after};
 use crate::read;
 use crate::storage::{Fatal, Read};
 use crate::value::{Content, Entry, Mailbox, Origin, OutSeq, Outgoing, Value, Verdict};
@@ -69,11 +69,7 @@ pub fn message(state: &dyn Read, origin: &Origin) -> Result<Option<MessageStatus
 fn stored_verdict(state: &dyn Read, origin: &Origin) -> Result<Option<Verdict>, Fatal> {
     let ack = match origin.clone() {
         Origin::Session { sender: user, session, n } => {
-            let session = read::get(state, &SessionKey { user, session })?;
-            session.and_then(|session| {
-                let at = usize::try_from(n.checked_sub(session.base)?).ok()?;
-                session.acks.get(at).copied()
-            })
+            read::get(state, &AckKey { user, session, n })?
         }
         Origin::Backend { sender, id } => {
             read::get(state, &SentKey { id, sender })?.map(|sent| sent.ack)

@@ -26,6 +26,16 @@ pub trait Read {
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StorageError>;
 }
 
+impl<R: Read + ?Sized> Read for &R {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        (**self).get(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StorageError> {
+        (**self).scan(from, to, visit)
+    }
+}
+
 /// A state with writes over it that are not written yet.
 pub struct Layered<'a> {
     /// The state below.

@@ -140,11 +140,14 @@ impl Step<'_> {
         Ok(bytes.map(|bytes| K::Value::decode(&bytes)).transpose()?)
     }
 
-    /// Sets the value of `key`, and returns its bytes.
-    pub(crate) fn put<K: Key>(&mut self, key: &K, value: &K::Value) -> Bytes {
-        let bytes = value.encode();
-        self.writes.insert(key.encode(), Some(bytes.clone()));
-        bytes
+    /// Sets the value of `key`.
+    pub(crate) fn put<K: Key>(&mut self, key: &K, value: &K::Value) {
+        self.put_encoded(key, value.encode());
+    }
+
+    /// Sets the value of `key`, encoded.
+    pub(crate) fn put_encoded<K: Key>(&mut self, key: &K, value: Bytes) {
+        self.writes.insert(key.encode(), Some(value));
     }
 
     /// Removes `key`.

@@ -2,7 +2,8 @@
 //!
 //! Each is encoded by [`crate::codec`] behind a version byte of its own kind. When a kind's
 //! fields change, its version rises and its decoder learns to read the older one; golden bytes in
-//! `tests/testdata/formats.txt` make such a change visible.
+//! `tests/testdata/formats.txt` make such a change visible. Until there is a release, the state's
+//! format version rises instead, and older data is refused.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,11 +48,12 @@ macro_rules! values {
 values! {
     Shard = 1;
     Chain = 1;
-    Mailbox = 1;
+    Mailbox = 2;
     Entry = 1;
     Device = 1;
     Block = 1;
-    Session = 1;
+    Session = 2;
+    Ack = 1;
     Idle = 1;
     Outbound = 1;
     OutRecord = 1;
@@ -138,6 +140,8 @@ pub struct Mailbox {
     pub deleted: bool,
     /// Whom the owner blocks is not told so (R6).
     pub silent: bool,
+    /// How many senders the owner blocks; most block none, and need no look for each message.
+    pub blocks: u32,
     /// The number of the newest send session, 0 for none; never goes back (R1).
     pub last_session: u64,
 }
@@ -151,6 +155,7 @@ impl Default for Mailbox {
             swept: Seq::NONE,
             deleted: false,
             silent: false,
+            blocks: 0,
             last_session: 0,
         }
     }
@@ -271,17 +276,11 @@ pub struct Session {
     pub ended: bool,
     /// The lowest n whose acknowledgement the device may lack.
     pub base: u64,
-    /// The verdicts of `base ..= last_n`, in order: what is in flight, and no more.
-    pub acks: Vec<Ack>,
+    /// The last n taken, `base - 1` when none is in flight. The acknowledgements of
+    /// `base ..= last_n` stand beside the session, under keys of their own.
+    pub last_n: u64,
     /// The day of log time on which it last took a send.
     pub used_day: u32,
-}
-
-impl Session {
-    /// The last number taken, `base - 1` when none is in flight.
-    pub fn last_n(&self) -> u64 {
-        self.base + self.acks.len() as u64 - 1
-    }
 }
 
 /// The stored acknowledgement of a send: every retry gets it, byte for byte (G2).

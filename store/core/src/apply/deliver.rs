@@ -7,14 +7,14 @@ use tidemark_types::limits::{BODY_BYTES_MAX, RECIPIENTS_MAX};
 use tidemark_types::{DeviceId, ErrorCode, Id, Recipient, ShardId, UserId};
 
 use super::lives_here;
-use super::mailbox::{self, Open};
+use super::mailbox::Open;
 use crate::command::Draft;
 use crate::key::{OutRecordKey, OutboundKey};
 use crate::reply::{Effect, Outcome, Reject};
 use crate::storage::Fatal;
 use crate::transaction::{Step, Stop};
 use crate::value::{
-    Content, Entry, Message, Origin, OutRecord, OutSeq, Outgoing, Payload, Shard, Verdict,
+    Content, Entry, Message, Origin, OutRecord, OutSeq, Outgoing, Payload, Shard, Value, Verdict,
 };
 
 /// Refuses a draft that a gateway should never have let through.
@@ -76,7 +76,7 @@ pub(super) fn accept(
             outgoing: Some(Outgoing { to, records }),
         },
     };
-    own.append(step, shard, &entry).expect("there is a vacancy");
+    own.append(step, shard, &entry.encode()).expect("there is a vacancy");
     own.save(step);
 
     let outcomes = to_users(step, shard, &origin, &message, &here)?;
@@ -92,15 +92,19 @@ pub(super) fn to_users(
     message: &Message,
     users: &[UserId],
 ) -> Result<Vec<(UserId, Outcome)>, Fatal> {
+    if users.is_empty() {
+        return Ok(Vec::new());
+    }
     let entry = Entry {
         time: shard.time,
         origin: origin.clone(),
         content: Content::Message { message: message.clone(), outgoing: None },
     };
+    let entry = entry.encode();
     let mut outcomes = Vec::with_capacity(users.len());
     for user in users {
         let mut mailbox = Open::of(step, user)?;
-        let blocked = mailbox::blocks(step, user, origin.sender())?;
+        let blocked = mailbox.blocks(step, user, origin.sender())?;
         let outcome = match (blocked, mailbox.value.silent) {
             (true, true) => {
                 shard.blocked_silently += 1;
@@ -147,7 +151,7 @@ pub(super) fn refuse(
             origin: origin.clone(),
             content: Content::Refused { recipient: recipient.clone(), code: *code },
         };
-        if own.append(step, shard, &entry).is_err() {
+        if own.append(step, shard, &entry.encode()).is_err() {
             shard.refusals_unwritable += 1;
         }
     }

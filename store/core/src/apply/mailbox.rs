@@ -4,13 +4,14 @@
 
 use std::num::NonZeroU32;
 
+use bytes::Bytes;
 use tidemark_types::{ErrorCode, Recipient, Seq, SeqRange, UserId};
 
 use crate::key::{BlockKey, EntryKey, MailboxKey};
 use crate::reply::{Effect, Reject, Reply};
 use crate::storage::Fatal;
 use crate::transaction::{Step, Stop};
-use crate::value::{Block, Entry, Mailbox, Shard};
+use crate::value::{Block, Mailbox, Shard};
 
 /// Entries that one trim removes from the storage; the floor rises at once, the rest follows.
 const SWEEP_PER_TRIM: NonZeroU32 = NonZeroU32::new(1_000).expect("not 0");
@@ -46,18 +47,18 @@ impl Open {
         }
     }
 
-    /// Appends `entry` under the next seq, and removes the oldest one where the maximum is
-    /// exceeded.
+    /// Appends an encoded entry under the next seq, and removes the oldest one where the maximum
+    /// is exceeded.
     pub(super) fn append(
         &mut self,
         step: &mut Step<'_>,
         shard: &Shard,
-        entry: &Entry,
+        entry: &Bytes,
     ) -> Result<Seq, ErrorCode> {
         let seq = self.vacancy()?;
         let mailbox = self.key.mailbox.clone();
-        let entry = step.put(&EntryKey { mailbox: mailbox.clone(), seq }, entry);
-        step.effects.push(Effect::Appended { mailbox, seq, entry });
+        step.put_encoded(&EntryKey { mailbox: mailbox.clone(), seq }, entry.clone());
+        step.effects.push(Effect::Appended { mailbox, seq, entry: entry.clone() });
         self.value.head = seq;
         let oldest = seq.back(shard.settings.mailbox_entries_max);
         self.raise_floor(step, oldest, SWEEP_PER_APPEND);
@@ -76,16 +77,21 @@ impl Open {
         }
     }
 
+    /// Does its owner, `user`, block `sender`?
+    pub(super) fn blocks(
+        &self,
+        step: &Step<'_>,
+        user: &UserId,
+        sender: &UserId,
+    ) -> Result<bool, Fatal> {
+        let key = || BlockKey { user: user.clone(), sender: sender.clone() };
+        Ok(self.value.blocks > 0 && step.get(&key())?.is_some())
+    }
+
     fn trimmed(&self) -> Reply {
         let Mailbox { floor, swept, .. } = self.value;
         Reply::MailboxTrimmed { floor, more: swept < floor }
     }
-}
-
-/// Does `user` block `sender`?
-pub(super) fn blocks(step: &Step<'_>, user: &UserId, sender: &UserId) -> Result<bool, Fatal> {
-    let key = BlockKey { user: user.clone(), sender: sender.clone() };
-    Ok(step.get(&key)?.is_some())
 }
 
 /// `TrimMailbox`.
@@ -138,12 +144,21 @@ pub(super) fn block(
         return Err(Reject::Invalid("nobody can block themselves".to_owned()).into());
     }
     let key = BlockKey { user: user.clone(), sender: sender.clone() };
+    if step.get(&key)?.is_some() == blocked {
+        return Ok(Reply::Done);
+    }
+    let mut mailbox = Open::of(step, user)?;
     match blocked {
         true => {
+            mailbox.value.blocks += 1;
             step.put(&key, &Block);
         }
-        false => step.delete(&key),
+        false => {
+            mailbox.value.blocks -= 1;
+            step.delete(&key);
+        }
     }
+    mailbox.save(step);
     Ok(Reply::Done)
 }
 

@@ -6,13 +6,15 @@
 //!  SETTLED   stored ack       executed   OUT_OF_ORDER / WINDOW_FULL
 //! ```
 
+use std::ops::RangeInclusive;
+
 use tidemark_types::limits::{ENDED_SESSIONS_MAX, SEND_WINDOW};
 use tidemark_types::{DeviceId, ErrorCode, OpenId, SessionId, UnixMs, UserId};
 
 use super::deliver;
 use super::mailbox::Open;
 use crate::command::{Judged, Send};
-use crate::key::{DeviceKey, IdleKey, SessionKey};
+use crate::key::{AckKey, DeviceKey, IdleKey, SessionKey};
 use crate::reply::{Reject, Reply};
 use crate::storage::Fatal;
 use crate::transaction::{Step, Stop};
@@ -64,24 +66,19 @@ pub(super) fn open(
     owner.live = Some(session);
     step.put(&device_key, &owner);
     let used_day = day(shard.time);
-    let value = Session {
-        device: device.clone(),
-        open_id,
-        ended: false,
-        base: 1,
-        acks: Vec::new(),
-        used_day,
-    };
+    let value =
+        Session { device: device.clone(), open_id, ended: false, base: 1, last_n: 0, used_day };
     step.put(&SessionKey { user: user.clone(), session }, &value);
     step.put(&IdleKey { day: used_day, user: user.clone(), session }, &Idle);
     Ok(Reply::Opened { session })
 }
 
-/// Removes a session and its idle mark; what it took is unknown from now on.
+/// Removes a session with all that belongs to it; what it took is unknown from now on.
 pub(super) fn forget(step: &mut Step<'_>, user: &UserId, session: SessionId) -> Result<(), Fatal> {
     let key = SessionKey { user: user.clone(), session };
     let value = step.get(&key)?.ok_or_else(|| missing(&key))?;
     step.delete(&key);
+    drop_acks(step, &key, value.base..=value.last_n);
     step.delete(&IdleKey { day: value.used_day, user: user.clone(), session });
     Ok(())
 }
@@ -95,11 +92,11 @@ fn missing(key: &SessionKey) -> Fatal {
 pub(super) fn send(step: &mut Step<'_>, shard: &mut Shard, send: &Send) -> Result<Reply, Stop> {
     let key = SessionKey { user: send.user.clone(), session: send.session };
     let session = find(step, &key, send)?;
-    if let Some(verdict) = answered(&session, send)? {
+    if let Some(verdict) = answered(step, &session, send)? {
         return Ok(Reply::Sent(verdict));
     }
     let verdict = judge(step, shard, send)?;
-    record(step, shard, key, session, send, verdict);
+    record(step, shard, &key, session, send, verdict);
     Ok(Reply::Sent(verdict))
 }
 
@@ -119,34 +116,38 @@ fn find(step: &Step<'_>, key: &SessionKey, send: &Send) -> Result<Session, Stop>
 }
 
 /// The stored verdict, if the send was taken before; a reject, if it cannot be taken now.
-fn answered(session: &Session, send: &Send) -> Result<Option<Verdict>, Reject> {
-    let last_n = session.last_n();
+fn answered(step: &Step<'_>, session: &Session, send: &Send) -> Result<Option<Verdict>, Stop> {
+    let last_n = session.last_n;
     let base = session.base.max(send.base);
     if send.base == 0 || send.n == 0 {
-        return Err(Reject::Invalid("n and base count from 1".to_owned()));
+        return Err(Reject::Invalid("n and base count from 1".to_owned()).into());
     }
     if base > last_n + 1 {
-        return Err(Reject::Invalid(format!("base {base} is above the next n {}", last_n + 1)));
+        let text = format!("base {base} is above the next n {}", last_n + 1);
+        return Err(Reject::Invalid(text).into());
     }
     if send.n < base {
-        return Err(Reject::Settled);
+        return Err(Reject::Settled.into());
     }
     if send.n <= last_n {
-        let at = usize::try_from(send.n - session.base).expect("within the window");
-        let ack = session.acks[at];
+        let key = AckKey { user: send.user.clone(), session: send.session, n: send.n };
+        let ack = step.get(&key)?.ok_or_else(|| {
+            let AckKey { user, session, n } = key;
+            Fatal::Corrupt(format!("the acknowledgement of {user}'s {n} in {session} is not there"))
+        })?;
         return match ack.content == send.content {
             true => Ok(Some(ack.verdict)),
-            false => Err(Reject::Conflict),
+            false => Err(Reject::Conflict.into()),
         };
     }
     if session.ended {
-        return Err(Reject::SessionEnded { last_n });
+        return Err(Reject::SessionEnded { last_n }.into());
     }
     if send.n > last_n + 1 {
-        return Err(Reject::OutOfOrder { expected: last_n + 1 });
+        return Err(Reject::OutOfOrder { expected: last_n + 1 }.into());
     }
     if send.n - base >= SEND_WINDOW {
-        return Err(Reject::WindowFull);
+        return Err(Reject::WindowFull.into());
     }
     Ok(None)
 }
@@ -176,15 +177,16 @@ fn is_gateways(code: ErrorCode) -> bool {
 fn record(
     step: &mut Step<'_>,
     shard: &Shard,
-    key: SessionKey,
+    key: &SessionKey,
     mut session: Session,
     send: &Send,
     verdict: Verdict,
 ) {
-    session.acks.push(Ack { content: send.content, verdict });
+    let ack = AckKey { user: key.user.clone(), session: key.session, n: send.n };
+    step.put(&ack, &Ack { content: send.content, verdict });
+    session.last_n = send.n;
     if send.base > session.base {
-        let had = usize::try_from(send.base - session.base).expect("within the window");
-        session.acks.drain(..had);
+        drop_acks(step, key, session.base..=send.base - 1);
         session.base = send.base;
     }
     let today = day(shard.time);
@@ -194,5 +196,11 @@ fn record(
         step.put(&IdleKey { day: today, user, session: id }, &Idle);
         session.used_day = today;
     }
-    step.put(&key, &session);
+    step.put(key, &session);
+}
+
+fn drop_acks(step: &mut Step<'_>, key: &SessionKey, numbers: RangeInclusive<u64>) {
+    for n in numbers {
+        step.delete(&AckKey { user: key.user.clone(), session: key.session, n });
+    }
 }

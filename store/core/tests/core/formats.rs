@@ -141,17 +141,9 @@ fn values(lines: &mut String) {
         },
     );
     value(lines, &Block);
-    value(
-        lines,
-        &Session {
-            device: device(),
-            open_id: OpenId::from_bytes([8; 16]).unwrap(),
-            ended: false,
-            base: 300,
-            acks: vec![accepted, refused],
-            used_day: 20_000,
-        },
-    );
+    value(lines, &a_session());
+    value(lines, &accepted);
+    value(lines, &refused);
     value(lines, &Idle);
     let (head, trim) = (OutSeq::new(300), OutSeq::new(200));
     value(lines, &Outbound { head, trim, head_bytes: 70_000, trim_bytes: 60_000, returns: trim });
@@ -163,6 +155,17 @@ fn values(lines: &mut String) {
     value(lines, &Counter { last: 300 });
     value(lines, &Allocated { first: 300, count: 2 });
     value(lines, &map());
+}
+
+fn a_session() -> Session {
+    Session {
+        device: device(),
+        open_id: OpenId::from_bytes([8; 16]).unwrap(),
+        ended: false,
+        base: 300,
+        last_n: 301,
+        used_day: 20_000,
+    }
 }
 
 fn commands() -> Vec<Command> {

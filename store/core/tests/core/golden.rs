@@ -8,11 +8,14 @@
 
 use std::error::Error;
 use std::fmt::Write;
+use std::ops::ControlFlow;
 use std::str::FromStr;
 
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Context, Runner};
+use tidemark_store_core::Read as _;
 use tidemark_store_core::command::{BackendSend, Command, Draft, Judged, Send, Start};
+use tidemark_store_core::key::{AckKey, Key as _, Kind};
 use tidemark_store_core::read::{Answer, PageAnswer, PageLimits, Query, mailbox, page};
 use tidemark_store_core::reply::{Applied, Effect, Reply};
 use tidemark_store_core::value::{
@@ -106,6 +109,7 @@ impl Runner for Script {
                 let key = tidemark_store_core::key::DeviceKey { user, device };
                 format!("{:?}", self.cluster.get(shard, &key))
             }
+            "acks" => self.acks(&args.next()?)?,
             _ => self.command(&command.name, &mut args)?,
         };
         args.0.reject_next()?;
@@ -126,6 +130,19 @@ impl Script {
             Some(shard) => self.cluster.apply(shard, vec![command]).remove(0),
             None => self.cluster.route(command),
         }))
+    }
+
+    /// Which acknowledgements of a user's sessions are kept.
+    fn acks(&self, user: &UserId) -> Result<String, Failure> {
+        let (from, to) = Kind::Ack.range();
+        let mut keys = Vec::new();
+        self.cluster.state(self.cluster.shard_of(user)).scan(&from, &to, &mut |key, _| {
+            keys.push(AckKey::decode(key));
+            ControlFlow::Continue(())
+        })?;
+        let keys: Vec<AckKey> = keys.into_iter().collect::<Result<_, _>>()?;
+        let kept = keys.iter().filter(|key| key.user == *user);
+        Ok(kept.map(|key| format!("{}.{} ", key.session, key.n)).collect())
     }
 
     fn commit(&mut self) -> Result<String, Failure> {
