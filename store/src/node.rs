@@ -365,7 +365,7 @@ impl Starter<'_> {
     /// as long as it takes, since without it the group cannot run.
     async fn rebuild(&self, id: GroupId, log: &GroupLog) -> Result<(), NodeError> {
         let Some(purged) = log.purged() else { return Ok(()) };
-        let mut state = self.state.group(id)?;
+        let mut state = self.state.group(id);
         let others = self.identity.created.nodes.keys().filter(|node| **node != self.identity.node);
         let others: Vec<NodeId> = others.copied().collect();
         while position(state.applied()?)? < Some(purged) {
@@ -406,7 +406,7 @@ impl Starter<'_> {
         let (replica, _) = mine.expect("every group has a replica on every node");
         let mut log = self.log.group(id);
         self.rebuild(id, &log).await?;
-        log.catch_up(position(self.state.group(id)?.applied()?)?).await?;
+        log.catch_up(position(self.state.group(id).applied()?)?).await?;
         let machine = Machine::open(self.state.clone(), id, effects)?;
         let network = self.peers.network(id, *replica);
         let group = Group::start(id, *replica, &self.config.raft, network, log, machine).await?;

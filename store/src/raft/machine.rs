@@ -77,7 +77,7 @@ pub struct Machine {
 impl Machine {
     /// The state machine of `group`, where its state stands.
     pub fn open(db: StateDb, group: GroupId, effects: Arc<dyn Effects>) -> io::Result<Self> {
-        let state = db.group(group).map_err(io::Error::other)?;
+        let state = db.group(group);
         let applied = state.applied().map_err(io::Error::other)?;
         let applied = Applied::decode(applied.as_deref()).map_err(io::Error::other)?;
         let flushed = Arc::new(Mutex::new(applied.clone()));

@@ -133,21 +133,23 @@ impl<'a> Lead<'a> {
     }
 
     fn outbound(&self, to: ShardId) -> Result<Outbound, shard::Error> {
-        Ok(self.shard.look(|state| read::outbound(state, to))??)
+        Ok(self.shard.peek(|state| read::outbound(state, to))?)
     }
 
     /// Hands over the next batch, if there is one and the stream may go on.
     fn send(&mut self, to: ShardId) -> Result<(), shard::Error> {
         let config = &self.relay.config;
-        let stream = self.streams.get_mut(&to).expect("only known streams are asked for");
-        let Some(after) = stream.may_send(config.batches_in_flight_max) else {
+        let Some(after) = self.stream(to).may_send(config.batches_in_flight_max) else {
             return Ok(());
         };
+        if after == self.outbound(to)?.head {
+            return Ok(());
+        }
         let limits =
             PageLimits { entries: config.batch_records_max, bytes: config.batch_bytes_max };
-        let records = self.shard.look(|state| read::out_records(state, to, after, limits))??;
+        let records = self.shard.peek(|state| read::out_records(state, to, after, limits))?;
         let Some((last, _)) = records.last() else { return Ok(()) };
-        stream.sending(*last);
+        self.stream(to).sending(*last);
         metrics::relay_batch(records.len());
         let relay_in = Command::RelayIn { source: self.source, records };
         let handing = hand_over(self.relay.clone(), to, relay_in);

@@ -65,8 +65,7 @@ impl Admission {
         if self.created.load(Ordering::Relaxed) || matches!(command, Command::Init { .. }) {
             return Ok(());
         }
-        let known =
-            self.state.read(GroupId::shard(self.shard), |_, state| read::shard(state))??;
+        let known = self.state.peek(GroupId::shard(self.shard), |state| read::shard(state))?;
         self.created.store(known.is_some(), Ordering::Relaxed);
         known.map(drop).ok_or(Error::NotCreated)
     }
@@ -118,7 +117,7 @@ impl Admission {
                 }
             }
             Ok::<_, tidemark_store_core::Fatal>(false)
-        })??;
+        })?;
         match full {
             true => Err(Error::Overloaded { retry_after: RETRY_AFTER }),
             false => Ok(()),

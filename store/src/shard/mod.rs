@@ -211,4 +211,10 @@ impl Shard {
     pub fn look<T>(&self, look: impl FnOnce(&dyn Read) -> T) -> Result<T, Error> {
         Ok(self.state.read(self.id, |_, view| look(view))?)
     }
+
+    /// Reads single values or ranges as they are here, each of its own moment; cheaper than
+    /// [`Shard::look`].
+    pub fn peek<T>(&self, look: impl FnOnce(&dyn Read) -> T) -> T {
+        self.state.peek(self.id, look)
+    }
 }

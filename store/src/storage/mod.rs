@@ -4,10 +4,12 @@
 //! (group, index) and is given back as it was; what the bytes mean is decided above.
 
 mod damage;
+mod direct;
 pub mod group;
 pub mod log_backend;
 pub mod log_db;
 mod log_key;
+mod recent;
 pub mod state_db;
 mod wal_tail;
 

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rocksdb::{
     BlockBasedOptions, DB, DBCompressionType, ErrorKind, Options, ReadOptions, WriteBatch,
     WriteOptions,
@@ -33,15 +33,21 @@ use tidemark_store_core::{Read, StorageError};
 
 use super::GroupId;
 use super::damage::{self, Damage};
+use super::direct;
+use super::recent::{Recent, Remembered};
 
-/// The version of the keys above that this build reads and writes.
-const FORMAT_VERSION: u32 = 1;
+/// The version of the keys above, and of what is under them, that this build reads and writes.
+const FORMAT_VERSION: u32 = 2;
 
-/// Small: inserting into a memtable is most of what apply costs, and grows with its size.
+/// Small: inserting into a memtable costs more the larger it is.
 const WRITE_BUFFER_BYTES: usize = 16 << 20;
 
-/// Writes stall when all are full: room for bursts while one is written out.
-const WRITE_BUFFERS_MAX: i32 = 4;
+/// Memtables that are written out as one file: by then most records of the outbox, heads and
+/// sessions in them have been trimmed or overwritten, and never reach the disk.
+const WRITE_BUFFERS_MERGED: i32 = 4;
+
+/// Writes stall when all are full: room for bursts while some are written out.
+const WRITE_BUFFERS_MAX: i32 = 2 * WRITE_BUFFERS_MERGED;
 
 /// Bits per key of the Bloom filters: most lookups of sessions' ids and blocks find nothing.
 const BLOOM_BITS: f64 = 10.0;
@@ -110,9 +116,19 @@ struct Inner {
     db: DB,
     path: PathBuf,
     no_wal: WriteOptions,
-    /// The newest generation that was given out for each group since it was opened.
-    staged: Mutex<HashMap<GroupId, u32>>,
+    /// Of each group that ever had another one than the first. Kept here as well, since every
+    /// read asks.
+    generations: RwLock<HashMap<GroupId, Generations>>,
     damage: Damage,
+}
+
+/// A group's generations.
+#[derive(Clone, Copy, Default)]
+struct Generations {
+    /// The one that is read.
+    live: u32,
+    /// The newest one given out since the database was opened.
+    staged: u32,
 }
 
 impl Inner {
@@ -132,7 +148,7 @@ impl Inner {
 impl StateDb {
     /// Creates an empty state at `path`; refuses if one is there.
     pub fn create(path: &Path) -> Result<Self, StateDbError> {
-        let mut options = options();
+        let mut options = options_to_write(path);
         options.create_if_missing(true);
         options.set_error_if_exists(true);
         let state = Self::new(DB::open(&options, path).map_err(rocks(path))?, path);
@@ -145,8 +161,9 @@ impl StateDb {
 
     /// Opens the state at `path`, and removes what an interrupted install left behind.
     pub fn open(path: &Path) -> Result<Self, StateDbError> {
-        let state = Self::new(DB::open(&options(), path).map_err(rocks(path))?, path);
+        let state = Self::new(DB::open(&options_to_write(path), path).map_err(rocks(path))?, path);
         state.check_format()?;
+        state.load_generations()?;
         state.remove_dead_generations()?;
         Ok(state)
     }
@@ -181,6 +198,7 @@ impl StateDb {
         let db = DB::open_for_read_only(&options(), path, false).map_err(rocks(path))?;
         let state = Self::new(db, path);
         state.check_format()?;
+        state.load_generations()?;
         Ok(state)
     }
 
@@ -190,9 +208,9 @@ impl StateDb {
     }
 
     /// The live state of `group`, for the one task that applies its log.
-    pub fn group(&self, group: GroupId) -> Result<GroupState, StateDbError> {
-        let generation = self.generation(group)?;
-        Ok(GroupState { db: self.clone(), group, generation })
+    pub fn group(&self, group: GroupId) -> GroupState {
+        let (generation, recent) = (self.generation(group), Mutex::default());
+        GroupState { db: self.clone(), group, generation, recent }
     }
 
     /// Lets `look` read `group` as it is at this moment, with its applied position.
@@ -201,8 +219,14 @@ impl StateDb {
         group: GroupId,
         look: impl FnOnce(Option<Bytes>, &dyn Read) -> T,
     ) -> Result<T, StateDbError> {
-        let snapshot = self.inner.db.snapshot();
-        let generation = self.generation_in(group, |key| snapshot.get(key))?;
+        let (generation, snapshot) = loop {
+            let live = self.generation(group);
+            let snapshot = self.inner.db.snapshot();
+            // Replaced in between, neither may be whole in the snapshot.
+            if self.generation(group) == live {
+                break (live, snapshot);
+            }
+        };
         let prefix = prefix(group, generation);
         let view = View {
             inner: &self.inner,
@@ -217,23 +241,16 @@ impl StateDb {
 
     /// Lets `look` read single values of `group` as they are, each of its own moment: cheaper than
     /// [`StateDb::read`], which fixes one moment for all.
-    pub fn peek<T>(
-        &self,
-        group: GroupId,
-        look: impl FnOnce(&dyn Read) -> T,
-    ) -> Result<T, StateDbError> {
-        let generation = self.generation(group)?;
-        let live = GroupState { db: self.clone(), group, generation };
-        Ok(look(&live.reader()))
+    pub fn peek<T>(&self, group: GroupId, look: impl FnOnce(&dyn Read) -> T) -> T {
+        look(&self.group(group).reader())
     }
 
     /// A new generation for `group`, to be filled beside the live one.
-    pub fn stage(&self, group: GroupId) -> Result<Staging, StateDbError> {
-        let live = self.generation(group)?;
-        let mut staged = self.inner.staged.lock();
-        let newest = staged.entry(group).or_default();
-        *newest = live.max(*newest) + 1;
-        Ok(Staging { db: self.clone(), group, generation: *newest, installed: false })
+    pub fn stage(&self, group: GroupId) -> Staging {
+        let mut generations = self.inner.generations.write();
+        let Generations { live, staged } = generations.entry(group).or_default();
+        *staged = (*live).max(*staged) + 1;
+        Staging { db: self.clone(), group, generation: *staged, installed: false }
     }
 
     /// What was found damaged since it was opened: the node must stop.
@@ -252,7 +269,7 @@ impl StateDb {
         no_wal.disable_wal(true);
         no_wal.set_memtable_insert_hint_per_batch(true);
         let (path, damage) = (path.to_owned(), Damage::of(path));
-        let inner = Inner { db, path, no_wal, staged: Mutex::default(), damage };
+        let inner = Inner { db, path, no_wal, generations: RwLock::default(), damage };
         StateDb { inner: Arc::new(inner) }
     }
 
@@ -269,26 +286,25 @@ impl StateDb {
         }
     }
 
-    fn generation(&self, group: GroupId) -> Result<u32, StateDbError> {
-        self.generation_in(group, |key| self.inner.db.get(key))
+    fn generation(&self, group: GroupId) -> u32 {
+        self.inner.generations.read().get(&group).map_or(0, |known| known.live)
     }
 
-    fn generation_in(
-        &self,
-        group: GroupId,
-        get: impl FnOnce([u8; 5]) -> Result<Option<Vec<u8>>, rocksdb::Error>,
-    ) -> Result<u32, StateDbError> {
-        let path = &self.inner.path;
-        let Some(value) = get(generation_key(group)).map_err(|error| self.inner.failed(error))?
-        else {
-            return Ok(0);
-        };
-        let number = value.as_slice().try_into().map_err(|_| StateDbError::Malformed {
-            path: path.clone(),
-            what: "a generation",
-            bytes: value.len(),
-        })?;
-        Ok(u32::from_be_bytes(number))
+    fn load_generations(&self) -> Result<(), StateDbError> {
+        let mut generations = self.inner.generations.write();
+        let mut rows = self.inner.db.raw_iterator();
+        rows.seek([GENERATION]);
+        while let Some((key, value)) = rows.item().filter(|(key, _)| key[0] == GENERATION) {
+            let (group, live) = parse_generation(key, value)
+                .ok_or_else(|| self.malformed("a generation", value))?;
+            generations.insert(group, Generations { live, staged: live });
+            rows.next();
+        }
+        rows.status().map_err(|error| self.inner.failed(error))
+    }
+
+    fn malformed(&self, what: &'static str, bytes: &[u8]) -> StateDbError {
+        StateDbError::Malformed { path: self.inner.path.clone(), what, bytes: bytes.len() }
     }
 
     fn remove_generation(&self, group: GroupId, generation: u32) -> Result<(), StateDbError> {
@@ -299,16 +315,12 @@ impl StateDb {
 
     /// Visits the first key of every generation, by jumping from one to the next.
     fn remove_dead_generations(&self) -> Result<(), StateDbError> {
-        let path = &self.inner.path;
         let mut rows = self.inner.db.raw_iterator();
         rows.seek([DATA]);
         while let Some(key) = rows.key() {
-            let (group, generation) = parse_prefix(key).ok_or_else(|| StateDbError::Malformed {
-                path: path.clone(),
-                what: "a key",
-                bytes: key.len(),
-            })?;
-            if generation != self.generation(group)? {
+            let (group, generation) =
+                parse_prefix(key).ok_or_else(|| self.malformed("a key", key))?;
+            if generation != self.generation(group) {
                 self.remove_generation(group, generation)?;
             }
             rows.seek(end(prefix(group, generation)));
@@ -322,6 +334,7 @@ pub struct GroupState {
     db: StateDb,
     group: GroupId,
     generation: u32,
+    recent: Mutex<Recent>,
 }
 
 impl GroupState {
@@ -336,27 +349,32 @@ impl GroupState {
     /// The state; only its owner changes it meanwhile.
     pub fn reader(&self) -> impl Read + '_ {
         let db = &self.db.inner.db;
-        View {
+        let state = View {
             inner: &self.db.inner,
             prefix: self.prefix(),
             get: |key: &[u8]| db.get(key),
             iterate: |options: ReadOptions| db.raw_iterator_opt(options),
-        }
+        };
+        Remembered { state, recent: &self.recent }
     }
 
     /// Writes what applied entries changed, and the applied position, in one step.
     pub fn write(&mut self, writes: Writes, applied: &[u8]) -> Result<(), StateDbError> {
         let prefix = self.prefix();
         let mut batch = WriteBatch::default();
-        for (key, value) in writes {
-            let key = data_key(prefix, &key);
+        let mut place = prefix.to_vec();
+        for (key, value) in &writes {
+            place.truncate(prefix.len());
+            place.extend_from_slice(key);
             match value {
-                Some(value) => batch.put(key, value),
-                None => batch.delete(key),
+                Some(value) => batch.put(&place, value),
+                None => batch.delete(&place),
             }
         }
         batch.put(applied_key(prefix), applied);
-        self.db.write(batch)
+        self.db.write(batch)?;
+        self.recent.get_mut().written(writes);
+        Ok(())
     }
 
     /// Makes a staged generation the live one, at its own position. Durable when it returns.
@@ -370,6 +388,8 @@ impl GroupState {
         self.db.write(batch)?;
         fail::fail_point!("store-install-flipped");
         self.db.flush()?;
+        *self.recent.get_mut() = Recent::default();
+        self.db.inner.generations.write().entry(self.group).or_default().live = staged.generation;
         let old = std::mem::replace(&mut self.generation, staged.generation);
         self.db.remove_generation(self.group, old)
     }
@@ -454,6 +474,11 @@ fn generation_key(group: GroupId) -> [u8; 5] {
     key
 }
 
+fn parse_generation(key: &[u8], value: &[u8]) -> Option<(GroupId, u32)> {
+    let group = u32::from_be_bytes(key.strip_prefix(&[GENERATION])?.try_into().ok()?);
+    Some((GroupId::new(group), u32::from_be_bytes(value.try_into().ok()?)))
+}
+
 fn data_key(prefix: Prefix, key: &[u8]) -> Vec<u8> {
     [&prefix, key].concat()
 }
@@ -515,6 +540,12 @@ fn rocks(path: &Path) -> impl FnOnce(rocksdb::Error) -> StateDbError + '_ {
     move |source| StateDbError::Rocks { path: path.to_owned(), source }
 }
 
+fn options_to_write(path: &Path) -> Options {
+    let mut options = options();
+    options.set_use_direct_io_for_flush_and_compaction(direct::possible_beside(path));
+    options
+}
+
 fn options() -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_bloom_filter(BLOOM_BITS, false);
@@ -523,6 +554,7 @@ fn options() -> Options {
     // Much of what is young is overwritten or deleted before it gets old: heads, sessions, records.
     options.set_compression_per_level(&COMPRESSION);
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_min_write_buffer_number_to_merge(WRITE_BUFFERS_MERGED);
     options.set_max_write_buffer_number(WRITE_BUFFERS_MAX);
     options.set_level_zero_file_num_compaction_trigger(COMPACTION_FILES);
     options.set_paranoid_checks(true);
