@@ -154,6 +154,7 @@ impl Connection {
         if !writes || vacant {
             self.took = now;
         }
+        // Nothing to wait for; but whoever pushes without end must not keep the rest waiting.
         if writes && vacant && self.written < WRITES_MAX {
             self.written += 1;
             return Event::Room;
@@ -386,7 +387,8 @@ impl End {
 }
 
 /// Wakes the connection at a time that mostly moves on before it comes: a timer is only set anew
-/// when it is too late, or over.
+/// when it is too late, or when it is over and was for nothing. One that is over and due stays so
+/// until it is looked at, however much else happens.
 struct Alarm {
     /// On the monotonic clock.
     at: Duration,
@@ -400,7 +402,7 @@ impl Alarm {
 
     /// It goes off at `at`, or earlier for nothing.
     fn set(&mut self, at: Duration, now: Duration) {
-        if at < self.at || self.at <= now {
+        if at < self.at || (at > now && self.sleep.is_elapsed()) {
             self.at = at;
             self.sleep.as_mut().reset(Instant::now() + at.saturating_sub(now));
         }
@@ -426,5 +428,41 @@ async fn if_some<F: Future>(future: Option<F>) -> F::Output {
     match future {
         Some(future) => future.await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn an_alarm_that_is_due_goes_off_though_it_is_set_again_and_again() {
+        let start = Instant::now();
+        let mut alarm = Alarm::at(Duration::ZERO);
+        (&mut alarm.sleep).await;
+        alarm.set(SECOND, Duration::ZERO);
+        tokio::time::advance(SECOND / 2).await;
+        alarm.set(2 * SECOND, start.elapsed());
+        assert!((&mut alarm.sleep).now_or_never().is_none());
+        tokio::time::advance(SECOND).await;
+        // Over, and for nothing: it is due later by now.
+        assert!((&mut alarm.sleep).now_or_never().is_some());
+        alarm.set(2 * SECOND, start.elapsed());
+        assert!((&mut alarm.sleep).now_or_never().is_none());
+        tokio::time::advance(SECOND).await;
+        // Due, and other events come first.
+        for _ in 0..10 {
+            alarm.set(2 * SECOND, start.elapsed());
+        }
+        assert!((&mut alarm.sleep).now_or_never().is_some());
+        // Sooner than it was set.
+        alarm.set(9 * SECOND, start.elapsed());
+        alarm.set(3 * SECOND, start.elapsed());
+        tokio::time::advance(SECOND).await;
+        assert!((&mut alarm.sleep).now_or_never().is_some());
     }
 }
