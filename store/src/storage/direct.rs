@@ -3,13 +3,16 @@
 
 use std::path::Path;
 
+use rocksdb::Options;
 use rustix::fs::{Mode, OFlags};
 
-/// Can files of a database at `path` be written so? Not every file system can; the others go
-/// through the page cache.
-pub(super) fn possible_beside(path: &Path) -> bool {
-    let Some(folder) = path.parent() else { return false };
+/// `options` for a database at `path` that flushes and merges so. Not every file system can; the
+/// others go through the page cache.
+pub(super) fn where_possible(mut options: Options, path: &Path) -> Options {
     // A file without a name: nothing is left of it.
     let flags = OFlags::TMPFILE | OFlags::DIRECT | OFlags::WRONLY | OFlags::CLOEXEC;
-    rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR).is_ok()
+    let file = |folder| rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR);
+    let possible = path.parent().is_some_and(|folder| file(folder).is_ok());
+    options.set_use_direct_io_for_flush_and_compaction(possible);
+    options
 }

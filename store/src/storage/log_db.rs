@@ -106,7 +106,7 @@ impl LogDb {
     /// is there. Durable when it returns.
     pub fn create(path: &Path) -> Result<Self, LogDbError> {
         let rocks = |source| rocks_error(path, source);
-        let mut options = options_to_write(path);
+        let mut options = direct::where_possible(options(), path);
         options.create_if_missing(true);
         options.set_error_if_exists(true);
         let db = DB::open(&options, path).map_err(rocks)?;
@@ -123,7 +123,7 @@ impl LogDb {
     /// Opens the log at `path`; refuses if none is there, if it is damaged, or if its format is
     /// not ours.
     pub fn open(path: &Path) -> Result<Self, LogDbError> {
-        let db = match DB::open(&options_to_write(path), path) {
+        let db = match DB::open(&direct::where_possible(options(), path), path) {
             Err(refusal) if refusal.kind() == ErrorKind::Corruption => reopen(path, refusal),
             opened => opened,
         };
@@ -270,7 +270,7 @@ fn reopen(path: &Path, refusal: rocksdb::Error) -> Result<DB, rocksdb::Error> {
     match wal_tail::cut(path) {
         Ok(Some(cut)) => {
             tracing::warn!(?cut, "a power cut tore the end of the log, which was never synced");
-            DB::open(&options_to_write(path), path)
+            DB::open(&direct::where_possible(options(), path), path)
         }
         Ok(None) => Err(refusal),
         Err(error) => {
@@ -278,12 +278,6 @@ fn reopen(path: &Path, refusal: rocksdb::Error) -> Result<DB, rocksdb::Error> {
             Err(refusal)
         }
     }
-}
-
-fn options_to_write(path: &Path) -> Options {
-    let mut options = options();
-    options.set_use_direct_io_for_flush_and_compaction(direct::possible_beside(path));
-    options
 }
 
 fn options() -> Options {

@@ -148,7 +148,7 @@ impl Inner {
 impl StateDb {
     /// Creates an empty state at `path`; refuses if one is there.
     pub fn create(path: &Path) -> Result<Self, StateDbError> {
-        let mut options = options_to_write(path);
+        let mut options = direct::where_possible(options(), path);
         options.create_if_missing(true);
         options.set_error_if_exists(true);
         let state = Self::new(DB::open(&options, path).map_err(rocks(path))?, path);
@@ -161,7 +161,8 @@ impl StateDb {
 
     /// Opens the state at `path`, and removes what an interrupted install left behind.
     pub fn open(path: &Path) -> Result<Self, StateDbError> {
-        let state = Self::new(DB::open(&options_to_write(path), path).map_err(rocks(path))?, path);
+        let options = direct::where_possible(options(), path);
+        let state = Self::new(DB::open(&options, path).map_err(rocks(path))?, path);
         state.check_format()?;
         state.load_generations()?;
         state.remove_dead_generations()?;
@@ -242,7 +243,7 @@ impl StateDb {
     /// Lets `look` read single values of `group` as they are, each of its own moment: cheaper than
     /// [`StateDb::read`], which fixes one moment for all.
     pub fn peek<T>(&self, group: GroupId, look: impl FnOnce(&dyn Read) -> T) -> T {
-        look(&self.group(group).reader())
+        look(&self.live(prefix(group, self.generation(group))))
     }
 
     /// A new generation for `group`, to be filled beside the live one.
@@ -283,6 +284,17 @@ impl StateDb {
         match found.as_deref() == Some(&FORMAT_VERSION.to_be_bytes()) {
             true => Ok(()),
             false => Err(StateDbError::Format { path: path.clone(), found }),
+        }
+    }
+
+    /// What is there, each value as it is when it is read.
+    fn live(&self, prefix: Prefix) -> impl Read + '_ {
+        let db = &self.inner.db;
+        View {
+            inner: &self.inner,
+            prefix,
+            get: |key: &[u8]| db.get(key),
+            iterate: |options: ReadOptions| db.raw_iterator_opt(options),
         }
     }
 
@@ -348,14 +360,7 @@ impl GroupState {
 
     /// The state; only its owner changes it meanwhile.
     pub fn reader(&self) -> impl Read + '_ {
-        let db = &self.db.inner.db;
-        let state = View {
-            inner: &self.db.inner,
-            prefix: self.prefix(),
-            get: |key: &[u8]| db.get(key),
-            iterate: |options: ReadOptions| db.raw_iterator_opt(options),
-        };
-        Remembered { state, recent: &self.recent }
+        Remembered { state: self.db.live(self.prefix()), recent: &self.recent }
     }
 
     /// Writes what applied entries changed, and the applied position, in one step.
@@ -538,12 +543,6 @@ impl<G, I> View<'_, G, I> {
 
 fn rocks(path: &Path) -> impl FnOnce(rocksdb::Error) -> StateDbError + '_ {
     move |source| StateDbError::Rocks { path: path.to_owned(), source }
-}
-
-fn options_to_write(path: &Path) -> Options {
-    let mut options = options();
-    options.set_use_direct_io_for_flush_and_compaction(direct::possible_beside(path));
-    options
 }
 
 fn options() -> Options {
