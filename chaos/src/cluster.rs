@@ -247,8 +247,7 @@ impl Cluster {
         let member = member.into();
         let from = Instant::now();
         loop {
-            let http = self.process(member)?.http;
-            let said = get(http, "/readyz").await;
+            let said = self.get(member, "/readyz").await;
             if matches!(&said, Ok(answer) if answer.starts_with("HTTP/1.1 200")) {
                 return Ok(());
             }
@@ -261,6 +260,11 @@ impl Cluster {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// What a member says on a path of its HTTP port, headers and all.
+    pub async fn get(&self, member: impl Into<Member>, path: &str) -> Result<String> {
+        get(self.process(member.into())?.http, path).await
     }
 
     fn create(&self, spec: Spec) -> Result<()> {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tidemark_store_core::value::ClusterMap;
+use tidemark_store_core::value::{ClusterMap, NodeAddress};
 use tidemark_types::{ClusterId, NodeId, ShardCount};
 
 const FILE: &str = "identity.json";
@@ -78,6 +78,12 @@ impl Identity {
     /// How many shards it has.
     pub fn shards(&self) -> ShardCount {
         self.created.shard_count().expect("checked when it was read")
+    }
+
+    /// The cluster's other nodes.
+    pub fn others(&self) -> impl Iterator<Item = (NodeId, &NodeAddress)> {
+        let others = self.created.nodes.iter().filter(|(node, _)| **node != self.node);
+        others.map(|(node, address)| (*node, address))
     }
 
     /// Makes an empty directory this node's own.

@@ -2,28 +2,28 @@
 //!
 //! ```text
 //!   start:  identity → log (checked) → state → groups (replay the log over the state) → shards
+//!           a group whose state was lost: fetched from another node first, while the others serve
 //!   stop:   leaders moved away → relays → groups → log writer (drained) → state (flushed)
 //! ```
 //!
 //! Shards elect and serve without the control group; it only keeps the map.
 
+mod starter;
 mod steward;
 mod watchdog;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use thiserror::Error;
 use tidemark_env::{Clock, Rng};
 use tidemark_process::ConfigError;
 use tidemark_store_client::Client;
-use tidemark_store_core::value::{ClusterMap, Placement};
+use tidemark_store_core::value::ClusterMap;
 use tidemark_store_core::{Command, Reply, read};
 use tidemark_types::{Id, NodeId, ShardId};
 use tokio::sync::watch;
@@ -32,17 +32,18 @@ use tokio::task::JoinSet;
 use crate::config::StoreConfig;
 use crate::effects::Dispatch;
 use crate::identity::{Identity, IdentityError};
-use crate::raft::group::{Group, GroupError};
-use crate::raft::log::{Failure, GroupLog, LogOptions, LogStore, LogThread, RecoverError};
-use crate::raft::machine::{Applied, Machine};
+use crate::raft::group::GroupError;
+use crate::raft::log::{Failure, LogOptions, LogStore, LogThread, RecoverError};
 use crate::raft::network::{Acceptor, Peers};
-use crate::raft::types::{LogId, Replica, ReplicaId};
+use crate::raft::types::Replica;
 use crate::relay::Relay;
-use crate::shard::{self, Shard, Surroundings};
+use crate::shard::{self, Hosted, Surroundings};
 use crate::space::Space;
 use crate::storage::{GroupId, LogDb, LogDbError, StateDb, StateDbError};
 use crate::time::ClusterTime;
 use crate::watch::Hub;
+
+use starter::Starter;
 
 /// How long a leader may take to hand over, before the node stops without it.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
@@ -100,14 +101,11 @@ pub fn state_dir(data_dir: &Path) -> PathBuf {
 /// A running node.
 pub struct Node {
     identity: Identity,
-    control: Group,
-    shards: Arc<BTreeMap<ShardId, Shard>>,
-    time: ClusterTime,
-    space: Space,
+    hosted: Arc<Hosted>,
+    around: Surroundings,
     hub: Arc<Hub>,
     log: LogStore,
     log_thread: Mutex<Option<LogThread>>,
-    state: StateDb,
     /// What runs beside the groups.
     tasks: Mutex<JoinSet<()>>,
     stopping: AtomicBool,
@@ -127,8 +125,9 @@ impl Node {
         Ok(identity)
     }
 
-    /// Starts the node on its directory. Its groups are in `acceptor` and have replayed what they
-    /// knew as committed when it returns; they elect their leaders on their own.
+    /// Starts the node on its directory. Its groups have replayed what they knew as committed and
+    /// are in `acceptor` when it returns; they elect their leaders on their own. A group whose state
+    /// was lost comes later, when another node has sent it.
     pub async fn start(
         config: &StoreConfig,
         peers: Peers,
@@ -142,85 +141,61 @@ impl Node {
         let (log, writer) = LogStore::open(LogDb::open(&log_dir(dir))?, LogOptions::default())?;
         let log_thread = writer.spawn()?;
         let state = StateDb::open_or_replace(&state_dir(dir))?;
-        for (node, address) in identity.created.nodes.iter().filter(|(id, _)| **id != identity.node)
-        {
-            peers.dial(&Replica { node: *node, address: address.grpc.clone() });
+        for (node, address) in identity.others() {
+            peers.dial(&Replica { node, address: address.grpc.clone() });
         }
-        let hub = Arc::new(Hub::new(identity.shards().shards()));
-        let effects = Arc::new(Dispatch::new(identity.shards().shards(), hub.clone()));
-        let starter = Starter { config, identity: &identity, log: &log, state: &state, peers };
-
-        let map = &identity.created;
-        let first = *map.nodes.keys().next().expect("a cluster has a node");
-        let control = starter.group(GroupId::CONTROL, &map.control, first, effects.clone()).await?;
-        acceptor.add(control.clone());
-        let time = ClusterTime::new(clock.clone());
-        let space = Space::of(dir, &config.disk)?;
-        let around = Surroundings {
-            state: &state,
-            shards: identity.shards(),
-            time: &time,
-            space: &space,
-            clock: &clock,
-            config,
-        };
-        let mut shards = BTreeMap::new();
-        for (number, placement) in identity.shards().shards().zip(&map.shards) {
-            let Placement { replicas, preferred } = placement;
-            let group = GroupId::shard(number);
-            let group = starter.group(group, replicas, *preferred, effects.clone()).await?;
-            acceptor.add(group.clone());
-            shards.insert(number, Shard::start(number, group, &around));
-        }
-        let node = Arc::new(Node {
-            identity,
-            control,
-            shards: Arc::new(shards),
-            time,
-            space,
-            hub,
-            log,
-            log_thread: Mutex::new(Some(log_thread)),
-            state,
-            tasks: Mutex::default(),
-            stopping: AtomicBool::new(false),
-            fatal: watch::Sender::new(None),
-        });
-        node.start_tasks(config, &effects, clock, rng);
-        Ok(node)
-    }
-
-    /// Starts what runs beside the groups.
-    fn start_tasks(
-        self: &Arc<Self>,
-        config: &StoreConfig,
-        effects: &Dispatch,
-        clock: Arc<dyn Clock>,
-        rng: Arc<dyn Rng>,
-    ) {
-        let map = self.identity.created.clone();
-        let others = map.nodes.keys().copied().filter(|node| *node != self.identity.node);
-        let others = others.collect();
-        let client = Client::new(map, HAND_OVER_WITHIN, clock.clone(), rng.clone());
+        let shards = identity.shards();
+        let hosted = Arc::new(Hosted::new(shards.shards()));
+        let hub = Arc::new(Hub::new(shards.shards()));
+        let fatal = watch::Sender::new(None);
+        let client =
+            Client::new(identity.created.clone(), HAND_OVER_WITHIN, clock.clone(), rng.clone());
         let relay = Relay {
-            shards: self.shards.clone(),
+            hosted: hosted.clone(),
             client: client.clone(),
             config: config.relay.clone(),
             clock: clock.clone(),
             rng,
-            fatal: self.fatal.clone(),
+            fatal: fatal.clone(),
         };
-        let mut tasks = self.tasks.lock();
-        for shard in self.shards.keys() {
-            tasks.spawn(relay.clone().run(*shard, effects.wake(*shard)));
-        }
-        tasks.spawn(self.time.clone().measure(client, others));
-        for (_, group) in self.groups() {
-            tasks.spawn(watchdog::run(group.clone(), self.fatal.clone()));
-        }
-        tasks.spawn(self.space.clone().keep());
-        tasks.spawn(steward::watch_failures(Arc::downgrade(self)));
-        tasks.spawn(steward::run(Arc::downgrade(self), clock));
+        let around = Surroundings {
+            state,
+            shards,
+            time: ClusterTime::new(clock.clone()),
+            space: Space::of(dir, &config.disk)?,
+            clock: clock.clone(),
+            config: config.clone(),
+        };
+        let starter = Arc::new(Starter {
+            identity: identity.clone(),
+            log: log.clone(),
+            peers,
+            acceptor: acceptor.clone(),
+            effects: Arc::new(Dispatch::new(shards.shards(), hub.clone())),
+            relay,
+            around: around.clone(),
+        });
+        let mut tasks = JoinSet::new();
+        starter.start_all(&mut tasks).await?;
+        let others = identity.others().map(|(node, _)| node).collect();
+        tasks.spawn(around.time.clone().measure(client, others));
+        tasks.spawn(around.space.clone().keep());
+        let node = Arc::new(Node {
+            identity,
+            hosted,
+            around,
+            hub,
+            log,
+            log_thread: Mutex::new(Some(log_thread)),
+            tasks: Mutex::new(tasks),
+            stopping: AtomicBool::new(false),
+            fatal,
+        });
+        let mut tasks = node.tasks.lock();
+        tasks.spawn(steward::watch_failures(Arc::downgrade(&node)));
+        tasks.spawn(steward::run(Arc::downgrade(&node), clock));
+        drop(tasks);
+        Ok(node)
     }
 
     /// Who it is.
@@ -231,24 +206,13 @@ impl Node {
     /// The cluster's map, as this node's replica of the control group has it; before that, as the
     /// cluster was created.
     pub fn map(&self) -> Result<ClusterMap, shard::Error> {
-        let known = self.state.read(GroupId::CONTROL, |_, view| read::cluster_map(view))??;
+        let known = self.around.state.read(GroupId::CONTROL, |_, view| read::cluster_map(view))??;
         Ok(known.unwrap_or_else(|| self.identity.created.clone()))
     }
 
-    /// Every group of which it has a replica.
-    pub fn groups(&self) -> impl Iterator<Item = (GroupId, &Group)> {
-        let shards = self.shards.iter().map(|(id, shard)| (GroupId::shard(*id), shard.group()));
-        [(GroupId::CONTROL, &self.control)].into_iter().chain(shards)
-    }
-
-    /// Every shard of which it has a replica.
-    pub fn shards(&self) -> impl Iterator<Item = (ShardId, &Shard)> {
-        self.shards.iter().map(|(id, shard)| (*id, shard))
-    }
-
-    /// A shard, if it has a replica of it.
-    pub fn shard(&self, shard: ShardId) -> Option<&Shard> {
-        self.shards.get(&shard)
+    /// The groups of which it has replicas.
+    pub fn hosted(&self) -> &Hosted {
+        &self.hosted
     }
 
     /// The number of the shard on which `id` lives.
@@ -259,27 +223,29 @@ impl Node {
     /// Proposes a command where its id lives, on this node's replica.
     ///
     /// # Panics
-    /// If the command has no id, or this node has no replica of that shard.
+    /// If the command has no id.
     pub async fn propose(&self, command: Command) -> Result<Reply, shard::Error> {
         let id = command.routed_by().expect("a command about a shard goes to that shard");
-        let shard = self.shard(self.shard_number(&id)).expect("a replica of every shard");
-        shard.propose(command).await
+        match self.hosted.shard(self.shard_number(&id)) {
+            Some(shard) => shard.propose(command).await,
+            None => Err(shard::Error::NotLeader { leader: None }),
+        }
     }
 
     /// Bytes in the outbox of a group, as far as it is applied here.
     pub fn outbox_bytes(&self, group: GroupId) -> Result<u64, shard::Error> {
-        let streams = self.state.read(group, |_, view| read::outbounds(view))??;
+        let streams = self.around.state.read(group, |_, view| read::outbounds(view))??;
         Ok(streams.iter().map(|(_, stream)| stream.queued_bytes()).sum())
     }
 
     /// Cluster time.
     pub fn time(&self) -> &ClusterTime {
-        &self.time
+        &self.around.time
     }
 
     /// Free space on its disk.
     pub fn space(&self) -> &Space {
-        &self.space
+        &self.around.space
     }
 
     /// Who watches which mailboxes here.
@@ -306,12 +272,15 @@ impl Node {
         if self.stopping.load(Ordering::Relaxed) {
             return Err("the node is stopping".to_owned());
         }
-        let leaderless = self.groups().find(|(_, group)| group.status().leader.is_none());
+        if let Some(group) = self.hosted.missing() {
+            return Err(format!("{group} waits for its state from another node"));
+        }
+        let leaderless = self.hosted.groups().find(|(_, group)| group.status().leader.is_none());
         if let Some((id, _)) = leaderless {
             return Err(format!("{id} has no leader"));
         }
-        for id in self.shards.keys() {
-            match self.state.read(GroupId::shard(*id), |_, view| read::shard(view)) {
+        for (id, shard) in self.hosted.shards() {
+            match shard.look(read::shard) {
                 Ok(Ok(Some(_))) => {}
                 Ok(Ok(None)) => return Err(format!("shard {id} is not initialised")),
                 Ok(Err(error)) => return Err(error.to_string()),
@@ -323,7 +292,7 @@ impl Node {
 
     /// Moves a group's leadership, which must be this node's, to `to`; the new leader's term.
     pub async fn transfer_leader(&self, group: GroupId, to: NodeId) -> Result<u64, shard::Error> {
-        let found = self.groups().find(|(id, _)| *id == group);
+        let found = self.hosted.groups().find(|(id, _)| *id == group);
         let (_, group) = found.ok_or(shard::Error::NotLeader { leader: None })?;
         Ok(group.transfer_to(to, HAND_OVER_WITHIN).await?)
     }
@@ -334,7 +303,7 @@ impl Node {
         steward::hand_over(self).await;
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
         tasks.shutdown().await;
-        for (_, group) in self.groups() {
+        for (_, group) in self.hosted.groups() {
             group.shut_down().await?;
         }
         let thread = self.log_thread.lock().take();
@@ -343,86 +312,6 @@ impl Node {
                 .await
                 .map_err(io::Error::other)??;
         }
-        Ok(self.state.flush()?)
+        Ok(self.around.state.flush()?)
     }
-}
-
-/// How long to wait before all others are asked for a lost state again.
-const REBUILD_AGAIN: Duration = Duration::from_secs(1);
-
-/// What every group of a node is started with.
-struct Starter<'a> {
-    config: &'a StoreConfig,
-    identity: &'a Identity,
-    log: &'a LogStore,
-    state: &'a StateDb,
-    peers: Peers,
-}
-
-impl Starter<'_> {
-    /// Fetches the state of a group from another node if it was lost and the log, which is intact,
-    /// no longer reaches back to the beginning. Whatever another has applied is committed; it takes
-    /// as long as it takes, since without it the group cannot run.
-    async fn rebuild(&self, id: GroupId, log: &GroupLog) -> Result<(), NodeError> {
-        let Some(purged) = log.purged() else { return Ok(()) };
-        let mut state = self.state.group(id);
-        let others = self.identity.created.nodes.keys().filter(|node| **node != self.identity.node);
-        let others: Vec<NodeId> = others.copied().collect();
-        while position(state.applied()?)? < Some(purged) {
-            if others.is_empty() {
-                return Err(NodeError::StateLost { group: id, purged: purged.index });
-            }
-            for node in &others {
-                match self.peers.fetch(*node, id, self.state).await {
-                    // A replica that lags behind what was purged here is no help.
-                    Ok(staged) if position(staged.applied()?)? < Some(purged) => {
-                        tracing::warn!(group = %id, %node, "its state is too old to rebuild ours");
-                    }
-                    Ok(staged) => {
-                        state.install(staged)?;
-                        tracing::warn!(group = %id, %node, "rebuilt a lost state");
-                        return Ok(());
-                    }
-                    Err(error) => {
-                        tracing::warn!(group = %id, %node, %error, "no state to rebuild ours");
-                    }
-                }
-            }
-            tokio::time::sleep(REBUILD_AGAIN).await;
-        }
-        Ok(())
-    }
-
-    /// Starts this node's replica of a group; `creator` makes it a group if it is none yet.
-    async fn group(
-        &self,
-        id: GroupId,
-        replicas: &BTreeMap<ReplicaId, NodeId>,
-        creator: NodeId,
-        effects: Arc<Dispatch>,
-    ) -> Result<Group, NodeError> {
-        let me = self.identity.node;
-        let mine = replicas.iter().find(|(_, node)| **node == me);
-        let (replica, _) = mine.expect("every group has a replica on every node");
-        let mut log = self.log.group(id);
-        self.rebuild(id, &log).await?;
-        log.catch_up(position(self.state.group(id).applied()?)?).await?;
-        let machine = Machine::open(self.state.clone(), id, effects)?;
-        let network = self.peers.network(id, *replica);
-        let group = Group::start(id, *replica, &self.config.raft, network, log, machine).await?;
-        if creator == me {
-            let address = |node: &NodeId| self.identity.created.nodes[node].grpc.clone();
-            let members = replicas
-                .iter()
-                .map(|(replica, node)| (*replica, Replica { node: *node, address: address(node) }));
-            group.create(members.collect()).await?;
-        }
-        Ok(group)
-    }
-}
-
-/// The last entry of an applied position.
-fn position(applied: Option<Bytes>) -> Result<Option<LogId>, NodeError> {
-    let applied = Applied::decode(applied.as_deref()).map_err(io::Error::other)?;
-    Ok(applied.last)
 }

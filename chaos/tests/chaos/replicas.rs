@@ -158,13 +158,28 @@ async fn a_damaged_state_is_rebuilt_and_a_damaged_log_refuses() -> Result<()> {
     let (mut cluster, acked) = run.finish().await?;
     ensure!(acked.len() > 100, "too few sends: {}", acked.len());
 
-    // The log is another matter: what is acknowledged is there, or nowhere.
-    for node in cluster.ids() {
+    // Without the others it waits, and says for what.
+    let mark = state_dir(&data).with_extension("damaged");
+    fs::write(&mark, "the test wants it rebuilt")?;
+    cluster.start_member(victim)?;
+    let waits = "waits for its state from another node";
+    let started = Instant::now();
+    while !cluster.get(victim, "/readyz").await.is_ok_and(|said| said.contains(waits)) {
+        ensure!(started.elapsed() < PATIENCE, "it does not say that it waits");
+        tokio::time::sleep(LOOK).await;
+    }
+    ensure!(
+        cluster.get(victim, "/healthz").await?.starts_with("HTTP/1.1 200"),
+        "waiting is healthy"
+    );
+    for node in cluster.ids().into_iter().filter(|node| *node != victim) {
         cluster.start_member(node)?;
     }
     for node in cluster.ids() {
         cluster.ready(node).await?;
     }
+
+    // The log is another matter: what is acknowledged is there, or nowhere.
     cluster.terminate(victim).await?;
     damage(&log_dir(&data), "sst", 512)?;
     cluster.start_member(victim)?;

@@ -35,15 +35,15 @@ pub(super) async fn run(node: Weak<Node>, clock: Arc<dyn Clock>) {
             return;
         }
         create_cluster(&node, clock.as_ref()).await;
-        for (id, shard) in node.shards.iter() {
-            init(&node, *id, shard).await;
+        for (id, shard) in node.hosted.shards() {
+            init(&node, id, shard).await;
         }
         let now = clock.monotonic();
         balance(&node, &mut steady, now).await;
         if now - expired_at >= EXPIRE_EVERY {
             expired_at = now;
-            for (id, shard) in node.shards.iter() {
-                expire(&node, *id, shard).await;
+            for (id, shard) in node.hosted.shards() {
+                expire(&node, id, shard).await;
             }
         }
     }
@@ -65,10 +65,10 @@ pub(super) async fn watch_failures(node: Weak<Node>) {
 /// watches it starts it anew.
 fn notice_failures(node: &Node) {
     let log = node.log.failed().borrow().as_ref().map(ToString::to_string);
-    let stopped = node.groups().find_map(|(id, group)| {
+    let stopped = node.hosted.groups().find_map(|(id, group)| {
         group.status().running.err().map(|reason| format!("{id} stopped: {reason}"))
     });
-    let damaged = node.state.damaged().map(|reason| format!("the state is damaged: {reason}"));
+    let damaged = node.around.state.damaged().map(|reason| format!("the state is damaged: {reason}"));
     let stopping = node.stopping.load(std::sync::atomic::Ordering::Relaxed);
     if let Some(reason) = log.or(damaged).or(stopped.filter(|_| !stopping)) {
         tracing::error!(%reason, "the node cannot go on");
@@ -78,14 +78,12 @@ fn notice_failures(node: &Node) {
 
 /// Puts the map into the control group, once.
 async fn create_cluster(node: &Node, clock: &dyn Clock) {
-    if !node.control.is_leader() {
-        return;
-    }
-    let known = node.state.read(GroupId::CONTROL, |_, view| read::cluster_map(view));
+    let Some(control) = node.hosted.control().filter(|group| group.is_leader()) else { return };
+    let known = node.around.state.read(GroupId::CONTROL, |_, view| read::cluster_map(view));
     if matches!(known, Ok(Ok(None))) {
         let command = Command::CreateCluster { map: node.identity.created.clone() };
         let batch = Batch { time: clock.wall(), commands: vec![command] };
-        if let Ok(submitted) = node.control.submit(batch.encode()).await {
+        if let Ok(submitted) = control.submit(batch.encode()).await {
             // Unknown or not, the next round looks whether it is there.
             let _ = submitted.replies().await;
         }
@@ -97,7 +95,7 @@ async fn init(node: &Node, id: ShardId, shard: &Shard) {
     if !shard.group().is_leader() {
         return;
     }
-    let known = node.state.read(GroupId::shard(id), |_, view| read::shard(view));
+    let known = node.around.state.read(GroupId::shard(id), |_, view| read::shard(view));
     if !matches!(known, Ok(Ok(None))) {
         return;
     }
@@ -117,7 +115,7 @@ async fn init(node: &Node, id: ShardId, shard: &Shard) {
 
 /// Lets things expire, by cluster time that a majority has just agreed on (R17).
 async fn expire(node: &Node, id: ShardId, shard: &Shard) {
-    while let Some(now) = node.time.fresh().filter(|_| shard.group().is_leader()) {
+    while let Some(now) = node.around.time.fresh().filter(|_| shard.group().is_leader()) {
         match shard.propose(Command::Expire { now }).await {
             Ok(Reply::Expired { more: true }) => {}
             Ok(_) => return,
@@ -131,18 +129,18 @@ async fn expire(node: &Node, id: ShardId, shard: &Shard) {
 
 /// Gives leadership to the preferred node once that has been steady for a while.
 async fn balance(node: &Node, steady: &mut BTreeMap<ShardId, Duration>, now: Duration) {
-    for (id, shard) in node.shards.iter() {
+    for (id, shard) in node.hosted.shards() {
         let preferred = node.identity.created.shards[usize::from(id.get())].preferred;
         let group = shard.group();
         let may_move = preferred != node.identity.node && group.is_leader();
         if !may_move || !group.follows_closely(preferred) {
-            steady.remove(id);
+            steady.remove(&id);
             continue;
         }
-        let since = *steady.entry(*id).or_insert(now);
+        let since = *steady.entry(id).or_insert(now);
         if now - since >= STEADY_FOR {
-            steady.remove(id);
-            transfer(*id, group, preferred).await;
+            steady.remove(&id);
+            transfer(id, group, preferred).await;
         }
     }
 }
@@ -156,10 +154,9 @@ async fn transfer(id: ShardId, group: &Group, to: NodeId) {
 
 /// Moves every leadership to some node that follows closely, before this one stops; all at once.
 pub(super) async fn hand_over(node: &Node) {
-    let led = node.groups().filter(|(_, group)| group.is_leader());
+    let led = node.hosted.groups().filter(|(_, group)| group.is_leader());
     let moves = led.map(|(id, group)| async move {
-        let others = node.identity.created.nodes.keys();
-        for to in others.copied().filter(|other| *other != node.identity.node) {
+        for (to, _) in node.identity.others() {
             if !group.follows_closely(to) {
                 continue;
             }

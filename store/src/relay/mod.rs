@@ -19,7 +19,6 @@ mod source;
 mod stream;
 mod wake;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidemark_env::{Clock, Rng};
@@ -28,7 +27,7 @@ use tidemark_types::ShardId;
 use tokio::sync::watch;
 
 use crate::config::RelayConfig;
-use crate::shard::Shard;
+use crate::shard::Hosted;
 
 pub use wake::Wake;
 
@@ -36,7 +35,7 @@ pub use wake::Wake;
 #[derive(Clone)]
 pub struct Relay {
     /// The shards of this node, where a destination needs no network.
-    pub shards: Arc<BTreeMap<ShardId, Shard>>,
+    pub hosted: Arc<Hosted>,
     /// The way to the others.
     pub client: Client,
     /// Bounds.
@@ -50,7 +49,8 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Ships what `source` has for others, whenever this node leads it; ends when the group stops.
+    /// Ships what `source`, which is there, has for others, whenever this node leads it; ends when
+    /// the group stops.
     pub async fn run(self, source: ShardId, wake: Arc<Wake>) {
         source::run(self, source, wake).await;
     }

@@ -28,7 +28,8 @@ const TRIM_AFTER: Duration = Duration::from_millis(100);
 
 /// Sleeps while it does not lead, ships while it does.
 pub(super) async fn run(relay: Relay, source: ShardId, wake: Arc<Wake>) {
-    let shard = relay.shards[&source].clone();
+    let hosted = relay.hosted.clone();
+    let shard = hosted.shard(source).expect("it is there");
     let mut leadership = shard.group().leadership();
     while let Some(term) = leadership.gained().await {
         // Afterwards an entry of this term is applied, so the outbox holds all that was committed.
@@ -36,7 +37,7 @@ pub(super) async fn run(relay: Relay, source: ShardId, wake: Arc<Wake>) {
             tokio::time::sleep(LEAD_AGAIN).await;
             continue;
         }
-        let mut lead = Lead::new(&relay, source, &shard);
+        let mut lead = Lead::new(&relay, source, shard);
         tokio::select! {
             () = leadership.lost(term) => {}
             ended = lead.ship(&wake) => {
@@ -266,7 +267,7 @@ async fn hand_over(
     to: ShardId,
     relay_in: Command,
 ) -> Result<BoxFuture<'static, Result<Relayed, String>>, String> {
-    let here = relay.shards.get(&to).filter(|shard| shard.group().leads().is_some());
+    let here = relay.hosted.shard(to).filter(|shard| shard.group().leads().is_some());
     if let Some(shard) = here {
         let pending = shard.enqueue(relay_in).await.map_err(|error| error.to_string())?;
         let reply = async { relayed(pending.reply().await.map_err(|error| error.to_string())?) };
@@ -292,7 +293,7 @@ async fn confirm(
     to: ShardId,
     suspicion: Suspicion,
 ) -> Result<bool, String> {
-    let shard = relay.shards[&source].clone();
+    let shard = relay.hosted.shard(source).expect("it is there");
     let outbound = async || {
         let read = shard.read(|state| read::outbound(state, to)).await;
         read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())

@@ -40,7 +40,7 @@ async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
 async fn status(State(shared): State<Shared>) -> String {
     let number = |value: Option<u64>| value.map_or_else(|| "none".to_owned(), |n| n.to_string());
     let mut lines = String::new();
-    for (id, group) in shared.node.groups() {
+    for (id, group) in shared.node.hosted().groups() {
         let status = group.status();
         let leader = number(status.leader.map(|leader| leader.node.get()));
         let (last, applied) = (number(status.last_log), number(status.applied));

@@ -122,7 +122,7 @@ impl StoreService {
     /// This node's replica of a shard.
     fn replica(&self, shard: u32) -> Result<&Shard, Failure> {
         let number = u16::try_from(shard).map(ShardId::new).ok();
-        number.and_then(|number| self.node.shard(number)).ok_or_else(|| {
+        number.and_then(|number| self.node.hosted().shard(number)).ok_or_else(|| {
             Failure::new(ErrorCode::NotLeader)
                 .message(format!("this node has no replica of shard {shard}"))
         })
@@ -233,7 +233,7 @@ impl Store for StoreService {
     ) -> Result<tonic::Response<StatusResponse>, Status> {
         let identity = self.node.identity();
         let mut groups = Vec::new();
-        for (id, group) in self.node.groups() {
+        for (id, group) in self.node.hosted().groups() {
             let status = group.status();
             groups.push(GroupStatus {
                 group: id.get(),

@@ -89,23 +89,23 @@ impl WatchStream {
         request: WatchRequest,
     ) -> Result<Vec<BoxFuture<'static, WatchUpdate>>, Failure> {
         for ShardUsers { shard, users } in request.unregister {
-            let (number, _) = self.shard(shard)?;
+            let number = self.number(shard)?;
             self.node.hub().unregister(number, &self.users(number, users)?, &self.watcher);
         }
         let mut answers = Vec::new();
         for ShardUsers { shard, users } in request.register {
-            let (number, shard) = self.shard(shard)?;
+            let number = self.number(shard)?;
             let users = self.users(number, users)?;
-            answers.push(self.register(number, shard, users));
+            answers.push(self.register(number, users));
         }
         Ok(answers)
     }
 
-    fn shard(&self, number: u32) -> Result<(ShardId, Shard), Failure> {
-        let id = u16::try_from(number).map(ShardId::new).ok();
-        let found = id.and_then(|id| Some((id, self.node.shard(id)?.clone())));
-        found.ok_or_else(|| {
-            Failure::new(ErrorCode::WrongShard).message(format!("there is no shard {number} here"))
+    fn number(&self, shard: u32) -> Result<ShardId, Failure> {
+        let shards = self.node.identity().shards().get();
+        let number = u16::try_from(shard).ok().filter(|number| *number < shards);
+        number.map(ShardId::new).ok_or_else(|| {
+            Failure::new(ErrorCode::WrongShard).message(format!("there is no shard {shard}"))
         })
     }
 
@@ -128,13 +128,10 @@ impl WatchStream {
     }
 
     /// Registers users, and reads where their mailboxes stand afterwards.
-    fn register(
-        &mut self,
-        number: ShardId,
-        shard: Shard,
-        users: Vec<UserId>,
-    ) -> BoxFuture<'static, WatchUpdate> {
-        let Some(term) = shard.group().leads() else {
+    fn register(&mut self, number: ShardId, users: Vec<UserId>) -> BoxFuture<'static, WatchUpdate> {
+        let shard = self.node.hosted().shard(number).cloned();
+        let led = shard.and_then(|shard| Some((shard.group().leads()?, shard)));
+        let Some((term, shard)) = led else {
             let refused = self.not_leading(number);
             return Box::pin(std::future::ready(refused));
         };
@@ -149,7 +146,7 @@ impl WatchStream {
                     let registered = vec![Registered { shard, term, mailboxes }];
                     WatchUpdate { registered, ..WatchUpdate::default() }
                 }
-                None => not_leading(number, &shard),
+                None => not_leading(number, Some(&shard)),
             }
         })
     }
@@ -158,7 +155,7 @@ impl WatchStream {
     fn beat(&mut self) -> WatchUpdate {
         let mut update = WatchUpdate::default();
         for (number, term) in self.held.clone() {
-            let Some(shard) = self.node.shard(number) else { continue };
+            let Some(shard) = self.node.hosted().shard(number) else { continue };
             if shard.group().leads() != Some(term) {
                 update.not_leading.extend(self.not_leading(number).not_leading);
             } else if shard.group().hears_quorum(QUORUM_FRESH) {
@@ -172,9 +169,7 @@ impl WatchStream {
         if self.held.remove(&number).is_some() {
             self.node.hub().forget(number, &self.watcher);
         }
-        self.node
-            .shard(number)
-            .map_or_else(WatchUpdate::default, |shard| not_leading(number, shard))
+        not_leading(number, self.node.hosted().shard(number))
     }
 }
 
@@ -207,8 +202,9 @@ async fn heads(shard: &Shard, users: Vec<UserId>, term: u64) -> Option<Vec<Mailb
     (shard.group().leads() == Some(term)).then_some(heads)
 }
 
-fn not_leading(number: ShardId, shard: &Shard) -> WatchUpdate {
-    let leader = shard.group().status().leader.map(|leader| leader.address).unwrap_or_default();
+fn not_leading(number: ShardId, shard: Option<&Shard>) -> WatchUpdate {
+    let leader = shard.and_then(|shard| shard.group().status().leader);
+    let leader = leader.map(|leader| leader.address).unwrap_or_default();
     let not_leading = vec![NotLeading { shard: u32::from(number.get()), leader }];
     WatchUpdate { not_leading, ..WatchUpdate::default() }
 }

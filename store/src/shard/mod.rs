@@ -4,6 +4,7 @@
 //! *unknown*, never failed (R3).
 
 mod admission;
+mod hosted;
 mod proposer;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::storage::{GroupId, StateDb, StateDbError};
 use crate::time::ClusterTime;
 
 use admission::Admission;
+pub use hosted::Hosted;
 pub use proposer::Pending;
 use proposer::Proposer;
 
@@ -142,35 +144,36 @@ pub struct Shard {
     proposer: Proposer,
 }
 
-/// What a shard needs beside its Raft group.
-pub struct Surroundings<'a> {
+/// What a shard needs beside its Raft group; cheap handles.
+#[derive(Clone)]
+pub struct Surroundings {
     /// The node's state.
-    pub state: &'a StateDb,
+    pub state: StateDb,
     /// How many shards the cluster has.
     pub shards: ShardCount,
     /// What commands are stamped with.
-    pub time: &'a ClusterTime,
+    pub time: ClusterTime,
     /// Free space on the node's disk.
-    pub space: &'a Space,
+    pub space: Space,
     /// For latencies.
-    pub clock: &'a Arc<dyn Clock>,
+    pub clock: Arc<dyn Clock>,
     /// Bounds.
-    pub config: &'a StoreConfig,
+    pub config: StoreConfig,
 }
 
 impl Shard {
     /// The shard whose Raft group is `group`; starts the task that proposes.
-    pub fn start(number: ShardId, group: Group, around: &Surroundings<'_>) -> Self {
+    pub fn start(number: ShardId, group: Group, around: &Surroundings) -> Self {
         let Surroundings { state, shards, time, space, clock, config } = around;
         let proposer =
-            Proposer::start(group.clone(), &config.proposals, (*clock).clone(), (*time).clone());
-        let state = (*state).clone();
+            Proposer::start(group.clone(), &config.proposals, clock.clone(), time.clone());
+        let state = state.clone();
         let admission = Arc::new(Admission {
             shard: number,
             shards: *shards,
             state: state.clone(),
-            time: (*time).clone(),
-            space: (*space).clone(),
+            time: time.clone(),
+            space: space.clone(),
             queue_bytes_max: config.relay.queue_bytes_max,
             created: AtomicBool::new(false),
             refused: Mutex::default(),

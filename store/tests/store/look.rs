@@ -17,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The shard on which a user lives.
 pub(crate) fn home<'a>(node: &'a Node, user: &UserId) -> &'a Shard {
-    node.shard(node.shard_number(&Id::User(user.clone()))).unwrap()
+    node.hosted().shard(node.shard_number(&Id::User(user.clone()))).unwrap()
 }
 
 /// A user's mailbox without its entries.
@@ -52,7 +52,7 @@ pub(crate) async fn entries(node: &Node, user: &UserId) -> Vec<(Seq, Entry)> {
 /// Waits until every outbox is empty: what was accepted is where it goes.
 pub(crate) async fn drained(node: &Node) -> Result<(), String> {
     let started = Instant::now();
-    for (number, shard) in node.shards() {
+    for (number, shard) in node.hosted().shards() {
         loop {
             let streams = shard.read(|view| read::outbounds(view).unwrap()).await;
             let streams = streams.map_err(|error| error.to_string())?;

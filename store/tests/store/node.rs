@@ -117,7 +117,7 @@ pub(crate) fn send(from: &Device, n: u64, to: &[UserId]) -> Command {
 }
 
 async fn hashes(node: &Node) -> Vec<(Option<u64>, Chain)> {
-    join_all(node.shards().map(|(_, shard)| look::hash(shard))).await
+    join_all(node.hosted().shards().map(|(_, shard)| look::hash(shard))).await
 }
 
 /// Sends `count` messages from the first user to the other two, and returns the verdicts.
@@ -369,7 +369,7 @@ async fn a_command_at_the_wrong_shard_has_no_effect() {
     let alice = user("alice");
     let home = ShardCount::new(SHARDS).unwrap().shard_of(&Id::User(alice.clone()));
     let wrong = ShardId::new((home.get() + 1) % SHARDS);
-    let (_, shard) = node.shards().find(|(id, _)| *id == wrong).unwrap();
+    let (_, shard) = node.hosted().shards().find(|(id, _)| *id == wrong).unwrap();
     let refused = shard.propose(Command::DeleteMailbox { user: alice.clone() }).await.unwrap();
     let Reply::Rejected(reject) = refused else { panic!("{refused:?}") };
     assert_eq!(reject.code(), tidemark_types::ErrorCode::WrongShard);

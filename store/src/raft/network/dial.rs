@@ -19,12 +19,13 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tidemark_store_core::codec::DecodeError;
 use tidemark_types::{ClusterId, NodeId};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use super::connect::{self, Connector};
 use super::connection::{Broken, Connection, PeerError};
+use super::fetch::FETCHES_MAX;
 use super::frame::{Answer, FrameError, Hello, Request};
 use super::link::Network;
 use super::outbox::outbox;
@@ -50,6 +51,7 @@ struct Inner {
     me: Me,
     connector: Arc<dyn Connector>,
     peers: Mutex<BTreeMap<NodeId, Arc<Peer>>>,
+    fetches: Semaphore,
     /// Dropped with the last handle, which ends the tasks.
     alive: watch::Sender<()>,
 }
@@ -58,12 +60,18 @@ impl Peers {
     /// No connections yet.
     pub fn new(me: Me, connector: Arc<dyn Connector>) -> Self {
         let (alive, _) = watch::channel(());
-        Peers(Arc::new(Inner { me, connector, peers: Mutex::default(), alive }))
+        let fetches = Semaphore::new(FETCHES_MAX);
+        Peers(Arc::new(Inner { me, connector, peers: Mutex::default(), fetches, alive }))
     }
 
     /// Who dials.
     pub(super) fn me(&self) -> Me {
         self.0.me
+    }
+
+    /// How many snapshots may be fetched at once.
+    pub(super) fn fetches(&self) -> &Semaphore {
+        &self.0.fetches
     }
 
     /// The network of one group, in which this node holds `replica`.

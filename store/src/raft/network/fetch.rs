@@ -36,7 +36,7 @@ use crate::storage::{GroupId, Staging, StateDb};
 /// A node that sends nothing for so long will not; longer than any disk's pause.
 const FRAME_WITHIN: Duration = Duration::from_secs(30);
 /// Snapshots that a node fetches at once.
-const FETCHES_MAX: usize = 2;
+pub(super) const FETCHES_MAX: usize = 2;
 /// Snapshots that a node sends at once, to all others.
 const SENDS_MAX: usize = 8;
 
@@ -74,6 +74,7 @@ impl Peers {
         group: GroupId,
         state: &StateDb,
     ) -> Result<Staging, FetchError> {
+        let _permit = self.fetches().acquire().await.expect("it is never closed");
         let started = Instant::now();
         let (hello, channel) = self.channel(node).await?;
         let request = PeerBatch { frames: vec![Fetch { hello, group }.encode()?] };
@@ -102,7 +103,6 @@ impl Peers {
 pub(super) struct Snapshots {
     peers: Peers,
     installing: Mutex<HashSet<GroupId>>,
-    fetches: Semaphore,
     sends: Arc<Semaphore>,
 }
 
@@ -112,7 +112,6 @@ impl Snapshots {
         Snapshots {
             peers,
             installing: Mutex::default(),
-            fetches: Semaphore::new(FETCHES_MAX),
             sends: Arc::new(Semaphore::new(SENDS_MAX)),
         }
     }
@@ -129,7 +128,6 @@ impl Snapshots {
         }
         let _done = Done { snapshots: self, group: group.id() };
         let fetch = async {
-            let _permit = self.fetches.acquire().await.map_err(|_| Refusal::Busy)?;
             let fetched = self.peers.fetch(from, group.id(), group.state()).await;
             fetched.map_err(|error| Refusal::NotFetched(error.to_string()))
         };
