@@ -32,8 +32,9 @@ mod workload;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow};
-use clap::Parser;
+use anyhow::{Context, Result};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use tidemark_version::VERSION;
 
 use crate::report::Report;
@@ -45,7 +46,9 @@ const VOID: u8 = 2;
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    arguments.settings.validate().map_err(|reason| anyhow!(reason))?;
+    if let Err(reason) = arguments.settings.validate() {
+        Arguments::command().error(ErrorKind::ValueValidation, reason).exit();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(arguments.settings.threads as usize)
         .enable_all()
