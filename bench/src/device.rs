@@ -82,7 +82,7 @@ pub(crate) enum Fault {
 
 /// A device that is connected.
 pub(crate) struct Device {
-    pub(crate) identity: Identity,
+    identity: Identity,
     wire: Wire,
     inbox: Inbox,
     received: Received,
@@ -149,20 +149,17 @@ impl Device {
         let phase = ACK_EVERY.mul_f64(SystemRng.unit());
         let mut tick = interval_at(Instant::now() + phase, ACK_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let phases = meter.phases();
-        let (received, sender) = (Received::default(), None);
-        let silent_ticks = 0;
         Ok(Device {
             identity,
             wire,
             inbox,
-            received,
-            sender,
+            received: Received::default(),
+            sender: None,
             bodies,
+            phases: meter.phases(),
             meter,
-            phases,
             tick,
-            silent_ticks,
+            silent_ticks: 0,
         })
     }
 

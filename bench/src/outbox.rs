@@ -1,8 +1,8 @@
 //! The sending half of a light device: one send session, in memory. Pure.
 //!
 //! Acknowledgements may come in any order, and their seqs must have the order of n. After an answer
-//! by which nothing is decided the device waits until every frame has its answer, pauses, and sends again from the lowest: so a
-//! late answer to an earlier attempt is never taken for one to a later.
+//! by which nothing is decided the device waits until every frame has its answer, pauses, and sends
+//! again from the lowest: so a late answer to an earlier attempt is never taken for one to a later.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -57,7 +57,7 @@ struct Run<'a> {
 struct Look {
     at: Duration,
     counts: Counts,
-    /// Of each process; none of one that is gone.
+    /// Of each process; none of one that is gone or does not tell.
     usages: Vec<Option<Usage>>,
     /// Processor time that the whole machine has used.
     machine: Option<Duration>,
@@ -185,7 +185,7 @@ impl Run<'_> {
         let (at, counts) = mark(&self.meter);
         let mut usages = Vec::new();
         for process in &self.processes {
-            usages.push(process.usage().await.ok());
+            usages.push(process.usage().await);
         }
         Look { at, counts, usages, machine: process::machine() }
     }

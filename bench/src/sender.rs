@@ -64,18 +64,16 @@ impl Sender {
         bodies: Arc<Bodies>,
         meter: Arc<Meter>,
     ) -> Self {
-        let (outbox, sent) = (Outbox::new(session), vec![0; to.mine.len()]);
-        let rng = SeededRng::new(u64::from(index));
         count(&meter.counters.senders);
         Sender {
             index,
-            outbox,
+            outbox: Outbox::new(session),
+            sent: vec![0; to.mine.len()],
             to,
-            sent,
             load,
             bodies,
             meter,
-            rng,
+            rng: SeededRng::new(u64::from(index)),
             drains: false,
             resume: None,
             done: false,
@@ -95,14 +93,15 @@ impl Sender {
     /// The next send of a closed loop, if one may go.
     pub(crate) fn next(&mut self) -> Option<v1::Send> {
         let Load::Closed(in_flight) = self.load else { return None };
-        let room =
-            !self.outbox.is_stalled() && self.outbox.unanswered() < in_flight && self.has_window();
-        (room && !self.drains).then(|| self.compose(self.meter.now()))
+        let room = self.has_room(in_flight) && !self.drains;
+        room.then(|| self.compose(self.meter.now()))
     }
 
-    /// Does the server's window take one more? One answer that is late holds it up.
-    fn has_window(&self) -> bool {
-        (self.outbox.span() as u64) < SEND_WINDOW
+    /// May one more go, with at most so many in flight? One answer that is late holds up the
+    /// server's window.
+    fn has_room(&self, in_flight_max: usize) -> bool {
+        let has_window = (self.outbox.span() as u64) < SEND_WINDOW;
+        has_window && self.outbox.unanswered() < in_flight_max && !self.outbox.is_stalled()
     }
 
     /// Waits for the next time a message is due or sends go again; for ever when there is none.
@@ -111,9 +110,7 @@ impl Sender {
             tokio::time::sleep(at.saturating_sub(self.meter.now())).await;
             return Due::Resend;
         }
-        let room = !self.outbox.is_stalled()
-            && self.outbox.unanswered() < OPEN_IN_FLIGHT
-            && self.has_window();
+        let room = self.has_room(OPEN_IN_FLIGHT);
         match &mut self.load {
             Load::Open(Some(queue)) if room => match queue.recv().await {
                 Some(due) => Due::Message(due),

@@ -11,7 +11,7 @@ use tidemark_proto::store::v1::StatusResponse;
 use tidemark_store_client::{Client, ClientConfig};
 use tidemark_token::{Claims, Role, SigningKey};
 use tidemark_types::routing::ShardCount;
-use tidemark_types::{ClusterId, DeviceId, NodeId, UserId};
+use tidemark_types::{ClusterId, DeviceId, UserId};
 
 use crate::process::Process;
 
@@ -29,7 +29,6 @@ pub(crate) struct Target {
     pub(crate) processes: Vec<Process>,
     pub(crate) shards: ShardCount,
     pub(crate) cluster: ClusterId,
-    nodes: Vec<NodeId>,
     key: SigningKey,
     stores: Client,
 }
@@ -66,7 +65,7 @@ impl Target {
         let client = Client::connect(config, clock, Arc::new(SystemRng)).await?;
         let map = client.map();
         let shards = map.shard_count().context("the cluster's map has no shards")?;
-        let (cluster, nodes) = (map.cluster, map.nodes.keys().copied().collect());
+        let cluster = map.cluster;
         ensure!(gateways.len() == 1, "the load goes through one gateway: start one only");
         // Beside the file lie the ids of the processes that were started with it.
         let named = |name: String, http| Process::find(&folder, name, http);
@@ -76,7 +75,7 @@ impl Target {
             .into_iter()
             .filter_map(|server| Some(named(format!("node-{}", server.node?), server.http)));
         let processes = stores.chain(gateways).flatten().collect();
-        Ok(Target { gateway, processes, shards, cluster, nodes, key, stores: client })
+        Ok(Target { gateway, processes, shards, cluster, key, stores: client })
     }
 
     /// A token for a device.
@@ -96,7 +95,7 @@ impl Target {
     /// Bytes in all outboxes, as the shards' leaders see them; none while a shard has no leader.
     pub(crate) async fn outbox_bytes(&self) -> Result<Option<u64>> {
         let mut nodes = Vec::new();
-        for node in &self.nodes {
+        for node in self.stores.map().nodes.keys() {
             nodes.push(self.stores.status(*node).await?);
         }
         Ok(outbox_bytes(&nodes, self.shards))
