@@ -76,8 +76,8 @@ pub(crate) async fn run(
     let mut processes = target.processes.clone();
     processes.push(Process::own());
     let run = Run { workload, meter: meter.clone(), target, processes };
-    let recipients: Arc<[_]> = cast.recipients.clone().into();
-    let devices = run.connect(&gateway, cast, recipients.clone(), settings).await?;
+    let recipients = cast.recipients.clone();
+    let devices = run.connect(&gateway, cast, settings).await?;
     let mut tasks = JoinSet::new();
     for device in devices {
         tasks.spawn(device.run());
@@ -106,11 +106,11 @@ impl Run<'_> {
         &self,
         gateway: &Gateway,
         cast: Cast,
-        recipients: Arc<[UserId]>,
         settings: &Settings,
     ) -> Result<Vec<Device>> {
         let bodies = Arc::new(Bodies::new(settings.body));
-        let (queues, mut due) = pace::queues(cast.senders.len());
+        let Cast { senders, recipients } = cast;
+        let (queues, mut due) = pace::queues(senders.len());
         let device = DeviceId::new("bench").context("a device's name")?;
         let identity = |number, user| Identity {
             number,
@@ -119,16 +119,16 @@ impl Run<'_> {
             device: device.clone(),
             cluster: self.target.cluster,
         };
-        let online = match self.workload.recipients {
-            Recipients::Online => cast.recipients,
-            Recipients::OfflineHere | Recipients::OfflineElsewhere => Vec::new(),
+        let online: &[UserId] = match self.workload.recipients {
+            Recipients::Online => &recipients,
+            Recipients::OfflineHere | Recipients::OfflineElsewhere => &[],
         };
-        let senders = cast.senders.iter().map(|(user, _)| user.clone());
-        let all = (0..).zip(senders.chain(online)).map(|(number, user)| identity(number, user));
+        let users = senders.iter().map(|(user, _)| user).chain(online).cloned();
+        let all = (0..).zip(users).map(|(number, user)| identity(number, user));
         let connecting = stream::iter(all.collect::<Vec<_>>())
             .map(|identity| Device::connect(gateway, identity, bodies.clone(), self.meter.clone()));
         let mut devices: Vec<Device> = connecting.buffered(CONNECTING).try_collect().await?;
-        for (index, (_, mine)) in (0..).zip(cast.senders) {
+        for (index, (_, mine)) in (0..).zip(senders) {
             let device = &mut devices[index as usize];
             let session = device.open_session().await?;
             let load = match self.workload.pace {

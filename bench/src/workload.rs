@@ -1,5 +1,7 @@
 //! The workloads: what is sent, to whom, how fast, and when the clock stops.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, ensure};
 use tidemark_types::UserId;
 
@@ -62,7 +64,7 @@ pub(crate) struct Cast {
     /// Each sender, and its recipients by their place in the list of all.
     pub(crate) senders: Vec<(UserId, Vec<u32>)>,
     /// All recipients.
-    pub(crate) recipients: Vec<UserId>,
+    pub(crate) recipients: Arc<[UserId]>,
 }
 
 impl Workload {
@@ -84,7 +86,7 @@ fn pairs(names: &mut Names, pairs: u32) -> Result<Cast> {
         senders.push((names.on(from), vec![pair]));
         recipients.push(names.on(to));
     }
-    Ok(Cast { senders, recipients })
+    Ok(Cast { senders, recipients: recipients.into() })
 }
 
 fn crowd(names: &mut Names, settings: &Settings, here: bool) -> Result<Cast> {
