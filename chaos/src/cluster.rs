@@ -103,12 +103,8 @@ impl Cluster {
         }
         cluster.create(spec)?;
         // Stores come first in the order of members: a gateway asks them for the map.
-        for member in cluster.members.keys().copied().collect::<Vec<_>>() {
-            cluster.start_member(member)?;
-        }
-        for member in cluster.members.keys().copied().collect::<Vec<_>>() {
-            cluster.ready(member).await?;
-        }
+        let members: Vec<Member> = cluster.members.keys().copied().collect();
+        cluster.start_members(members).await?;
         Ok(cluster)
     }
 
@@ -157,6 +153,21 @@ impl Cluster {
         nodes.map(|(_, process)| process.grpc.to_string()).collect()
     }
 
+    /// Starts processes that do not run, all at once, and waits until each says that it is ready.
+    pub async fn start_members(
+        &mut self,
+        members: impl IntoIterator<Item = impl Into<Member>>,
+    ) -> Result<()> {
+        let members: Vec<Member> = members.into_iter().map(Into::into).collect();
+        for member in &members {
+            self.start_member(*member)?;
+        }
+        for member in &members {
+            self.ready(*member).await?;
+        }
+        Ok(())
+    }
+
     /// Starts a process that does not run.
     pub fn start_member(&mut self, member: impl Into<Member>) -> Result<()> {
         let member = member.into();
@@ -195,6 +206,11 @@ impl Cluster {
         child.kill()?;
         child.wait()?;
         Ok(())
+    }
+
+    /// SIGKILL to all store nodes.
+    pub fn kill_stores(&mut self) -> Result<()> {
+        self.ids().into_iter().try_for_each(|node| self.kill(node))
     }
 
     /// SIGSTOP: it holds what it has, and does nothing.

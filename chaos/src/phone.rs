@@ -16,7 +16,7 @@ use crate::login::Login;
 pub struct Phone {
     /// The device itself.
     pub device: Device,
-    /// What it keeps, to be opened again with.
+    /// What it keeps.
     store: MemoryStore,
     notes: Arc<Mutex<Vec<Note>>>,
 }

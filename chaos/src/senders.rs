@@ -30,7 +30,7 @@ pub struct Acked {
     pub session: SessionId,
     /// As which one.
     pub n: u64,
-    /// To whom; all of them take it, unless [`Senders`] was told otherwise.
+    /// To whom.
     pub to: Vec<UserId>,
     /// Its seq in the sender's mailbox.
     pub seq: Seq,

@@ -42,7 +42,8 @@ pub async fn settled(client: &Client) -> Result<()> {
             }
         }
         let level = |replicas: &Vec<(u64, u64)>| {
-            replicas.iter().all(|(last, applied)| (last, applied) == (&replicas[0].0, last))
+            let (last, _) = replicas[0];
+            replicas.iter().all(|replica| *replica == (last, last))
         };
         if outboxes == 0 && applied.values().all(level) {
             return Ok(());

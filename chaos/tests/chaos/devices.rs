@@ -8,11 +8,12 @@ use tidemark_chaos::cluster::{Cluster, Member, PATIENCE, Spec};
 use tidemark_chaos::ledger::Ledger;
 use tidemark_chaos::login::Login;
 use tidemark_chaos::phone::Phone;
+use tidemark_chaos::senders::users_on;
 use tidemark_chaos::stores;
 use tidemark_client::{Connector, GrpcConnector, Outcome, Sending, Wire};
 use tidemark_proto::convert::bytes_of;
 use tidemark_proto::{v1, v1::server_frame::Frame};
-use tidemark_types::{ClientMsgId, DeviceId, Id, Recipient, ShardId, UnixMs, UserId};
+use tidemark_types::{ClientMsgId, DeviceId, Recipient, ShardId, UnixMs, UserId};
 use tokio::sync::mpsc;
 
 const SPEC: Spec = Spec { nodes: 3, shards: 8, gateways: 2, stores: "" };
@@ -23,22 +24,14 @@ const MESSAGES: u32 = 10_000;
 /// Faults come after so many messages each.
 const EVERY: u32 = 2_000;
 
-/// Two users on different shards.
-async fn users(cluster: &Cluster) -> Result<[(UserId, ShardId); 2]> {
+/// Where Alice lives, and Bob.
+const SHARDS: [ShardId; 2] = [ShardId::new(0), ShardId::new(1)];
+
+/// Alice and Bob.
+async fn users(cluster: &Cluster) -> Result<[UserId; 2]> {
     let client = cluster.client(PATIENCE).await?;
-    let on = |name: String| {
-        let user = UserId::new(name)?;
-        let shard = client.shard_of(&Id::User(user.clone()));
-        anyhow::Ok((user, shard))
-    };
-    let alice = on("alice".to_owned())?;
-    for number in 0..1_000 {
-        let bob = on(format!("bob-{number}"))?;
-        if bob.1 != alice.1 {
-            return Ok([alice, bob]);
-        }
-    }
-    bail!("no name was found on another shard")
+    let on = |shard, name| anyhow::Ok(users_on(&client, shard, name, 1)?.remove(0));
+    Ok([on(SHARDS[0], "alice")?, on(SHARDS[1], "bob")?])
 }
 
 async fn accepted(sending: &mut Sending) -> Result<()> {
@@ -49,9 +42,9 @@ async fn accepted(sending: &mut Sending) -> Result<()> {
 }
 
 /// Kills something, and lets it come back.
-async fn fault(cluster: &mut Cluster, number: u32, shard: ShardId) -> Result<()> {
+async fn fault(cluster: &mut Cluster, number: u32) -> Result<()> {
     let client = cluster.client(PATIENCE).await?;
-    let leader = stores::leader(&client, shard).await?;
+    let leader = stores::leader(&client, SHARDS[1]).await?;
     let follower = cluster.ids().into_iter().find(|node| *node != leader);
     let victims: Vec<Member> = match number {
         1 => vec![leader.into()],
@@ -64,12 +57,7 @@ async fn fault(cluster: &mut Cluster, number: u32, shard: ShardId) -> Result<()>
     }
     // Long enough for an election, where one is to be had.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    for victim in &victims {
-        cluster.start_member(*victim)?;
-    }
-    for victim in &victims {
-        cluster.ready(*victim).await?;
-    }
+    cluster.start_members(victims.iter().copied()).await?;
     println!("killed and back: {victims:?}");
     Ok(())
 }
@@ -77,7 +65,7 @@ async fn fault(cluster: &mut Cluster, number: u32, shard: ShardId) -> Result<()>
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_messages_reach_devices_that_are_there_and_one_that_was_away() -> Result<()> {
     let mut cluster = Cluster::start(SPEC).await?;
-    let [(alice, _), (bob, bobs)] = users(&cluster).await?;
+    let [alice, bob] = users(&cluster).await?;
     let sender = Phone::open(&cluster, &alice, "phone", &[0]).await?;
     let there = Phone::open(&cluster, &bob, "phone", &[1]).await?;
     let to = [Recipient::User(bob.clone())];
@@ -94,7 +82,7 @@ async fn ten_thousand_messages_reach_devices_that_are_there_and_one_that_was_awa
     for n in 1..=MESSAGES {
         sendings.send(sender.device.send(&to, 1, format!("message {n}")).await?).await?;
         if n % EVERY == 0 && n < MESSAGES {
-            fault(&mut cluster, n / EVERY, bobs).await?;
+            fault(&mut cluster, n / EVERY).await?;
         }
     }
     drop(sendings);
@@ -116,9 +104,7 @@ async fn ten_thousand_messages_reach_devices_that_are_there_and_one_that_was_awa
     }
     let client = cluster.client(PATIENCE).await?;
     stores::settled(&client).await?;
-    for node in cluster.ids() {
-        cluster.kill(node)?;
-    }
+    cluster.kill_stores()?;
     let report = Ledger::of(&cluster, &[], &[])?;
     assert_eq!((report.seq_gaps, report.divergent), (0, 0), "{report}");
     Ok(())
@@ -175,7 +161,7 @@ impl Raw {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_send_that_one_gateway_holds_gets_the_same_ack_through_another() -> Result<()> {
     let cluster = Cluster::start(SPEC).await?;
-    let [(alice, _), (bob, _)] = users(&cluster).await?;
+    let [alice, bob] = users(&cluster).await?;
     let (mut first, live) = Raw::hello(&cluster, 0, &alice).await?;
     assert_eq!(live, 0);
     first.send(v1::Open { open_id: vec![7; 16].into(), ends: 0 }).await?;

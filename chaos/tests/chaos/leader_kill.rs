@@ -1,6 +1,6 @@
 //! Leaders are killed with SIGKILL while users send.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use tidemark_chaos::cluster::{Cluster, PATIENCE, Spec};
@@ -10,10 +10,9 @@ use tidemark_chaos::stores;
 use tidemark_chaos::watcher::Watcher;
 use tidemark_types::ShardId;
 
-const KILLS: u16 = 20;
+use crate::CALL_DEADLINE;
 
-/// Shorter than an outage, so that the client's own retries end and the sender's begin.
-const CALL_DEADLINE: Duration = Duration::from_secs(1);
+const KILLS: u16 = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_leader_kills_lose_nothing() -> Result<()> {
@@ -36,15 +35,12 @@ async fn twenty_leader_kills_lose_nothing() -> Result<()> {
         let outage = senders.longest_gap(&client, shard, killed);
         println!("kill {}: node {leader} led shard {shard}, {} ms", kill + 1, outage.as_millis());
         outages.push(outage);
-        cluster.start_member(leader)?;
-        cluster.ready(leader).await?;
+        cluster.start_members([leader]).await?;
     }
     let acked = senders.finish().await?;
     stores::settled(&client).await?;
     watcher.knows_all(&client).await?;
-    for node in cluster.ids() {
-        cluster.kill(node)?;
-    }
+    cluster.kill_stores()?;
     let ledger = Ledger::of(&cluster, &acked, &[])?;
     outages.sort();
     let at = |percent: usize| outages[(outages.len() - 1) * percent / 100].as_millis();

@@ -4,3 +4,8 @@ mod devices;
 mod leader_kill;
 mod relay;
 mod replicas;
+
+use std::time::Duration;
+
+/// Shorter than an outage, so that the client's own retries end and the sender's begin.
+const CALL_DEADLINE: Duration = Duration::from_secs(1);

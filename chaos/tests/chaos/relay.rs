@@ -1,7 +1,5 @@
 //! Sends to a hundred people on all shards while the leaders at both ends are killed.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use tidemark_chaos::cluster::{Cluster, PATIENCE, Spec};
 use tidemark_chaos::ledger::Ledger;
@@ -11,12 +9,12 @@ use tidemark_store_client::Client;
 use tidemark_store_core::{Command, Reply};
 use tidemark_types::{Seq, ShardId, UserId};
 
+use crate::CALL_DEADLINE;
+
 const ROUNDS: u16 = 6;
 
 /// Recipients on each of 8 shards: 104 in all.
 const ON_EACH: usize = 13;
-
-const CALL_DEADLINE: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_at_both_ends_of_the_relay_lose_and_double_nothing() -> Result<()> {
@@ -44,20 +42,13 @@ async fn kills_at_both_ends_of_the_relay_lose_and_double_nothing() -> Result<()>
         if killed.len() == 1 {
             senders.next_ack(&client, source, PATIENCE).await?;
         }
-        for node in &killed {
-            cluster.start_member(*node)?;
-        }
-        for node in &killed {
-            cluster.ready(*node).await?;
-        }
+        cluster.start_members(killed.iter().copied()).await?;
         senders.next_ack(&client, destination, PATIENCE).await?;
         println!("round {}: killed {killed:?}", round + 1);
     }
     let acked = senders.finish().await?;
     stores::settled(&client).await?;
-    for node in cluster.ids() {
-        cluster.kill(node)?;
-    }
+    cluster.kill_stores()?;
     let ledger = Ledger::of(&cluster, &acked, &refusing)?;
     println!("{ledger}");
     let to_all = acked.iter().filter(|ack| ack.to.len() == readers.len()).count();

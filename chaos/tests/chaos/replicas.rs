@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use tidemark_chaos::cluster::{Cluster, LOOK, Member, PATIENCE, Spec};
+use tidemark_chaos::cluster::{Cluster, LOOK, PATIENCE, Spec};
 use tidemark_chaos::ledger::Ledger;
 use tidemark_chaos::senders::{Acked, Senders, readers};
 use tidemark_chaos::stores;
@@ -14,12 +14,12 @@ use tidemark_store_client::Client;
 use tidemark_store_core::{Command, Reply};
 use tidemark_types::{NodeId, Seq, ShardId};
 
+use crate::CALL_DEADLINE;
+
 /// A log so short that a node which is away for a second needs a snapshot.
 const SHORT_LOG: &str = "[raft]\nsnapshot_entries = 50\nkeep_entries = 20\n";
 
 const SPEC: Spec = Spec { nodes: 3, shards: 4, gateways: 0, stores: SHORT_LOG };
-
-const CALL_DEADLINE: Duration = Duration::from_secs(1);
 
 const RECEIVING: &str = "receiving a snapshot";
 const RECEIVED: &str = "received a snapshot";
@@ -33,8 +33,8 @@ struct Run {
 }
 
 impl Run {
-    async fn start(spec: Spec) -> Result<Self> {
-        let cluster = Cluster::start(spec).await?;
+    async fn start() -> Result<Self> {
+        let cluster = Cluster::start(SPEC).await?;
         let client = cluster.client(CALL_DEADLINE).await?;
         let readers = readers(&client, 4)?;
         let senders = Senders::start(&client, &readers)?;
@@ -73,9 +73,7 @@ impl Run {
         }
         let acked = self.senders.finish().await?;
         stores::settled(&self.client).await?;
-        for node in self.cluster.ids() {
-            self.cluster.kill(node)?;
-        }
+        self.cluster.kill_stores()?;
         let ledger = Ledger::of(&self.cluster, &acked, &[])?;
         println!("{ledger}");
         let copies: usize = acked.iter().map(|ack| 1 + ack.to.len()).sum();
@@ -111,7 +109,7 @@ fn said(cluster: &Cluster, node: NodeId, what: &str) -> Result<usize> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_behind_the_log_returns_by_snapshot_though_it_is_killed_while_it_takes_it()
 -> Result<()> {
-    let mut run = Run::start(SPEC).await?;
+    let mut run = Run::start().await?;
     let victim = run.victim;
     let mut half_way = 0;
     for round in 0..4 {
@@ -138,20 +136,19 @@ async fn a_node_behind_the_log_returns_by_snapshot_though_it_is_killed_while_it_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_state_is_rebuilt_and_a_damaged_log_refuses() -> Result<()> {
-    let mut run = Run::start(SPEC).await?;
+    let mut run = Run::start().await?;
     let victim = run.victim;
     let data = run.cluster.data_dir(victim);
     run.outrun(run.last_log().await?).await?;
     run.cluster.terminate(victim).await?;
 
     // Every block of the state is hit: whichever is read first, it must be noticed.
-    damage(&state_dir(&data), "sst", 64)?;
+    damage(&state_dir(&data), 64)?;
     run.cluster.start_member(victim)?;
     // It may find out only while it runs: then it stops, and whoever watches it starts it again.
     if run.cluster.ready(victim).await.is_err() {
         run.cluster.kill(victim)?;
-        run.cluster.start_member(victim)?;
-        run.cluster.ready(victim).await?;
+        run.cluster.start_members([victim]).await?;
     }
     ensure!(said(&run.cluster, victim, "rebuilt a lost state")? > 0, "it was not rebuilt");
     ensure!(state_dir(&data).with_extension("set-aside").exists(), "the damaged one is kept");
@@ -172,16 +169,13 @@ async fn a_damaged_state_is_rebuilt_and_a_damaged_log_refuses() -> Result<()> {
         cluster.get(victim, "/healthz").await?.starts_with("HTTP/1.1 200"),
         "waiting is healthy"
     );
-    for node in cluster.ids().into_iter().filter(|node| *node != victim) {
-        cluster.start_member(node)?;
-    }
-    for node in cluster.ids() {
-        cluster.ready(node).await?;
-    }
+    let others = cluster.ids().into_iter().filter(|node| *node != victim);
+    cluster.start_members(others.collect::<Vec<_>>()).await?;
+    cluster.ready(victim).await?;
 
     // The log is another matter: what is acknowledged is there, or nowhere.
     cluster.terminate(victim).await?;
-    damage(&log_dir(&data), "sst", 512)?;
+    damage(&log_dir(&data), 512)?;
     cluster.start_member(victim)?;
     let refused = cluster.exited(victim).await?;
     ensure!(!refused.status.success(), "it started on a damaged log");
@@ -195,12 +189,12 @@ async fn a_damaged_state_is_rebuilt_and_a_damaged_log_refuses() -> Result<()> {
     Ok(())
 }
 
-/// Flips a bit every so many bytes of the files of one kind, past their first block.
-fn damage(folder: &Path, kind: &str, every: usize) -> Result<()> {
+/// Flips a bit every so many bytes of the tables in a folder, but for their last 512 bytes.
+fn damage(folder: &Path, every: usize) -> Result<()> {
     let mut files = 0;
     for file in fs::read_dir(folder)? {
         let path = file?.path();
-        if path.extension().is_none_or(|extension| extension != kind) {
+        if path.extension().is_none_or(|extension| extension != "sst") {
             continue;
         }
         let mut bytes = fs::read(&path)?;
@@ -218,7 +212,7 @@ fn damage(folder: &Path, kind: &str, every: usize) -> Result<()> {
 /// SIGTERM to one node after the other: each hands its leaderships over before it goes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_that_stop_in_order_hand_their_shards_over() -> Result<()> {
-    let mut run = Run::start(SPEC).await?;
+    let mut run = Run::start().await?;
     for node in run.cluster.ids() {
         let led = led_by(&run, node).await?;
         let stopped = Instant::now();
@@ -232,8 +226,7 @@ async fn nodes_that_stop_in_order_hand_their_shards_over() -> Result<()> {
         let gaps = led.iter().map(|shard| run.senders.longest_gap(&run.client, *shard, stopped));
         let gap = gaps.max().unwrap_or_default();
         println!("node {node} led {} shards: longest gap {} ms", led.len(), gap.as_millis());
-        run.cluster.start_member(node)?;
-        run.cluster.ready(Member::Node(node)).await?;
+        run.cluster.start_members([node]).await?;
     }
     run.finish().await.map(drop)
 }
