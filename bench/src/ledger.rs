@@ -12,7 +12,7 @@ const FAULTS_SHOWN: usize = 5;
 
 /// What one sender's messages are known by at one recipient: 1, 2, 3 … in the order sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Stream {
+struct Stream {
     last: u64,
     missing: BTreeSet<u64>,
 }
@@ -30,7 +30,7 @@ pub(crate) enum Arrived {
 
 impl Stream {
     /// Message `k` arrived.
-    pub(crate) fn arrived(&mut self, k: u64) -> Arrived {
+    fn arrived(&mut self, k: u64) -> Arrived {
         if k > self.last {
             let in_order = k == self.last + 1;
             self.missing.extend(self.last + 1..k);
@@ -41,7 +41,7 @@ impl Stream {
     }
 
     /// How many of the messages up to `sent` did not arrive.
-    pub(crate) fn lost(&self, sent: u64) -> u64 {
+    fn lost(&self, sent: u64) -> u64 {
         sent.saturating_sub(self.last) + self.missing.len() as u64
     }
 }

@@ -17,19 +17,19 @@ const WAITING_MAX: usize = 4_096;
 
 /// When each message is due.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Schedule {
+struct Schedule {
     start: Duration,
     rate: u32,
 }
 
 impl Schedule {
     /// From `start` on, `rate` in a second, at least 1.
-    pub(crate) fn new(start: Duration, rate: u32) -> Self {
+    fn new(start: Duration, rate: u32) -> Self {
         Schedule { start, rate: rate.max(1) }
     }
 
     /// When message `index`, from 0, is due. Computed from the start, so that no error adds up.
-    pub(crate) fn due(&self, index: u64) -> Duration {
+    fn due(&self, index: u64) -> Duration {
         let rate = u64::from(self.rate);
         let rest = index % rate * 1_000_000_000 / rate;
         self.start + Duration::from_secs(index / rate) + Duration::from_nanos(rest)

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
@@ -31,7 +31,7 @@ impl Notebook {
     }
 
     /// What stands in it.
-    pub(crate) fn read(path: &PathBuf) -> Result<Vec<Note>> {
+    pub(crate) fn read(path: &Path) -> Result<Vec<Note>> {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let note = |line: &str| {
             let mut words = line.splitn(3, ' ');
