@@ -18,6 +18,8 @@ use tidemark_types::{
 };
 use tokio::task::JoinSet;
 
+use crate::cluster::PATIENCE;
+
 /// Every so many messages one goes to all readers at once.
 pub const TO_ALL_EVERY: u64 = 50;
 
@@ -42,6 +44,7 @@ pub struct Acked {
 
 /// Users who send until they are told to stop.
 pub struct Senders {
+    client: Client,
     stop: Arc<AtomicBool>,
     acked: Arc<Mutex<Vec<Acked>>>,
     tasks: JoinSet<Result<()>>,
@@ -59,32 +62,32 @@ impl Senders {
             let sender = Sender { client: client.clone(), user, at, readers: readers.to_vec() };
             tasks.spawn(sender.run(stop.clone(), acked.clone()));
         }
-        Ok(Senders { stop, acked, tasks })
+        Ok(Senders { client: client.clone(), stop, acked, tasks })
     }
 
     /// Waits until `shard` acknowledges something after this was called.
-    pub async fn next_ack(&self, client: &Client, shard: ShardId, within: Duration) -> Result<()> {
+    pub async fn next_ack(&self, shard: ShardId) -> Result<()> {
         let since = Instant::now();
-        while since.elapsed() < within {
-            if self.times(client, shard).last().is_some_and(|at| *at > since) {
+        while since.elapsed() < PATIENCE {
+            if self.times(shard).last().is_some_and(|at| *at > since) {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        bail!("shard {shard} acknowledged nothing for {within:?}")
+        bail!("shard {shard} acknowledged nothing for {PATIENCE:?}")
     }
 
     /// The longest time between two acknowledgements of `shard`, the second one after `since`.
-    pub fn longest_gap(&self, client: &Client, shard: ShardId, since: Instant) -> Duration {
-        let times = self.times(client, shard);
+    pub fn longest_gap(&self, shard: ShardId, since: Instant) -> Duration {
+        let times = self.times(shard);
         let gaps = times.windows(2).filter(|pair| pair[1] > since).map(|pair| pair[1] - pair[0]);
         gaps.max().unwrap_or_default()
     }
 
     /// When `shard` acknowledged something, in order.
-    fn times(&self, client: &Client, shard: ShardId) -> Vec<Instant> {
+    fn times(&self, shard: ShardId) -> Vec<Instant> {
         let acked = self.acked.lock();
-        let here = |ack: &&Acked| client.shard_of(&Id::User(ack.sender.clone())) == shard;
+        let here = |ack: &&Acked| self.client.shard_of(&Id::User(ack.sender.clone())) == shard;
         acked.iter().filter(here).map(|ack| ack.at).collect()
     }
 

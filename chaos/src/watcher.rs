@@ -14,6 +14,7 @@ use crate::cluster::{LOOK, PATIENCE};
 
 /// Somebody who watches mailboxes.
 pub struct Watcher {
+    client: Client,
     watch: Watch,
     heads: Arc<Mutex<BTreeMap<UserId, Seq>>>,
     users: Vec<UserId>,
@@ -41,16 +42,16 @@ impl Watcher {
                 *known = head.max(*known);
             }
         });
-        Watcher { watch, heads, users: users.to_vec() }
+        Watcher { client: client.clone(), watch, heads, users: users.to_vec() }
     }
 
     /// Waits until it knows of every mailbox as far as it goes, under live beats; nobody appends
     /// meanwhile.
-    pub async fn knows_all(&self, client: &Client) -> Result<()> {
+    pub async fn knows_all(&self) -> Result<()> {
         let from = Instant::now();
         for user in &self.users {
             let query = Query::Mailbox { mailbox: Recipient::User(user.clone()) };
-            let Answer::Mailbox(mailbox) = client.query(&query).await? else {
+            let Answer::Mailbox(mailbox) = self.client.query(&query).await? else {
                 bail!("another answer than asked for");
             };
             loop {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use tidemark_chaos::cluster::{Cluster, PATIENCE, Spec};
+use tidemark_chaos::cluster::{Cluster, Spec};
 use tidemark_chaos::ledger::Ledger;
 use tidemark_chaos::senders::{Senders, readers};
 use tidemark_chaos::stores;
@@ -27,19 +27,19 @@ async fn twenty_leader_kills_lose_nothing() -> Result<()> {
         let shard = ShardId::new(kill % spec.shards);
         let leader = stores::leader(&client, shard).await?;
         // Somebody sends there before the leader dies, so that the outage is one.
-        senders.next_ack(&client, shard, PATIENCE).await?;
+        senders.next_ack(shard).await?;
         let killed = Instant::now();
         cluster.kill(leader)?;
         stores::leader(&client, shard).await?;
-        senders.next_ack(&client, shard, PATIENCE).await?;
-        let outage = senders.longest_gap(&client, shard, killed);
+        senders.next_ack(shard).await?;
+        let outage = senders.longest_gap(shard, killed);
         println!("kill {}: node {leader} led shard {shard}, {} ms", kill + 1, outage.as_millis());
         outages.push(outage);
         cluster.start_members([leader]).await?;
     }
     let acked = senders.finish().await?;
     stores::settled(&client).await?;
-    watcher.knows_all(&client).await?;
+    watcher.knows_all().await?;
     cluster.kill_stores()?;
     let ledger = Ledger::of(&cluster, &acked, &[])?;
     outages.sort();

@@ -1,7 +1,7 @@
 //! Sends to a hundred people on all shards while the leaders at both ends are killed.
 
 use anyhow::{Result, ensure};
-use tidemark_chaos::cluster::{Cluster, PATIENCE, Spec};
+use tidemark_chaos::cluster::{Cluster, Spec};
 use tidemark_chaos::ledger::Ledger;
 use tidemark_chaos::senders::{Senders, TO_ALL_EVERY, readers};
 use tidemark_chaos::stores;
@@ -28,7 +28,7 @@ async fn kills_at_both_ends_of_the_relay_lose_and_double_nothing() -> Result<()>
         let (source, destination) = (ShardId::new(round), ShardId::new((round + 1) % spec.shards));
         let both =
             [stores::leader(&client, source).await?, stores::leader(&client, destination).await?];
-        senders.next_ack(&client, source, PATIENCE).await?;
+        senders.next_ack(source).await?;
         // One end, the other end, both.
         let mut killed = match round % 3 {
             0 => vec![both[0]],
@@ -40,10 +40,10 @@ async fn kills_at_both_ends_of_the_relay_lose_and_double_nothing() -> Result<()>
             cluster.kill(*node)?;
         }
         if killed.len() == 1 {
-            senders.next_ack(&client, source, PATIENCE).await?;
+            senders.next_ack(source).await?;
         }
         cluster.start_members(killed.iter().copied()).await?;
-        senders.next_ack(&client, destination, PATIENCE).await?;
+        senders.next_ack(destination).await?;
         println!("round {}: killed {killed:?}", round + 1);
     }
     let acked = senders.finish().await?;

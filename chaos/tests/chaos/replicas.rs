@@ -69,7 +69,7 @@ impl Run {
     /// Stops everything and accounts for it.
     async fn finish(mut self) -> Result<(Cluster, Vec<Acked>)> {
         for shard in 0..SPEC.shards {
-            self.senders.next_ack(&self.client, ShardId::new(shard), PATIENCE).await?;
+            self.senders.next_ack(ShardId::new(shard)).await?;
         }
         let acked = self.senders.finish().await?;
         stores::settled(&self.client).await?;
@@ -221,9 +221,9 @@ async fn nodes_that_stop_in_order_hand_their_shards_over() -> Result<()> {
             ensure!(leader_told(&run, node, *shard).await? != node, "{shard} was not handed over");
         }
         for shard in &led {
-            run.senders.next_ack(&run.client, *shard, PATIENCE).await?;
+            run.senders.next_ack(*shard).await?;
         }
-        let gaps = led.iter().map(|shard| run.senders.longest_gap(&run.client, *shard, stopped));
+        let gaps = led.iter().map(|shard| run.senders.longest_gap(*shard, stopped));
         let gap = gaps.max().unwrap_or_default();
         println!("node {node} led {} shards: longest gap {} ms", led.len(), gap.as_millis());
         run.cluster.start_members([node]).await?;
