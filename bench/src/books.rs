@@ -64,10 +64,8 @@ pub(crate) async fn ask(
     kind: Recipients,
 ) -> Result<()> {
     let cursors = stream::iter(left).map(|left| confirmed(gateway, token, left));
-    let cursors: Vec<u64> = cursors.buffer_unordered(CALLS).try_collect().await?;
-    let reported: u64 = left.iter().map(|left| u64::from(left.cursor)).sum();
-    ledger.confirmed = cursors.iter().sum();
-    ledger.unconfirmed = reported.saturating_sub(ledger.confirmed);
+    let cursors: Vec<u32> = cursors.buffered(CALLS).try_collect().await?;
+    compare(ledger, left, &cursors);
     if kind == Recipients::Online {
         return Ok(());
     }
@@ -89,15 +87,27 @@ pub(crate) async fn ask(
     Ok(())
 }
 
+/// What each device confirmed, against the cursor that the servers have of it.
+fn compare(ledger: &mut Ledger, left: &[Left], cursors: &[u32]) {
+    for (left, cursor) in left.iter().zip(cursors) {
+        ledger.confirmed += u64::from(*cursor);
+        ledger.unconfirmed += u64::from(left.cursor.saturating_sub(*cursor));
+        if *cursor > left.cursor {
+            let (user, told) = (&left.identity.user, left.cursor);
+            ledger.faults.push(format!("{user}: it confirmed {told}, the servers say {cursor}"));
+        }
+    }
+}
+
 /// The cursor that the servers have of a device, once it is what the device reported.
-async fn confirmed(gateway: &Gateway, token: &str, left: &Left) -> Result<u64> {
+async fn confirmed(gateway: &Gateway, token: &str, left: &Left) -> Result<u32> {
     let began = Instant::now();
     let identity = &left.identity;
     loop {
         let (user, device) = (&identity.user, &identity.device);
         let cursor = gateway.cursor(identity.number, token, user, device).await?;
         if cursor >= left.cursor || began.elapsed() > PATIENCE {
-            return Ok(cursor.into());
+            return Ok(cursor);
         }
         sleep(LOOK).await;
     }
@@ -169,6 +179,18 @@ mod tests {
                 left[side].received.arrived(0, 1);
             });
             assert_eq!((ledger.lost, ledger.is_clean()), (SENT - 1, false), "side {side}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_that_is_too_high_does_not_make_up_for_one_that_is_too_low() {
+        for (cursors, unconfirmed, faults) in [([3, 3], 0, 0), ([3, 2], 1, 0), ([4, 2], 1, 1)] {
+            let (mut left, ..) = pair();
+            left.iter_mut().for_each(|left| left.cursor = 3);
+            let mut ledger = closed(|_| {});
+            compare(&mut ledger, &left, &cursors);
+            assert_eq!((ledger.unconfirmed, ledger.faults.len()), (unconfirmed, faults));
+            assert_eq!(ledger.is_clean(), cursors == [3, 3]);
         }
     }
 
