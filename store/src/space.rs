@@ -31,7 +31,8 @@ struct Inner {
 impl Space {
     /// Measures the disk of `folder`.
     pub fn of(folder: &Path, config: &DiskConfig) -> io::Result<Self> {
-        let free = AtomicU64::new(0);
+        // Before the first measurement nothing is scarce: one that finds little space says so.
+        let free = AtomicU64::new(u64::MAX);
         let space =
             Space(Arc::new(Inner { folder: folder.to_owned(), config: config.clone(), free }));
         space.measure()?;
@@ -77,7 +78,7 @@ impl Space {
         let min = self.0.config.free_bytes_min;
         if free < min && before >= min {
             tracing::error!(free, min, "little space is left: new messages are refused");
-        } else if free >= min && before < min && before > 0 {
+        } else if free >= min && before < min {
             tracing::info!(free, "there is space again");
         }
         Ok(())
