@@ -83,9 +83,11 @@ impl Director {
         let shared = self.shared.clone();
         loop {
             tokio::select! {
-                // What was said is looked at before anybody is called silent.
+                // New users do not wait until the streams have nothing more to say; and what was
+                // said is looked at before anybody is called silent.
                 biased;
                 () = events.closed() => return,
+                () = shared.changed.notified() => self.change(),
                 Some(heard) = self.heard.recv() => {
                     for event in self.heard(heard) {
                         if events.send(event).await.is_err() {
@@ -93,7 +95,6 @@ impl Director {
                         }
                     }
                 }
-                () = shared.changed.notified() => self.change(),
                 _ = tick.tick() => self.tick(),
             }
         }
