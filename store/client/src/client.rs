@@ -195,7 +195,11 @@ impl Client {
         let request = client.transfer_leader(TransferLeaderRequest { group, to: to.get() });
         match tokio::time::timeout(self.inner.deadline, request).await {
             Ok(Ok(done)) => Ok(done.into_inner().term),
-            Ok(Err(status)) => Err(Error::Unavailable(status.message().to_owned())),
+            // The node itself may not know, or the connection broke: it may still move (R3).
+            Ok(Err(status)) => Err(match Failure::from(&status) {
+                Failure { code: ErrorCode::Unknown, message, .. } => Error::Unknown(message),
+                Failure { message, .. } => Error::Unavailable(message),
+            }),
             Err(_) => Err(Error::Unknown(format!("node {from} does not answer"))),
         }
     }
