@@ -9,7 +9,7 @@ use tidemark_env::{Clock, Rng};
 use tidemark_proto::Failure;
 use tidemark_proto::store::v1::{
     ClockRequest, ClockResponse, MapRequest, StatusRequest, StatusResponse, TransferLeaderRequest,
-    TrustClockRequest, request, response,
+    request, response,
 };
 use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::value::{ClusterMap, Placement, Value};
@@ -171,15 +171,6 @@ impl Client {
                 let ClockResponse { wall_ms, trusted } = clock.into_inner();
                 Ok(trusted.then_some(UnixMs::new(wall_ms)))
             }
-            Err(status) => Err(Error::Unavailable(status.message().to_owned())),
-        }
-    }
-
-    /// Says that a node's clock is right again.
-    pub async fn trust_clock(&self, node: NodeId) -> Result<(), Error> {
-        let mut client = store_client(self.channel(node)?);
-        match client.trust_clock(TrustClockRequest {}).await {
-            Ok(_) => Ok(()),
             Err(status) => Err(Error::Unavailable(status.message().to_owned())),
         }
     }
