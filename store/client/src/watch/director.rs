@@ -275,7 +275,7 @@ impl Director {
         self.beat(shard, holder);
         self.flush(shard);
         for mailbox in answer.mailboxes {
-            let Some(user) = self.user(shard, &mailbox.user) else { continue };
+            let Some(user) = self.user(&mailbox.user) else { continue };
             if let Some(live) = self.shared.live.lock().get_mut(&shard) {
                 live.registered.insert(user.clone());
             }
@@ -315,8 +315,7 @@ impl Director {
 
     /// What a node told of a user's mailbox: an entry, or only its head.
     fn told(&self, user: &str, seq: u32, entry: Option<&[u8]>) -> Option<WatchEvent> {
-        let user: UserId = user.parse().ok()?;
-        let user = self.user(self.shared.shard_of(&user), user.as_str())?;
+        let user = self.user(user)?;
         let seq = Seq::new(seq);
         match entry.map(Entry::decode) {
             Some(Ok(entry)) => Some(WatchEvent::Appended { user, seq, entry }),
@@ -329,9 +328,10 @@ impl Director {
     }
 
     /// The user of this name, if watched.
-    fn user(&self, shard: ShardId, name: &str) -> Option<UserId> {
+    fn user(&self, name: &str) -> Option<UserId> {
         let user: UserId = name.parse().ok()?;
-        self.shards.get(&shard).filter(|watched| watched.users.contains(&user)).map(|_| user)
+        let watched = self.shards.get(&self.shared.shard_of(&user))?;
+        watched.users.contains(&user).then_some(user)
     }
 }
 
