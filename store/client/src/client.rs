@@ -16,6 +16,7 @@ use tidemark_store_core::value::{ClusterMap, Placement, Value};
 use tidemark_store_core::{Command, Reply};
 use tidemark_types::{ErrorCode, Id, NodeId, ShardId, UnixMs};
 use tokio::sync::{mpsc, oneshot};
+use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::error::{Attempt, Error};
@@ -157,8 +158,7 @@ impl Client {
         let mut client = store_client(self.channel(node)?);
         let request = client.status(StatusRequest {});
         match tokio::time::timeout(ATTEMPT_TIMEOUT, request).await {
-            Ok(Ok(status)) => Ok(status.into_inner()),
-            Ok(Err(status)) => Err(Error::Unavailable(status.message().to_owned())),
+            Ok(status) => Ok(status.map_err(unavailable)?.into_inner()),
             Err(_) => Err(Error::Unavailable(format!("node {node} does not answer"))),
         }
     }
@@ -166,13 +166,9 @@ impl Client {
     /// What a node's clock says; none while it is not to be trusted (R17).
     pub async fn clock(&self, node: NodeId) -> Result<Option<UnixMs>, Error> {
         let mut client = store_client(self.channel(node)?);
-        match client.clock(ClockRequest {}).await {
-            Ok(clock) => {
-                let ClockResponse { wall_ms, trusted } = clock.into_inner();
-                Ok(trusted.then_some(UnixMs::new(wall_ms)))
-            }
-            Err(status) => Err(Error::Unavailable(status.message().to_owned())),
-        }
+        let clock = client.clock(ClockRequest {}).await.map_err(unavailable)?;
+        let ClockResponse { wall_ms, trusted } = clock.into_inner();
+        Ok(trusted.then_some(UnixMs::new(wall_ms)))
     }
 
     /// Moves a group's leadership from `from` to `to`; the term in which it leads then.
@@ -200,11 +196,9 @@ impl Client {
         let mut pause = PAUSE_FIRST;
         let mut unknown = None;
         loop {
-            let failed = match self.start(shard, what.clone()).await {
-                Ok(pending) => match pending.answer().await {
-                    Ok(answered) => return Ok(answered),
-                    Err(failed) => failed,
-                },
+            let attempt = async { self.start(shard, what.clone()).await?.answer().await };
+            let failed = match attempt.await {
+                Ok(answered) => return Ok(answered),
                 Err(failed) => failed,
             };
             let mut wait = self.jittered(pause);
@@ -245,8 +239,8 @@ impl Client {
         let node = self.candidate(shard);
         let connect = async { self.link(node).await?.send(shard, what).await };
         let sent = tokio::time::timeout(ATTEMPT_TIMEOUT, connect).await;
-        let busy = || Attempt::NotSent(format!("node {node} takes no requests"));
-        let sent = sent.unwrap_or_else(|_| Err(busy()));
+        let sent = sent
+            .unwrap_or_else(|_| Err(Attempt::NotSent(format!("node {node} takes no requests"))));
         match sent {
             Ok(answer) => Ok(Pending { client: self.clone(), shard, node, answer }),
             Err(failed) => {
@@ -293,30 +287,29 @@ impl Client {
     }
 
     async fn link(&self, node: NodeId) -> Result<Arc<Link>, Attempt> {
-        let unknown = || Attempt::NotSent(format!("node {node} is not in the map"));
-        let mut link = self.inner.links.get(&node).ok_or_else(unknown)?.lock().await;
+        let address = self.address(node).map_err(Attempt::NotSent)?;
+        let mut link = self.inner.links[&node].lock().await;
         if let Some(open) = link.as_ref().filter(|link| link.is_open()) {
             return Ok(open.clone());
         }
-        let address = self.address(node).map_err(|error| Attempt::NotSent(error.to_string()))?;
         let open = Arc::new(Link::open(address, self.inner.map.cluster).await?);
         *link = Some(open.clone());
         Ok(open)
     }
 
     pub(crate) fn channel(&self, node: NodeId) -> Result<Channel, Error> {
-        let address = self.address(node)?;
+        let address = self.address(node).map_err(Error::Unavailable)?;
         let mut channels = self.inner.channels.lock();
         if let Some(channel) = channels.get(&node) {
             return Ok(channel.clone());
         }
-        let channel = channel(address).map_err(|error| Error::Unavailable(error.to_string()))?;
+        let channel = channel(address).map_err(Error::Unavailable)?;
         Ok(channels.entry(node).or_insert(channel).clone())
     }
 
-    fn address(&self, node: NodeId) -> Result<&str, Error> {
+    fn address(&self, node: NodeId) -> Result<&str, String> {
         let found = self.inner.map.nodes.get(&node).map(|node| node.grpc.as_str());
-        found.ok_or_else(|| Error::Unavailable(format!("node {node} is not in the map")))
+        found.ok_or_else(|| format!("node {node} is not in the map"))
     }
 
     fn node_at(&self, address: &str) -> Option<NodeId> {
@@ -382,11 +375,8 @@ pub struct Pending {
 impl Pending {
     /// Waits for the reply to a command.
     pub async fn reply(self) -> Result<Reply, Attempt> {
-        let bad = |text| {
-            // It was taken, and what the node says of it is lost on us.
-            Attempt::Lost(text)
-        };
-        reply(self.answer().await?).map_err(bad)
+        // It was taken, and what the node says of it is lost on us.
+        reply(self.answer().await?).map_err(Attempt::Lost)
     }
 
     async fn answer(self) -> Result<Answered, Attempt> {
@@ -405,6 +395,10 @@ impl Pending {
     }
 }
 
+fn unavailable(status: Status) -> Error {
+    Error::Unavailable(status.message().to_owned())
+}
+
 fn reply(answered: Answered) -> Result<Reply, String> {
     match answered {
         response::What::Reply(bytes) => Reply::decode(&bytes).map_err(|error| error.to_string()),
@@ -413,8 +407,7 @@ fn reply(answered: Answered) -> Result<Reply, String> {
 }
 
 async fn fetch_map(endpoint: &str) -> Result<ClusterMap, String> {
-    let channel = channel(endpoint).map_err(|error| format!("{error:?}"))?;
-    let mut client = store_client(channel);
+    let mut client = store_client(channel(endpoint)?);
     let answer = tokio::time::timeout(ATTEMPT_TIMEOUT, client.map(MapRequest {})).await;
     let answer = answer.map_err(|_| "no answer".to_owned())?;
     let map = answer.map_err(|status| status.message().to_owned())?.into_inner().map;

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -47,13 +48,13 @@ pub(crate) struct Link {
     outgoing: mpsc::Sender<Request>,
     /// Who waits for which answer; `None` once the stream is broken.
     waiting: Waiting,
-    next_id: Mutex<u64>,
+    next_id: AtomicU64,
 }
 
 /// A channel to a node, connected when it is first used.
-pub(crate) fn channel(address: &str) -> Result<Channel, Attempt> {
+pub(crate) fn channel(address: &str) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"));
-    let endpoint = endpoint.map_err(|error| Attempt::NotSent(format!("{address}: {error}")))?;
+    let endpoint = endpoint.map_err(|error| format!("{address}: {error}"))?;
     Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
@@ -72,21 +73,29 @@ pub(crate) fn store_client(channel: Channel) -> StoreClient<Channel> {
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
+/// A request whose messages follow, to a node of this cluster and no other.
+pub(crate) fn stream_request<T>(
+    messages: mpsc::Receiver<T>,
+    cluster: ClusterId,
+) -> tonic::Request<ReceiverStream<T>> {
+    let mut request = tonic::Request::new(ReceiverStream::new(messages));
+    let cluster = cluster.to_string().parse().expect("a UUID is a header");
+    request.metadata_mut().insert(headers::CLUSTER, cluster);
+    request
+}
+
 impl Link {
     /// Opens the stream.
     pub(crate) async fn open(address: &str, cluster: ClusterId) -> Result<Self, Attempt> {
         let (outgoing, queued) = mpsc::channel(OUTGOING);
         let (messages_tx, messages) = mpsc::channel(1);
-        let mut request = tonic::Request::new(ReceiverStream::new(messages));
-        let cluster = cluster.to_string().parse().expect("a UUID is a header");
-        request.metadata_mut().insert(headers::CLUSTER, cluster);
-        let opened = store_client(channel(address)?).exchange(request).await;
+        let mut store = store_client(channel(address).map_err(Attempt::NotSent)?);
+        let opened = store.exchange(stream_request(messages, cluster)).await;
         let responses = opened.map_err(|status| refused(address, &status))?.into_inner();
-        let waiting = Waiting::default();
-        *waiting.lock() = Some(HashMap::new());
+        let waiting = Arc::new(Mutex::new(Some(HashMap::new())));
         tokio::spawn(coalesce(queued, messages_tx));
         tokio::spawn(receive(responses, waiting.clone()));
-        Ok(Link { outgoing, waiting, next_id: Mutex::new(0) })
+        Ok(Link { outgoing, waiting, next_id: AtomicU64::new(1) })
     }
 
     /// Is the stream still whole?
@@ -103,11 +112,7 @@ impl Link {
         let broken = || Attempt::NotSent("the stream is broken".to_owned());
         // From here on nothing waits, so that nobody stands in the list without being sent.
         let place = self.outgoing.reserve().await.map_err(|_| broken())?;
-        let id = {
-            let mut next = self.next_id.lock();
-            *next += 1;
-            *next
-        };
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         self.waiting.lock().as_mut().ok_or_else(broken)?.insert(id, answer);
         place.send(Request { id, shard: u32::from(shard.get()), what: Some(what) });

@@ -1,13 +1,11 @@
 //! One stream to one node, as long as it lasts.
 
-use tidemark_proto::headers;
 use tidemark_proto::store::v1::{WatchRequest, WatchUpdate};
 use tidemark_types::NodeId;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 
 use crate::client::Client;
-use crate::link::store_client;
+use crate::link::{store_client, stream_request};
 
 /// Requests that wait to be written; beyond it the director waits with the rest.
 const REQUESTS: usize = 64;
@@ -59,10 +57,7 @@ async fn follow(
     heard: &mpsc::Sender<Heard>,
 ) -> Result<(), String> {
     let mut store = store_client(client.channel(node).map_err(|error| error.to_string())?);
-    let mut request = tonic::Request::new(ReceiverStream::new(queued));
-    let cluster = client.map().cluster.to_string().parse().expect("a UUID is a header");
-    request.metadata_mut().insert(headers::CLUSTER, cluster);
-    let opened = store.watch(request).await;
+    let opened = store.watch(stream_request(queued, client.map().cluster)).await;
     let mut updates = opened.map_err(|status| status.message().to_owned())?.into_inner();
     loop {
         match updates.message().await {
