@@ -60,8 +60,7 @@ impl StoreService {
         match request.metadata().get(headers::CLUSTER).map(|named| named.as_bytes()) {
             Some(named) if named == ours.as_bytes() => Ok(()),
             Some(_) => Err(Failure::new(ErrorCode::WrongCluster)),
-            None => Err(Failure::new(ErrorCode::Invalid)
-                .message(format!("the header {} is missing", headers::CLUSTER))),
+            None => Err(invalid(format!("the header {} is missing", headers::CLUSTER))),
         }
     }
 
@@ -78,35 +77,29 @@ impl StoreService {
     }
 
     async fn start(&self, request: Request) -> Result<BoxFuture<'static, response::What>, Failure> {
-        let invalid = |text: String| Failure::new(ErrorCode::Invalid).message(text);
-        match request.what {
+        let (shard, command) = match request.what {
             Some(request::What::Command(bytes)) => {
-                let command =
-                    Command::decode(&bytes).map_err(|error| invalid(error.to_string()))?;
-                let id = command
-                    .routed_by()
-                    .ok_or_else(|| invalid("the command is the cluster's own".to_owned()))?;
-                let shard = self.shard(request.shard, &id)?;
-                let pending = shard.enqueue(command).await.map_err(failure)?;
-                Ok(async move { command_outcome(pending.reply().await) }.boxed())
-            }
-            Some(request::What::Query(bytes)) => {
-                let query = Query::decode(&bytes).map_err(|error| invalid(error.to_string()))?;
-                let shard = self.shard(request.shard, &query.routed_by())?.clone();
-                Ok(async move { query_outcome(&shard, &query).await }.boxed())
+                let command = Command::decode(&bytes).map_err(invalid)?;
+                let id = command.routed_by();
+                let id = id.ok_or_else(|| invalid("the command is the cluster's own"))?;
+                (self.shard(request.shard, &id)?, command)
             }
             Some(request::What::Relay(bytes)) => {
-                let command =
-                    Command::decode(&bytes).map_err(|error| invalid(error.to_string()))?;
+                let command = Command::decode(&bytes).map_err(invalid)?;
                 if !matches!(command, Command::RelayIn { .. }) {
-                    return Err(invalid("relay: it holds no records".to_owned()));
+                    return Err(invalid("relay: it holds no records"));
                 }
-                let shard = self.replica(request.shard)?;
-                let pending = shard.enqueue(command).await.map_err(failure)?;
-                Ok(async move { command_outcome(pending.reply().await) }.boxed())
+                (self.replica(request.shard)?, command)
             }
-            None => Err(invalid("the request asks nothing".to_owned())),
-        }
+            Some(request::What::Query(bytes)) => {
+                let query = Query::decode(&bytes).map_err(invalid)?;
+                let shard = self.shard(request.shard, &query.routed_by())?;
+                return Ok(query_outcome(shard.clone(), query).boxed());
+            }
+            None => return Err(invalid("the request asks nothing")),
+        };
+        let pending = shard.enqueue(command).await.map_err(failure)?;
+        Ok(async move { command_outcome(pending.reply().await) }.boxed())
     }
 
     /// The shard of `id`, which the client must have found as well (R8).
@@ -165,6 +158,10 @@ impl StoreService {
     }
 }
 
+fn invalid(text: impl ToString) -> Failure {
+    Failure::new(ErrorCode::Invalid).message(text.to_string())
+}
+
 fn command_outcome(outcome: Result<tidemark_store_core::Reply, shard::Error>) -> response::What {
     match outcome {
         Ok(reply) => response::What::Reply(reply.encode()),
@@ -172,7 +169,7 @@ fn command_outcome(outcome: Result<tidemark_store_core::Reply, shard::Error>) ->
     }
 }
 
-async fn query_outcome(shard: &Shard, query: &Query) -> response::What {
+async fn query_outcome(shard: Shard, query: Query) -> response::What {
     let answer = shard.read(|view| query.answer(view)).await;
     match answer.and_then(|answer| Ok(answer?)) {
         Ok(answer) => response::What::Answer(Bytes::from(answer.encode())),
