@@ -22,7 +22,7 @@ use crate::config::StoreConfig;
 use crate::raft::group::{Group, Lost, NotSubmitted, TransferError};
 use crate::raft::types::Replica;
 use crate::space::Space;
-use crate::storage::{GroupId, StateDb, StateDbError};
+use crate::storage::{StateDb, StateDbError};
 use crate::time::ClusterTime;
 
 use admission::Admission;
@@ -138,7 +138,6 @@ impl From<NotSubmitted> for Error {
 #[derive(Clone)]
 pub struct Shard {
     group: Group,
-    id: GroupId,
     state: StateDb,
     admission: Arc<Admission>,
     proposer: Proposer,
@@ -178,8 +177,7 @@ impl Shard {
             created: AtomicBool::new(false),
             refused: Mutex::default(),
         });
-        let id = GroupId::shard(number);
-        Shard { group, id, state, admission, proposer }
+        Shard { group, state, admission, proposer }
     }
 
     /// Its Raft group.
@@ -212,12 +210,12 @@ impl Shard {
 
     /// Reads the state as it is here, which may be stale.
     pub fn look<T>(&self, look: impl FnOnce(&dyn Read) -> T) -> Result<T, Error> {
-        Ok(self.state.read(self.id, |_, view| look(view))?)
+        Ok(self.state.read(self.group.id(), |_, view| look(view))?)
     }
 
     /// Reads single values or ranges as they are here, each of its own moment; cheaper than
     /// [`Shard::look`].
     pub fn peek<T>(&self, look: impl FnOnce(&dyn Read) -> T) -> T {
-        self.state.peek(self.id, look)
+        self.state.peek(self.group.id(), look)
     }
 }
