@@ -125,7 +125,7 @@ fn main() -> ExitCode {
                 Ok(ExitCode::SUCCESS)
             })
         }
-        Command::Run(arguments) => run(&arguments),
+        Command::Run(arguments) => run(arguments),
         Command::Inspect { data_dir, to, mailbox, output } => Inspector::open(&data_dir)
             .map_err(anyhow::Error::from)
             .and_then(|inspector| match mailbox {
@@ -139,12 +139,12 @@ fn main() -> ExitCode {
     })
 }
 
-fn run(arguments: &RunArguments) -> Result<ExitCode> {
+fn run(arguments: RunArguments) -> Result<ExitCode> {
     let mut config = match &arguments.config {
         Some(path) => tidemark_process::load(path)?,
         None => StoreConfig::default(),
     };
-    config.data_dir = arguments.data_dir.clone().unwrap_or(config.data_dir);
+    config.data_dir = arguments.data_dir.unwrap_or(config.data_dir);
     config.grpc = arguments.grpc.unwrap_or(config.grpc);
     config.http = arguments.http.unwrap_or(config.http);
     config.validate()?;

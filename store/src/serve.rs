@@ -1,5 +1,6 @@
 //! Running a node: servers, metrics, and the signals that end it.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,8 +37,8 @@ pub(crate) async fn until_stopped(config: StoreConfig) -> Result<ExitCode> {
     metrics::describe();
     tidemark_process::watch_runtime()?;
     let identity = Identity::read(&config.data_dir)?;
-    let grpc = listen(&config.grpc.to_string()).await?;
-    let web = listen(&config.http.to_string()).await?;
+    let grpc = listen(config.grpc).await?;
+    let web = listen(config.http).await?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let me = Me { cluster: identity.cluster(), node: identity.node };
     let peers = Peers::new(me, Arc::new(TcpConnector));
@@ -101,7 +102,7 @@ async fn report(node: &Node, reporter: &HealthReporter, recorder: &PrometheusHan
     }
 }
 
-async fn listen(address: &str) -> Result<TcpListener> {
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
