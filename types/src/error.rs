@@ -44,12 +44,14 @@ macro_rules! error_codes {
                     $(ErrorCode::$variant => concat!($($doc),*),)*
                 }
             }
+        }
 
-            /// The code with this number.
-            pub const fn from_number(number: u16) -> Option<ErrorCode> {
+        impl TryFrom<u16> for ErrorCode {
+            type Error = UnknownErrorCode;
+            fn try_from(number: u16) -> Result<Self, UnknownErrorCode> {
                 match number {
-                    $($number => Some(ErrorCode::$variant),)*
-                    _ => None,
+                    $($number => Ok(ErrorCode::$variant),)*
+                    _ => Err(UnknownErrorCode(number)),
                 }
             }
         }
@@ -331,13 +333,6 @@ impl ErrorCode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("error code {0} is unknown")]
 pub struct UnknownErrorCode(pub u16);
-
-impl TryFrom<u16> for ErrorCode {
-    type Error = UnknownErrorCode;
-    fn try_from(number: u16) -> Result<Self, UnknownErrorCode> {
-        ErrorCode::from_number(number).ok_or(UnknownErrorCode(number))
-    }
-}
 
 impl From<ErrorCode> for u16 {
     fn from(code: ErrorCode) -> u16 {
