@@ -44,7 +44,7 @@ async fn connect(grpc: &str) -> Result<Client> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_disk_fails_stops_and_says_why() -> Result<()> {
     let _lock = machine_lock()?;
-    let (seed, mut random) = Random::from_environment()?;
+    let (seed, random) = Random::from_environment()?;
     let mut disk = LoopFs::create(IMAGE_BYTES)?;
     let address = || anyhow::Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string());
     let (grpc, http) = (address()?, address()?);
@@ -63,7 +63,7 @@ async fn a_node_whose_disk_fails_stops_and_says_why() -> Result<()> {
     let client = connect(&grpc).await?;
     let reply = register(&client, 1).await?;
     ensure!(!matches!(reply, Reply::Rejected(_)), "{reply:?}");
-    disk.cut(Cut::Plain, &mut random)?;
+    disk.cut(Cut::Plain, &random)?;
     let asked = client.clone();
     let refused = tokio::spawn(async move { register(&asked, 2).await });
     let status = tokio::task::block_in_place(|| node.exited(WITHIN))?;

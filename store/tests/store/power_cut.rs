@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use futures::future::join_all;
+use tidemark_env::SystemClock;
 use tidemark_store::config::{DiskConfig, StoreConfig};
 use tidemark_store::node::Node;
 use tidemark_store_core::value::Verdict;
@@ -25,7 +26,6 @@ use crate::device::{Device, verdict};
 use crate::ledger::{self, Ledger, Said, USERS, Wrong};
 use crate::node;
 use crate::rig::{Child, Cut, LoopFs, Loss, Random, machine_lock};
-use tidemark_env::SystemClock;
 
 const IMAGE_BYTES: u64 = 512 << 20;
 
@@ -148,7 +148,7 @@ impl Rig {
     }
 
     fn cut(&mut self, cut: Cut, child: Child) -> Result<Loss> {
-        let when = self.fs.cut(cut, &mut self.random)?;
+        let when = self.fs.cut(cut, &self.random)?;
         self.kill(child, Some(when))?;
         self.fs.restore()
     }

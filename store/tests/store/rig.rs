@@ -25,6 +25,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
+use tidemark_env::{Rng, SeededRng};
 
 /// The slowest line of a child: a node that replays its log on a busy machine.
 const LINE_WITHIN: Duration = Duration::from_secs(60);
@@ -46,8 +47,8 @@ pub(crate) fn machine_lock() -> Result<File> {
     Ok(file)
 }
 
-/// Numbers from a seed (SplitMix64); the same seed gives the same numbers.
-pub(crate) struct Random(u64);
+/// Numbers from a seed; the same seed gives the same numbers.
+pub(crate) struct Random(SeededRng);
 
 impl Random {
     /// The seed comes from `TIDEMARK_SEED`, or from the clock.
@@ -56,15 +57,11 @@ impl Random {
             Ok(text) => text.parse().context("TIDEMARK_SEED is a number")?,
             Err(_) => UNIX_EPOCH.elapsed()?.subsec_nanos().into(),
         };
-        Ok((seed, Random(seed)))
+        Ok((seed, Random(SeededRng::new(seed))))
     }
 
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
+    pub(crate) fn below(&self, bound: u64) -> u64 {
+        self.0.number() % bound
     }
 }
 
@@ -120,7 +117,7 @@ impl LoopFs {
 
     /// Cuts the power. Whoever writes gets errors from now on. Returns a time just before it, since
     /// the epoch: what was synced by then is kept.
-    pub(crate) fn cut(&mut self, cut: Cut, random: &mut Random) -> Result<Duration> {
+    pub(crate) fn cut(&mut self, cut: Cut, random: &Random) -> Result<Duration> {
         let mut synced = File::create(self.mount_point().join("synced"))?;
         synced.write_all(b"kept")?;
         synced.sync_all()?;
@@ -162,7 +159,7 @@ impl LoopFs {
     }
 
     /// Lets the disk have a few pages of the newest files, as it pleases.
-    fn write_some_pages(&self, random: &mut Random) -> Result<()> {
+    fn write_some_pages(&self, random: &Random) -> Result<()> {
         const FILES: usize = 3;
         const PAGES: u64 = 4;
         let mut newest = Vec::new();
@@ -281,9 +278,7 @@ impl Child {
 
     /// Waits for its next line.
     pub(crate) fn line(&mut self) -> Result<String> {
-        let deadline = Instant::now() + LINE_WITHIN;
-        let left = deadline.saturating_duration_since(Instant::now());
-        match self.lines.recv_timeout(left) {
+        match self.lines.recv_timeout(LINE_WITHIN) {
             Ok(line) => Ok(line),
             Err(error) => {
                 let said = fs::read_to_string(&self.errors).unwrap_or_default();
