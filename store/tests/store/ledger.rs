@@ -135,12 +135,12 @@ impl Ledger {
                     self.sessions.get_mut(&(at, session)).context("a session was opened")?;
                 let expected = (sends.verdicts.len() + sends.late.len() + 1) as u64;
                 ensure!(n == expected, "{line}: acknowledged out of order");
-                let verdict = Verdict::Accepted { seq, time };
-                match late {
-                    true => sends.late.push(verdict),
-                    false => sends.verdicts.push(verdict),
-                }
-                *(if late { &mut self.late } else { &mut self.acked }) += 1;
+                let (verdicts, count) = match late {
+                    true => (&mut sends.late, &mut self.late),
+                    false => (&mut sends.verdicts, &mut self.acked),
+                };
+                verdicts.push(Verdict::Accepted { seq, time });
+                *count += 1;
                 Ok(true)
             }
         }

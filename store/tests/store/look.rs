@@ -70,12 +70,6 @@ pub(crate) async fn drained(node: &Node) -> Result<(), String> {
 
 /// A shard's state hash, and the applied position it belongs to.
 pub(crate) async fn hash(shard: &Shard) -> (Option<u64>, Chain) {
-    let chain = shard.read(|view| get(view, &ChainKey {}).unwrap()).await.unwrap();
-    (shard.group().status().applied, chain)
-}
-
-/// The value of a key.
-pub(crate) fn get<K: Key>(view: &dyn Read, key: &K) -> Option<K::Value> {
-    let bytes = view.get(&key.encode()).unwrap()?;
-    Some(K::Value::decode(&bytes).unwrap())
+    let chain = shard.read(|view| view.get(&ChainKey {}.encode()).unwrap().unwrap()).await;
+    (shard.group().status().applied, Chain::decode(&chain.unwrap()).unwrap())
 }
