@@ -11,15 +11,14 @@ use tidemark_types::{Epoch, Seq};
 
 use crate::device::{Device, device, verdict};
 use crate::look;
-use crate::node::{config, create, refusal, send, start, stop, users};
+use crate::node::{config, refusal, send, start, start_new, stop, users};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_little_space_left_messages_are_refused_and_the_rest_goes_on() {
     let dir = TempDir::new().unwrap();
     let mut config = config(dir.path());
     config.disk = DiskConfig { free_bytes_min: u64::MAX, free_bytes_reserve: 0 };
-    create(&config).unwrap();
-    let node = start(&config).await;
+    let node = start_new(&config).await;
     let [alice, near, far] = users();
     let phone = Device::open(&node, &alice, [1; 16]).await.unwrap();
     let both = [near.clone(), far.clone()];
@@ -47,8 +46,7 @@ async fn with_little_space_left_messages_are_refused_and_the_rest_goes_on() {
 async fn other_shards_records_wait_for_space_where_they_come_from() {
     let dir = TempDir::new().unwrap();
     let mut config = config(dir.path());
-    create(&config).unwrap();
-    let node = start(&config).await;
+    let node = start_new(&config).await;
     let [alice, near, far] = users();
     let phone = Device::open(&node, &alice, [1; 16]).await.unwrap();
     let shard = look::home(&node, &far);
@@ -78,8 +76,7 @@ fn mark(config: &tidemark_store::config::StoreConfig) {
 async fn a_damaged_state_comes_back_from_the_log() {
     let dir = TempDir::new().unwrap();
     let config = config(dir.path());
-    create(&config).unwrap();
-    let node = start(&config).await;
+    let node = start_new(&config).await;
     let [alice, near, _] = users();
     let phone = Device::open(&node, &alice, [1; 16]).await.unwrap();
     for n in 1..=50 {
@@ -104,8 +101,7 @@ async fn a_damaged_state_that_nobody_else_has_refuses_to_start() {
     let mut config = config(dir.path());
     config.raft.snapshot_entries = 20;
     config.raft.keep_entries = 5;
-    create(&config).unwrap();
-    let node = start(&config).await;
+    let node = start_new(&config).await;
     let [alice, near, _] = users();
     let phone = Device::open(&node, &alice, [1; 16]).await.unwrap();
     let group = look::home(&node, &alice).group().clone();

@@ -85,6 +85,12 @@ pub(crate) async fn start(config: &StoreConfig) -> Arc<Node> {
     serving(config, Arc::new(SystemClock::new())).await.unwrap()
 }
 
+/// Creates a node in an empty directory, and starts it.
+pub(crate) async fn start_new(config: &StoreConfig) -> Arc<Node> {
+    create(config).unwrap();
+    start(config).await
+}
+
 /// The wall clock stands still, so that two nodes can apply batches of the same time.
 async fn start_stopped(config: &StoreConfig) -> Arc<Node> {
     serving(config, Arc::new(ManualClock::at(UnixMs::new(1_800_000_000_000)))).await.unwrap()
@@ -157,8 +163,7 @@ async fn what_was_acknowledged_is_there_after_a_restart_and_a_retry_gets_the_sam
     let dir = TempDir::new().unwrap();
     let config = config(dir.path());
     let names = users();
-    create(&config).unwrap();
-    let node = start(&config).await;
+    let node = start_new(&config).await;
     let alice = Device::open(&node, &names[0], [1; 16]).await.unwrap();
     let verdicts = send_all(&node, &alice, &names[1..], 150).await;
     check(&node, &names, &verdicts).await;
@@ -220,9 +225,8 @@ async fn a_node_starts_on_a_log_that_was_purged() {
     config.raft.snapshot_entries = 20;
     config.raft.keep_entries = 10;
     let names = users();
-    create(&config).unwrap();
     let mut purged = 0;
-    let mut node = start(&config).await;
+    let mut node = start_new(&config).await;
     let alice = Device::open(&node, &names[0], [1; 16]).await.unwrap();
     let verdicts = send_all(&node, &alice, &names[1..], 200).await;
     for _ in 0..2 {
@@ -297,8 +301,7 @@ async fn a_wrong_directory_refuses_with_its_own_error() {
 async fn a_directory_has_one_node_at_a_time() {
     let dir = TempDir::new().unwrap();
     let config = config(dir.path());
-    create(&config).unwrap();
-    let node = start(&config).await;
+    let node = start_new(&config).await;
     let refused = refusal(&config).await;
     assert!(matches!(refused, NodeError::LogDb(_)), "{refused}");
     stop(node).await.unwrap();
@@ -311,8 +314,7 @@ async fn overload_refuses_clients_without_effect_and_lets_the_clusters_own_comma
     let dir = TempDir::new().unwrap();
     let mut config = config(dir.path());
     config.proposals.client_bytes_max = 1_500;
-    create(&config).unwrap();
-    let node = start(&config).await;
+    let node = start_new(&config).await;
     let mut devices = Vec::new();
     for at in 0..SENDERS {
         let open_id = [u8::try_from(at).unwrap(); 16];
@@ -364,8 +366,7 @@ async fn overload_refuses_clients_without_effect_and_lets_the_clusters_own_comma
 async fn a_command_at_the_wrong_shard_has_no_effect() {
     let dir = TempDir::new().unwrap();
     let config = config(dir.path());
-    create(&config).unwrap();
-    let node = start(&config).await;
+    let node = start_new(&config).await;
     let alice = user("alice");
     let home = ShardCount::new(SHARDS).unwrap().shard_of(&Id::User(alice.clone()));
     let wrong = ShardId::new((home.get() + 1) % SHARDS);

@@ -13,7 +13,7 @@ use tidemark_types::{ErrorCode, Seq, UserId};
 
 use crate::device::{Device, verdict};
 use crate::look;
-use crate::node::{config, create, send, start, stop, user, users};
+use crate::node::{config, send, start, start_new, stop, user, users};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -38,8 +38,7 @@ fn beside(node: &Node, like: &UserId, count: usize) -> Vec<UserId> {
 async fn a_recipient_who_cannot_take_it_does_not_stall_the_stream_and_the_sender_learns_of_it() {
     let dir = TempDir::new().unwrap();
     let config = config(dir.path());
-    create(&config).unwrap();
-    let node = start(&config).await;
+    let node = start_new(&config).await;
     let [alice, _, far] = users();
     let others = beside(&node, &far, 3);
     let [full, blocking, gone] = others.as_slice() else { panic!("three were asked for") };
@@ -79,8 +78,7 @@ async fn a_recipient_who_cannot_take_it_does_not_stall_the_stream_and_the_sender
 async fn a_message_that_is_refused_elsewhere_is_never_called_delivered() {
     let dir = TempDir::new().unwrap();
     let config = config(dir.path());
-    create(&config).unwrap();
-    let node = start(&config).await;
+    let node = start_new(&config).await;
     let [alice, _, far] = users();
     let block = Command::Block { user: far.clone(), sender: alice.clone(), blocked: true };
     node.propose(block).await.unwrap();
@@ -107,8 +105,7 @@ async fn a_destination_that_is_down_fills_its_own_budget_and_nobody_elses() {
     let dir = TempDir::new().unwrap();
     let mut config = config(dir.path());
     config.relay.queue_bytes_max = 10_000;
-    create(&config).unwrap();
-    let node = start(&config).await;
+    let node = start_new(&config).await;
     let names = users();
     let [alice, near, far] = &names;
     let device = Device::open(&node, alice, [1; 16]).await.unwrap();
