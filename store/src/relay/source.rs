@@ -269,7 +269,7 @@ async fn hand_over(
 ) -> Result<BoxFuture<'static, Result<Relayed, String>>, String> {
     let here = relay.hosted.shard(to).filter(|shard| shard.group().leads().is_some());
     if let Some(shard) = here {
-        let pending = shard.enqueue(relay_in).await.map_err(|error| error.to_string())?;
+        let pending = shard.enqueue(relay_in).map_err(|error| error.to_string())?;
         let reply = async { relayed(pending.reply().await.map_err(|error| error.to_string())?) };
         return Ok(reply.boxed());
     }

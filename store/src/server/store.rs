@@ -65,10 +65,10 @@ impl StoreService {
     }
 
     /// Takes a request; the future that will answer it.
-    async fn take(&self, request: Request) -> BoxFuture<'static, Response> {
+    fn take(&self, request: Request) -> BoxFuture<'static, Response> {
         let id = request.id;
         let answer = move |what| Response { id, what: Some(what) };
-        match self.start(request).await {
+        match self.start(request) {
             Ok(pending) => pending.map(answer).boxed(),
             Err(failure) => {
                 std::future::ready(answer(response::What::Failure(failure.into()))).boxed()
@@ -76,7 +76,7 @@ impl StoreService {
         }
     }
 
-    async fn start(&self, request: Request) -> Result<BoxFuture<'static, response::What>, Failure> {
+    fn start(&self, request: Request) -> Result<BoxFuture<'static, response::What>, Failure> {
         let (shard, command) = match request.what {
             Some(request::What::Command(bytes)) => {
                 let command = Command::decode(&bytes).map_err(invalid)?;
@@ -98,7 +98,7 @@ impl StoreService {
             }
             None => return Err(invalid("the request asks nothing")),
         };
-        let pending = shard.enqueue(command).await.map_err(failure)?;
+        let pending = shard.enqueue(command).map_err(failure)?;
         Ok(async move { command_outcome(pending.reply().await) }.boxed())
     }
 
@@ -133,10 +133,9 @@ impl StoreService {
             tokio::select! {
                 message = requests.message(), if !ended && open.len() < OPEN_MAX => {
                     match message {
-                        Ok(Some(message)) => for request in message.requests {
-                            let answer = self.take(request).await;
-                            open.push(answer);
-                        },
+                        Ok(Some(message)) => {
+                            open.extend(message.requests.into_iter().map(|request| self.take(request)));
+                        }
                         // The client has gone, and nobody reads the answers.
                         Err(_) => return,
                         Ok(None) => ended = true,

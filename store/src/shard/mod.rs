@@ -187,19 +187,17 @@ impl Shard {
 
     /// Proposes a command, and waits for its reply.
     pub async fn propose(&self, command: Command) -> Result<Reply, Error> {
-        self.enqueue(command).await?.reply().await
+        self.enqueue(command)?.reply().await
     }
 
-    /// Queues a command; what one caller queues is proposed in that order.
-    pub async fn enqueue(&self, command: Command) -> Result<Pending, Error> {
-        let room = match self.admission.check(&command) {
-            Ok(()) => self.proposer.room(&command).await,
-            Err(error) => Err(error),
-        };
+    /// Queues a command; commands are proposed in the order of these calls.
+    pub fn enqueue(&self, command: Command) -> Result<Pending, Error> {
+        let checked = self.admission.check(&command);
+        let room = checked.and_then(|()| self.proposer.room(&command));
         if matches!(room, Err(Error::Overloaded { .. } | Error::NoSpace { .. })) {
             self.admission.was_refused(&command);
         }
-        self.proposer.enqueue(command, room?).await
+        self.proposer.enqueue(command, room?)
     }
 
     /// Reads the state as the leader, not staler than when this was called (R16).

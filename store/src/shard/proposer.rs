@@ -27,13 +27,11 @@ use crate::metrics;
 use crate::raft::group::{Group, Lost, Submitted};
 use crate::time::ClusterTime;
 
-/// Commands that wait for a batch; their bytes are bounded by the room, this bounds their number.
-const QUEUE_COMMANDS: usize = 16_384;
-
 /// Where commands go in; a cheap handle.
 #[derive(Clone)]
 pub(super) struct Proposer {
-    queue: mpsc::Sender<Proposal>,
+    /// What is in it has room.
+    queue: mpsc::UnboundedSender<Proposal>,
     client_room: Arc<Semaphore>,
     internal_room: Arc<Semaphore>,
     client_bytes_max: usize,
@@ -61,7 +59,7 @@ impl Proposer {
         clock: Arc<dyn Clock>,
         time: ClusterTime,
     ) -> Self {
-        let (queue, commands) = mpsc::channel(QUEUE_COMMANDS);
+        let (queue, commands) = mpsc::unbounded_channel();
         let task = Task {
             group,
             config: config.clone(),
@@ -81,36 +79,28 @@ impl Proposer {
         }
     }
 
-    /// Room for a command. A client's command is refused when there is none; the cluster's own
-    /// waits, in a share of its own, but for another shard's records, which come again (R7).
-    pub(super) async fn room(&self, command: &Command) -> Result<OwnedSemaphorePermit, Error> {
-        let full = |_| Error::Overloaded { retry_after: RETRY_AFTER };
+    /// Room for a command; the cluster's own have a share of it that no client can take (R7).
+    pub(super) fn room(&self, command: &Command) -> Result<OwnedSemaphorePermit, Error> {
         let (room, bytes_max) = match command.is_internal() {
             true => (self.internal_room.clone(), self.internal_bytes_max),
             false => (self.client_room.clone(), self.client_bytes_max),
         };
-        let cost = permits(command, bytes_max);
-        if command.is_internal() && !matches!(command, Command::RelayIn { .. }) {
-            return room.acquire_many_owned(cost).await.map_err(|_| stopped());
-        }
-        room.try_acquire_many_owned(cost).map_err(full)
+        let room = room.try_acquire_many_owned(permits(command, bytes_max));
+        room.map_err(|_| Error::Overloaded { retry_after: RETRY_AFTER })
     }
 
-    /// Queues a command; commands are proposed in the order in which this returns.
-    pub(super) async fn enqueue(
+    /// Queues a command; commands are proposed in the order of these calls.
+    pub(super) fn enqueue(
         &self,
         command: Command,
         room: OwnedSemaphorePermit,
     ) -> Result<Pending, Error> {
         let (answer, reply) = oneshot::channel();
         let waiting = Waiting { answer, since: self.clock.monotonic(), _room: room };
-        self.queue.send(Proposal { command, waiting }).await.map_err(|_| stopped())?;
+        let queued = self.queue.send(Proposal { command, waiting });
+        queued.map_err(|_| Error::Stopped("it takes no more commands".to_owned()))?;
         Ok(Pending(reply))
     }
-}
-
-fn stopped() -> Error {
-    Error::Stopped("it takes no more commands".to_owned())
 }
 
 /// A queued command's reply to come.
@@ -124,7 +114,7 @@ impl Pending {
     }
 }
 
-/// A command larger than all the room takes all of it, instead of waiting for ever.
+/// A command larger than all the room takes all of it, instead of being refused for ever.
 fn permits(command: &Command, bytes_max: usize) -> u32 {
     let cost = command.cost().min(bytes_max);
     u32::try_from(cost).expect("the configuration keeps room within u32")
@@ -135,7 +125,7 @@ struct Task {
     config: ProposalConfig,
     clock: Arc<dyn Clock>,
     time: ClusterTime,
-    commands: mpsc::Receiver<Proposal>,
+    commands: mpsc::UnboundedReceiver<Proposal>,
     /// Taken from the queue, not yet in a batch.
     next: VecDeque<Proposal>,
 }
@@ -191,7 +181,7 @@ impl Task {
 
 /// Waits for commands, and takes as many as a batch may hold.
 async fn take(
-    commands: &mut mpsc::Receiver<Proposal>,
+    commands: &mut mpsc::UnboundedReceiver<Proposal>,
     next: &mut VecDeque<Proposal>,
     config: &ProposalConfig,
 ) -> usize {
