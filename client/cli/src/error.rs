@@ -78,7 +78,8 @@ impl Error {
         if matches!(self, Error::Io(error) if error.kind() == io::ErrorKind::BrokenPipe) {
             return ExitCode::SUCCESS;
         }
-        self.told(given).print(output);
+        // Nobody is left to tell when this fails.
+        let _ = output.note(&self.told(given));
         ExitCode::from(self.exit_code())
     }
 
@@ -113,30 +114,26 @@ impl From<FieldError> for Error {
     }
 }
 
-impl Told {
-    fn print(&self, output: Output) {
-        match output {
-            Output::Text => {
-                eprintln!("tidemark: {}\n  {}", self.message, self.advice);
-                self.again.iter().for_each(|again| eprintln!("  {again}"));
-            }
-            Output::Json => {
-                eprintln!("{}", serde_json::to_string(self).expect("plain text is JSON"));
-            }
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tidemark: {}\n  {}", self.message, self.advice)?;
+        match &self.again {
+            None => Ok(()),
+            Some(again) => write!(f, "\n  {again}"),
         }
     }
 }
 
 /// What clap says: help and versions on standard output, faults on standard error.
 pub(crate) fn usage(error: &clap::Error, output: Output) -> ExitCode {
-    if output == Output::Json && error.use_stderr() {
+    // Nobody is left to tell when this fails.
+    let _ = if output == Output::Json && error.use_stderr() {
         let message = error.render().to_string();
         let message = message.trim().trim_start_matches("error: ").to_owned();
-        Error::Usage(message).told(&[]).print(output);
+        output.note(&Error::Usage(message).told(&[]))
     } else {
-        // Nobody is left to tell when this fails.
-        let _ = error.print();
-    }
+        error.print()
+    };
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 

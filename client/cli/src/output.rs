@@ -36,9 +36,8 @@ impl Output {
     }
 
     /// Tells something beside the results, on standard error.
-    pub(crate) fn note(self, note: &(impl Serialize + Display)) {
-        // Nobody is left to tell when this fails.
-        let _ = self.write(&mut io::stderr().lock(), note);
+    pub(crate) fn note(self, note: &(impl Serialize + Display)) -> io::Result<()> {
+        self.write(&mut io::stderr().lock(), note)
     }
 
     fn write(self, out: &mut impl Write, line: &(impl Serialize + Display)) -> io::Result<()> {

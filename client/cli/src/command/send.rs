@@ -31,7 +31,8 @@ pub(crate) async fn run(send: Send, gateways: &mut Gateways, output: Output) -> 
     let id = send.id.unwrap_or_else(|| new_id(gateways));
     let (from, wait) = (send.from.clone(), send.wait);
     let request = request(send, id)?;
-    announce(id, output);
+    let announced = output.note(&Announced { id: id.to_string() });
+    announced.map_err(|error| Error::Usage(format!("the id cannot be told: {error}")))?;
     let with_id = |error| match error {
         Error::Unknown { reason, .. } => Error::Unknown { reason, id: Some(id) },
         other => other,
@@ -82,14 +83,6 @@ fn standard_input() -> io::Result<Vec<u8>> {
     Ok(body)
 }
 
-/// Tells the id while nothing has happened: whatever becomes of this process, it is known.
-fn announce(id: ClientMsgId, output: Output) {
-    match output {
-        Output::Text => eprintln!("id {id}"),
-        Output::Json => eprintln!("{{\"id\":\"{id}\"}}"),
-    }
-}
-
 /// Asks until each recipient has its outcome. The message was accepted, so whatever fails here
 /// leaves only the delivery unknown, and the same command asks again.
 async fn delivered(
@@ -138,6 +131,18 @@ fn missing(status: &MessageStatus) -> String {
     let open = status.recipients.iter().filter(|recipient| !is_settled(recipient.stage()));
     let names = open.filter_map(|open| Some(plain(&open.recipient.as_ref()?.name)));
     names.collect::<Vec<_>>().join(", ")
+}
+
+/// The id, told while nothing has happened: whatever becomes of this process, it is known.
+#[derive(Serialize)]
+struct Announced {
+    id: String,
+}
+
+impl fmt::Display for Announced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "id {}", self.id)
+    }
 }
 
 /// An accepted message.

@@ -45,13 +45,18 @@ impl Rig {
         self.bare(&[&connection, words].concat())
     }
 
-    /// Starts it; the folder for state is this one.
+    /// Starts it.
     pub(crate) fn start(&self, words: &[&str]) -> Child {
+        self.command(words).spawn().expect("it starts")
+    }
+
+    /// How it is started; the folder for state is this one.
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemark"));
         command.args(words).current_dir(self.path()).env_clear();
         command.env("XDG_STATE_HOME", self.path());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.spawn().expect("it starts")
+        command
     }
 
     pub(crate) fn with_input(&self, words: &[&str], input: &[u8]) -> Run {

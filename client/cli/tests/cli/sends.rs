@@ -86,6 +86,23 @@ fn errors_are_json_as_well() {
     assert_eq!((usage.code, said["error"].as_str()), (2, Some("usage")));
 }
 
+/// A send whose id nobody could read is not made, and no exit code is lost.
+#[test]
+fn a_closed_standard_error_changes_no_exit_code() {
+    let (rig, gateway) = (Rig::new(), Double::start());
+    let code = |words: &[&str]| {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        rig.command(words).stderr(writer).status().expect("it runs").code()
+    };
+    let address = gateway.address.to_string();
+    assert_eq!(code(&[&["--endpoint", &address, "--token", "x"], SEND].concat()), Some(2));
+    assert!(gateway.sends().is_empty());
+    let address = nowhere();
+    let head = ["--endpoint", &address, "--token", "x", "--deadline", "300ms", "head", "alice"];
+    assert_eq!(code(&head), Some(3));
+}
+
 #[test]
 fn nobody_there_is_unavailable() {
     let address = nowhere();
