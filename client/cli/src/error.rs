@@ -141,7 +141,9 @@ pub(crate) fn usage(error: &clap::Error, output: Output) -> ExitCode {
 fn again(given: &[String], id: Option<ClientMsgId>) -> String {
     let mut words = vec!["tidemark".to_owned()];
     let mut given = given.iter().skip(1);
-    let with_id = given.clone().any(|word| word == "--id" || word.starts_with("--id="));
+    // What stands behind a bare `--` is the body.
+    let mut flags = given.clone().take_while(|word| *word != "--");
+    let with_id = flags.any(|word| word == "--id" || word.starts_with("--id="));
     let mut id = id.filter(|_| !with_id);
     while let Some(word) = given.next() {
         if word == "--token" || word.starts_with("--token=") {
@@ -183,6 +185,8 @@ mod tests {
         let repeated = words(&["tidemark", "send", "--id", "x", "--token=s", "y"]);
         let expected = "tidemark send --id x --token \"$TIDEMARK_TOKEN\" y";
         assert_eq!(again(&repeated, Some(id())), expected);
+        let body = words(&["tidemark", "send", "--", "--id"]);
+        assert_eq!(again(&body, Some(id())), format!("tidemark send --id {} -- --id", id()));
     }
 
     #[test]
