@@ -101,7 +101,7 @@ async fn delivered(
     loop {
         let answer = gateways.call(Role::Service, Outcome::of_read(), request.clone(), rpc).await;
         let status = answer.map_err(|error| unknown(&error))?.status.unwrap_or_default();
-        if let Some(deliveries) = settled(&status)? {
+        if let Some(deliveries) = settled(&status).map_err(|error| unknown(&error))? {
             return Ok(deliveries);
         }
         if gateways.clock.monotonic() >= ends {
