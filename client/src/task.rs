@@ -28,7 +28,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::carrier::{Connector, Wire};
 use crate::config::Config;
-use crate::engine::{Action, Engine, Input, Link, Output};
+use crate::engine::{Action, ConnectionState, Engine, Input, Link, Output};
 use crate::entry::Item;
 use crate::event::{Event, Fatal};
 use crate::handler::{Handler, TokenSource};
@@ -351,8 +351,17 @@ impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
     fn store_failed(&mut self, error: &StoreError) {
         tracing::error!(%error, "the device stops");
         self.event(Event::Stopped(Fatal::Store(error.to_string())));
-        let stopped = crate::engine::ConnectionState::Stopped;
-        self.shared.status.send_modify(|status| status.connection = stopped);
+    }
+}
+
+impl<S, H, T, C> Drop for Task<S, H, T, C> {
+    /// However it ends, by a panic of the application's or with its runtime: nobody waits for it.
+    fn drop(&mut self) {
+        self.shared.room.close();
+        self.shared.status.send_if_modified(|status| {
+            let stopped = ConnectionState::Stopped;
+            std::mem::replace(&mut status.connection, stopped) != stopped
+        });
     }
 }
 

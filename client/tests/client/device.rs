@@ -175,6 +175,28 @@ async fn a_full_outbox_pushes_back() {
     assert_eq!(shared.server.lock().own().len(), 3);
 }
 
+/// An application with a bug.
+struct Panics;
+
+impl Handler for Panics {
+    async fn entry(&self, _: &Entry) -> Result<(), AppError> {
+        panic!("a bug");
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_leaves_nobody_waiting() {
+    let shared = Shared::new();
+    let config = Config { outbox_entries_max: 1, ..config(vec![shared.gateway().await]) };
+    let parts = Parts::new(MemoryStore::default(), Panics, FixedToken("jwt".to_owned()));
+    let (device, _events) = Device::open(config, parts).await.expect("it opens");
+    // Its own copy is the entry; its outcome, which is not taken, holds the only place.
+    let _held = device.try_send(&bob(), 1, "x").await.expect("there is room");
+    let sent = timeout(PATIENCE, device.send(&bob(), 1, "x")).await.expect("in time");
+    assert!(matches!(sent, Err(SendError::Closed)));
+    until(&device, |status| status.connection == ConnectionState::Stopped).await;
+}
+
 #[tokio::test]
 async fn a_draining_gateway_is_left() {
     let shared = Shared::new();
