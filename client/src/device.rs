@@ -19,8 +19,8 @@ use crate::event::Event;
 use crate::grpc::GrpcConnector;
 use crate::handler::{Handler, TokenSource};
 use crate::outcome::Outcome;
-use crate::shared::{Receipt, Reported, Room, Shared};
-use crate::store::{Saved, Store, StoreError};
+use crate::shared::{Reported, Room, Shared};
+use crate::store::{OutboxId, Saved, Store, StoreError};
 use crate::task::{Command, Task, Told, Waiter, Work};
 
 /// Commands on their way to the task. Room in the outbox bounds what waits, not this.
@@ -252,7 +252,7 @@ fn check(config: &Config, saved: &Saved) -> Result<(), OpenError> {
 }
 
 /// What an earlier run left: nobody waits, and the room is used.
-fn waiters(saved: &Saved) -> HashMap<crate::store::OutboxId, Waiter> {
+fn waiters(saved: &Saved) -> HashMap<OutboxId, Waiter> {
     let sends = saved.outbox.iter().map(|(id, send)| (*id, send.body.len()));
     let outcomes = saved.outcomes.keys().map(|id| (*id, 0));
     sends.chain(outcomes).map(|(id, bytes)| (id, Waiter { outcome: None, bytes })).collect()
@@ -279,7 +279,7 @@ impl Sending {
     pub async fn outcome(&mut self) -> Result<Outcome, Closed> {
         let outcome = match &mut self.outcome {
             Awaited::Known(outcome) => *outcome,
-            // The receipt is dropped here: the application has the outcome.
+            // What was reported is dropped here: the application has the outcome.
             Awaited::Not(waiting) => {
                 waiting.await.map(|reported| reported.settled.outcome).map_err(|_| Closed)
             }
@@ -297,10 +297,7 @@ impl Events {
     pub async fn next(&mut self) -> Option<Event> {
         Some(match self.0.recv().await? {
             Told::Event(event) => event,
-            Told::Outcome(Reported { settled, receipt }) => {
-                drop::<Receipt>(receipt);
-                Event::Outcome(settled)
-            }
+            Told::Outcome(reported) => Event::Outcome(reported.settled),
         })
     }
 }
@@ -311,7 +308,7 @@ impl Drop for Events {
         self.0.close();
         while let Ok(told) = self.0.try_recv() {
             if let Told::Outcome(reported) = told {
-                reported.receipt.void();
+                reported.void();
             }
         }
     }

@@ -67,22 +67,23 @@ impl Room {
 }
 
 /// An outcome on its way to the application, which has taken it when this is dropped.
-pub(crate) struct Receipt {
+pub(crate) struct Reported {
     pub(crate) id: OutboxId,
+    pub(crate) settled: Settled,
     /// Bytes of the body, whose room is free then.
     pub(crate) bytes: usize,
-    /// None once the receipt is void.
+    /// None once it counts as not taken.
     pub(crate) shared: Option<Arc<Shared>>,
 }
 
-impl Receipt {
+impl Reported {
     /// The application has not taken it after all: the store keeps it.
     pub(crate) fn void(mut self) {
         self.shared = None;
     }
 }
 
-impl Drop for Receipt {
+impl Drop for Reported {
     fn drop(&mut self) {
         if let Some(shared) = &self.shared {
             shared.taken.lock().push(self.id);
@@ -91,10 +92,4 @@ impl Drop for Receipt {
             shared.room.bytes.add_permits(self.bytes);
         }
     }
-}
-
-/// An outcome with its receipt.
-pub(crate) struct Reported {
-    pub(crate) settled: Settled,
-    pub(crate) receipt: Receipt,
 }

@@ -21,8 +21,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use tidemark_proto::v1;
-use tokio::sync::mpsc::Permit;
-use tokio::sync::mpsc::error::{SendError, TrySendError};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Sleep};
 
@@ -31,9 +30,9 @@ use crate::config::Config;
 use crate::engine::{Action, ConnectionState, Engine, Input, Link, Output};
 use crate::entry::Item;
 use crate::event::{Event, Fatal};
-use crate::handler::{Handler, TokenSource};
+use crate::handler::{AppError, Handler, TokenSource};
 use crate::outcome::Settled;
-use crate::shared::{Receipt, Reported, Shared};
+use crate::shared::{Reported, Shared};
 use crate::store::{OutboxId, Store, StoreError};
 
 /// Inputs that share a commit at most, so that a busy device still carries out what it was told.
@@ -170,7 +169,7 @@ impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
             let _ = tokio::time::timeout(LAST_WORDS, drained).await;
         }
         for reported in self.work.backlog.drain(..) {
-            reported.receipt.void();
+            reported.void();
         }
     }
 
@@ -241,7 +240,7 @@ impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
             Happened::Told(true) => {}
             Happened::Told(false) => {
                 for reported in self.work.backlog.drain(..) {
-                    reported.receipt.void();
+                    reported.void();
                 }
             }
         }
@@ -325,8 +324,7 @@ impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
 
     fn report(&mut self, id: OutboxId, settled: Settled) {
         let Some(Waiter { outcome, bytes }) = self.waiters.remove(&id) else { return };
-        let receipt = Receipt { id, bytes, shared: Some(self.shared.clone()) };
-        let reported = Reported { settled, receipt };
+        let reported = Reported { id, settled, bytes, shared: Some(self.shared.clone()) };
         match outcome {
             // An application that has dropped its `Sending` does not want to know.
             Some(waiting) => drop(waiting.send(reported)),
@@ -388,8 +386,7 @@ async fn tell(events: &mpsc::Sender<Told>, backlog: &mut VecDeque<Reported>) -> 
     if backlog.is_empty() {
         return pending().await;
     }
-    let permit: Result<Permit<'_, Told>, SendError<()>> = events.reserve().await;
-    let Ok(permit) = permit else { return false };
+    let Ok(permit) = events.reserve().await else { return false };
     if let Some(reported) = backlog.pop_front() {
         permit.send(Told::Outcome(reported));
     }
@@ -404,7 +401,7 @@ async fn optional<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
 }
 
 fn text_error<V>(
-    future: impl Future<Output = Result<V, crate::handler::AppError>> + Send + 'static,
+    future: impl Future<Output = Result<V, AppError>> + Send + 'static,
 ) -> BoxFuture<'static, Result<V, String>> {
     future.map(|result| result.map_err(|error| error.to_string())).boxed()
 }
