@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use tidemark_env::Rng;
 use tidemark_proto::convert::{bytes_of, uuid};
-use tidemark_proto::v1::server_frame;
+use tidemark_proto::v1::{client_frame, server_frame};
 use tidemark_proto::{Failure, FieldError, Position, v1};
 use tidemark_types::{ClusterId, Epoch, ErrorCode, Seq, UnixMs};
 
@@ -332,17 +332,16 @@ impl Engine {
     }
 
     fn error(&mut self, now: Duration, link: Link, error: v1::Error) {
-        const HELLO: u32 = 1;
-        const OPEN: u32 = 2;
-        const SEND: u32 = 3;
+        use client_frame::Frame;
         let failure = Failure::from(error.failure.unwrap_or_default());
         let code = failure.code;
+        let hello = error.frame == Frame::HELLO;
         let token = matches!(code, ErrorCode::Unauthenticated | ErrorCode::TokenExpired);
         let again = token && self.connection.refuse_token();
         let fatal: Option<fn(String) -> Fatal> = match code {
             ErrorCode::WrongCluster => Some(Fatal::WrongCluster),
-            ErrorCode::PermissionDenied if error.frame == HELLO => Some(Fatal::PermissionDenied),
-            ErrorCode::Invalid if error.frame == HELLO => Some(Fatal::Refused),
+            ErrorCode::PermissionDenied if hello => Some(Fatal::PermissionDenied),
+            ErrorCode::Invalid if hello => Some(Fatal::Refused),
             ErrorCode::Unauthenticated if again => Some(Fatal::Unauthenticated),
             _ => None,
         };
@@ -356,8 +355,8 @@ impl Engine {
         let hint = failure.retry_after;
         let reason = failure.to_string();
         match error.frame {
-            HELLO if !closing => self.connection.greet_later(now, hint),
-            OPEN | SEND => {
+            Frame::HELLO if !closing => self.connection.greet_later(now, hint),
+            Frame::OPEN | Frame::SEND => {
                 let need = self.sender.not_taken(now, failure, &mut self.out);
                 if !closing {
                     self.need(now, need);

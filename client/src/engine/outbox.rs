@@ -34,11 +34,9 @@ impl Outbox {
     /// What a store holds; the next send gets the id `end` or a higher one.
     pub(super) fn restore(mut saved: BTreeMap<OutboxId, v1::Send>, end: OutboxId) -> Self {
         let unsettled = saved.len();
-        let last = saved.keys().next_back().map(|last| last.plus(1));
-        let end = last.map_or(end, |last| last.max(end));
-        let front = saved.keys().next().copied().unwrap_or(end);
-        let slots = (0..end.since(front)).map(|at| saved.remove(&front.plus(at)));
-        let slots = slots.collect();
+        let end = saved.last_key_value().map_or(end, |(last, _)| last.plus(1).max(end));
+        let front = saved.first_key_value().map_or(end, |(first, _)| *first);
+        let slots = (0..end.since(front)).map(|at| saved.remove(&front.plus(at))).collect();
         Outbox { front, slots, unsettled, next: front, in_flight: 0, in_flight_bytes: 0 }
     }
 

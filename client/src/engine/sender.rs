@@ -147,7 +147,6 @@ impl Sender {
         self.live = SessionId::new(welcome.live_session).ok();
         if self.session.is_some_and(|session| self.live != Some(session.id)) {
             self.replaced(out);
-            self.leave_if_done(out);
         }
         if !self.online {
             self.offline();
@@ -227,24 +226,24 @@ impl Sender {
             return Need::Nothing;
         }
         self.open_sent = false;
-        match frame.result {
-            Some(opened::Result::Session(number)) => match SessionId::new(number) {
-                Ok(id) => {
-                    self.answered();
-                    self.session = Some(Session { id, first: self.numbered });
-                    self.live = Some(id);
-                    self.open_id = None;
-                    self.ended = false;
-                    self.stale = false;
-                    self.start_over();
-                    out.save_meta();
-                    Need::Nothing
-                }
-                Err(_) => self.wait(now, None),
-            },
-            Some(opened::Result::Failure(failure)) => self.not_opened(now, failure.into(), out),
-            None => self.wait(now, None),
-        }
+        let number = match frame.result {
+            Some(opened::Result::Session(number)) => number,
+            Some(opened::Result::Failure(failure)) => {
+                return self.not_opened(now, failure.into(), out);
+            }
+            // A result that this version does not know.
+            None => 0,
+        };
+        let Ok(id) = SessionId::new(number) else { return self.wait(now, None) };
+        self.answered();
+        self.session = Some(Session { id, first: self.numbered });
+        self.live = Some(id);
+        self.open_id = None;
+        self.ended = false;
+        self.stale = false;
+        self.start_over();
+        out.save_meta();
+        Need::Nothing
     }
 
     fn not_opened(&mut self, now: Duration, failure: Failure, out: &mut Out) -> Need {
@@ -392,9 +391,7 @@ impl Sender {
     }
 
     pub(super) fn tick(&mut self, now: Duration) {
-        if self.paused_until.is_some_and(|until| until <= now) {
-            self.paused_until = None;
-        }
+        self.paused_until.take_if(|until| *until <= now);
         if self.answer_by.is_some_and(|by| by <= now) {
             self.open_sent = false;
             self.start_over();
@@ -404,12 +401,11 @@ impl Sender {
     /// Nobody could have taken what lies above `last_n`, and it is sent anew in the next session;
     /// what lies below has its answer here.
     fn session_ended(&mut self, session: Session, last_n: u64, out: &mut Out) {
-        let front = self.outbox.front();
-        self.outbox.go_back(session.first.plus(last_n));
-        self.numbered = self.numbered.min(session.first.plus(last_n)).max(front);
+        let end = session.first.plus(last_n);
+        self.outbox.go_back(end);
+        self.numbered = self.numbered.min(end).max(self.outbox.front());
         out.save_meta();
         self.replaced(out);
-        self.leave_if_done(out);
     }
 
     /// The session takes nothing new.
@@ -417,6 +413,7 @@ impl Sender {
         if !std::mem::replace(&mut self.ended, true) {
             out.event(Event::SessionReplaced);
         }
+        self.leave_if_done(out);
     }
 
     /// Everything that somebody may have taken is unknown, and the session is left.

@@ -77,7 +77,7 @@ fn prepare(database: &Database) -> Result<(), StoreError> {
             Some(FORMAT) => {}
             Some(other) => {
                 let reason = format!("its format is {other}, and this version reads {FORMAT}");
-                return Err(StoreError::Corrupt(reason));
+                return Err(corrupt(reason));
             }
         }
         transaction.open_table(OUTBOX).map_err(io)?;
@@ -93,8 +93,7 @@ fn load(database: &Database) -> Result<Saved, StoreError> {
     let mut saved = Saved { meta, ..Saved::default() };
     for row in transaction.open_table(OUTBOX).map_err(io)?.iter().map_err(io)? {
         let (id, send) = row.map_err(io)?;
-        let send = v1::Send::decode(send.value());
-        let send = send.map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        let send = v1::Send::decode(send.value()).map_err(corrupt)?;
         saved.outbox.insert(OutboxId::new(id.value()), send);
     }
     for row in transaction.open_table(OUTCOMES).map_err(io)?.iter().map_err(io)? {
@@ -133,15 +132,17 @@ fn io(error: impl std::fmt::Display) -> StoreError {
     StoreError::Io(error.to_string())
 }
 
+fn corrupt(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt(error.to_string())
+}
+
 fn encode(value: &impl Serialize) -> Vec<u8> {
     postcard::to_stdvec(value).expect("a vector grows, and the types have no maps of unknown size")
 }
 
 /// What the bytes say, all of them.
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
-    let corrupt = |error: String| StoreError::Corrupt(error);
-    let (value, rest) =
-        postcard::take_from_bytes(bytes).map_err(|error| corrupt(error.to_string()))?;
+    let (value, rest) = postcard::take_from_bytes(bytes).map_err(corrupt)?;
     match rest.len() {
         0 => Ok(value),
         bytes => Err(corrupt(format!("a row has {bytes} bytes too many"))),
