@@ -1,10 +1,10 @@
 //! A gateway that keeps one user's mailbox in memory, and loses, doubles, delays and cuts.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use tidemark_proto::v1;
 use tidemark_proto::v1::gateway_server::{Gateway, GatewayServer};
@@ -65,7 +65,7 @@ impl Shared {
     }
 }
 
-type Frames = Pin<Box<dyn Stream<Item = Result<v1::ServerFrame, Status>> + Send>>;
+type Frames = BoxStream<'static, Result<v1::ServerFrame, Status>>;
 
 #[tonic::async_trait]
 impl Gateway for Shared {

@@ -49,12 +49,8 @@ fn a_send_tells_its_id_first_and_sends_what_it_was_given() {
 #[test]
 fn a_body_can_come_from_standard_input() {
     let (rig, gateway) = (Rig::new(), Double::start());
-    let words = |address: &str| {
-        ["--endpoint", address, "--token", "x", "send", "--from", "a", "--group", "g"]
-            .map(str::to_owned)
-    };
-    let words = words(&gateway.address.to_string());
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let address = gateway.address.to_string();
+    let words = ["--endpoint", &address, "--token", "x", "send", "--from", "a", "--group", "g"];
     assert_eq!(rig.with_input(&words, b"\xff\n").code, 0);
     assert_eq!(&gateway.sends()[0].body[..], b"\xff\n");
     let large = rig.with_input(&words, &vec![b'x'; 192 * 1024 + 1]);
