@@ -58,8 +58,8 @@ pub(crate) struct Store {
 impl ClusterFile {
     /// The file of `start` or the nearest folder above that has one, with `key` made absolute.
     pub(crate) fn find(start: &Path) -> Result<Option<Self>, Error> {
-        let paths = start.ancestors().map(|folder| folder.join(PLACE));
-        let Some(path) = paths.into_iter().find(|path| path.is_file()) else { return Ok(None) };
+        let mut paths = start.ancestors().map(|folder| folder.join(PLACE));
+        let Some(path) = paths.find(|path| path.is_file()) else { return Ok(None) };
         let bad =
             |error: &dyn std::fmt::Display| Error::Usage(format!("{}: {error}", path.display()));
         let text = fs::read(&path).map_err(|error| bad(&error))?;

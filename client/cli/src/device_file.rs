@@ -51,7 +51,7 @@ fn escaped(name: &str) -> String {
             c if c.is_alphanumeric() || c == '_' => escaped.push(c),
             // Not in front, where they would hide the file or lead out of the folder.
             '.' | ':' if !escaped.is_empty() => escaped.push(c),
-            c => escaped.extend(format!("%{:X}_", u32::from(c)).chars()),
+            c => escaped.push_str(&format!("%{:X}_", u32::from(c))),
         }
     }
     escaped

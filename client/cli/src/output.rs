@@ -50,7 +50,8 @@ impl Output {
 }
 
 /// Rows whose columns begin below each other, without a line's end after the last.
-pub(crate) fn table(rows: &[Vec<String>]) -> String {
+pub(crate) fn table(rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let rows: Vec<_> = rows.into_iter().collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
@@ -99,8 +100,8 @@ mod tests {
     #[test]
     fn columns_begin_below_each_other() {
         let rows = [row([&"NODE", &"ADDRESS", &"x"]), row([&1, &"é", &""]), row([&"long one"])];
-        assert_eq!(table(&rows), "NODE      ADDRESS  x\n1         é\nlong one");
-        assert_eq!(table(&[]), "");
+        assert_eq!(table(rows), "NODE      ADDRESS  x\n1         é\nlong one");
+        assert_eq!(table([]), "");
     }
 
     #[test]

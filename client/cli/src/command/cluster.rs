@@ -1,6 +1,7 @@
 //! `cluster status` and `cluster map`: the cluster as it is, and as it should be.
 
 use std::fmt;
+use std::iter::once;
 
 use serde::Serialize;
 use tidemark_proto::convert::uuid;
@@ -119,10 +120,10 @@ impl From<ReplicaStatus> for Replica {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let head = row([&"NODE", &"ADDRESS", &"STATE", &"LEADS", &"VERSION", &"DISK FREE"]);
-        let nodes: Vec<_> = [head].into_iter().chain(self.nodes.iter().map(Node::row)).collect();
+        let nodes = table(once(head).chain(self.nodes.iter().map(Node::row)));
         let head = row([&"SHARD", &"LEADER", &"TERM", &"COMMITTED", &"NODE:MATCHED/APPLIED"]);
-        let shards: Vec<_> = [head].into_iter().chain(self.shards.iter().map(Shard::row)).collect();
-        write!(f, "cluster {}\n\n{}\n\n{}", self.cluster, table(&nodes), table(&shards))
+        let shards = table(once(head).chain(self.shards.iter().map(Shard::row)));
+        write!(f, "cluster {}\n\n{nodes}\n\n{shards}", self.cluster)
     }
 }
 
@@ -238,18 +239,18 @@ impl From<MapSettings> for Settings {
 impl fmt::Display for Map {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nodes = self.nodes.iter().map(|node| row([&node.node, &plain(&node.address)]));
-        let nodes: Vec<_> = [row([&"NODE", &"ADDRESS"])].into_iter().chain(nodes).collect();
+        let nodes = table(once(row([&"NODE", &"ADDRESS"])).chain(nodes));
         let shards = self.shards.iter().map(|shard| {
             let nodes = shard.nodes.iter().map(ToString::to_string).collect::<Vec<_>>();
             row([&shard.shard, &nodes.join(" "), &node(shard.leader_hint)])
         });
         let head = row([&"SHARD", &"NODES", &"LEADER HINT"]);
-        let shards: Vec<_> = [head].into_iter().chain(shards).collect();
+        let shards = table(once(head).chain(shards));
         writeln!(f, "cluster {}, map {}, hash {}", self.cluster, self.version, self.hash_version)?;
-        write!(f, "\n{}\n\n{}", table(&nodes), table(&shards))?;
+        write!(f, "\n{nodes}\n\n{shards}")?;
         match &self.settings {
             None => Ok(()),
-            Some(settings) => write!(f, "\n\n{}", table(&settings.rows())),
+            Some(settings) => write!(f, "\n\n{}", table(settings.rows())),
         }
     }
 }

@@ -42,6 +42,6 @@ impl fmt::Display for Head {
             row([&"floor", &self.floor]),
             row([&"head", &self.head]),
         ];
-        f.write_str(&table(&rows))
+        f.write_str(&table(rows))
     }
 }

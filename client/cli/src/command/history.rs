@@ -6,8 +6,8 @@ use std::time::Duration;
 use tidemark_client::Entry;
 use tidemark_proto::convert::required;
 use tidemark_proto::page::Page;
-use tidemark_proto::v1::SyncRequest;
 use tidemark_proto::v1::mailboxes_client::MailboxesClient;
+use tidemark_proto::v1::{self, SyncRequest};
 use tidemark_token::Role;
 use tidemark_types::{Epoch, UserId};
 
@@ -36,20 +36,20 @@ pub(crate) async fn run(
     let mut progress = gateways.clock.monotonic();
     loop {
         let answer = gateways.call(Role::Service, Outcome::of_read(), next.clone(), rpc).await?;
-        let page = page(answer.page, next.seq_cli)?;
-        if let Some(gap) = &page.gap {
-            output.print(&Line::from(*gap))?;
+        let Page { prev, last, gap, page } = checked(answer.page, next.seq_cli)?;
+        if let Some(gap) = gap {
+            output.print(&Line::from(gap))?;
         }
-        for entry in page.page.entries.iter().take(left as usize) {
-            let entry = Entry::read(Epoch::new(page.page.epoch), entry.clone());
+        for raw in page.entries.into_iter().take(left as usize) {
+            let entry = Entry::read(Epoch::new(page.epoch), raw);
             output.print(&Line::from(&entry))?;
         }
-        left = left.saturating_sub(page.last.since(page.prev));
-        if left == 0 || !page.page.more {
+        left = left.saturating_sub(last.since(prev));
+        if left == 0 || !page.more {
             return Ok(());
         }
         let now = gateways.clock.monotonic();
-        if page.last.get() > next.seq_cli {
+        if last.get() > next.seq_cli {
             progress = now;
         } else if now - progress > gateways.deadline() {
             return Err(Error::Unavailable("there may be more, but nobody has it now".to_owned()));
@@ -57,16 +57,16 @@ pub(crate) async fn run(
             tokio::time::sleep(PAUSE).await;
         }
         // From here on in this epoch: a mailbox that is restored meanwhile is another history.
-        next.epoch = page.page.epoch;
-        next.seq_cli = page.last.get();
+        next.epoch = page.epoch;
+        next.seq_cli = last.get();
         next.limit = limit.map_or(0, |_| left);
     }
 }
 
 /// The page after `seq`, whose parts agree with each other and with what was asked.
-fn page(page: Option<tidemark_proto::v1::Page>, seq: u32) -> Result<Page, Error> {
+fn checked(page: Option<v1::Page>, seq: u32) -> Result<Page, Error> {
     let page = required("page", page).and_then(Page::try_from).map_err(Error::bad_answer)?;
-    let begins = page.gap.as_ref().map_or(page.prev.get(), |gap| gap.first().get() - 1);
+    let begins = page.gap.map_or(page.prev.get(), |gap| gap.first().get() - 1);
     match begins == seq {
         true => Ok(page),
         false => Err(Error::bad_answer(format!("it begins after {begins} instead of {seq}"))),

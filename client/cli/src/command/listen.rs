@@ -68,9 +68,9 @@ pub(crate) async fn run(listen: Listen, target: Target, output: Output) -> Resul
         agent: concat!("tidemark/", env!("CARGO_PKG_VERSION")).to_owned(),
         ..Config::new(user, device, gateways)
     };
-    let opened = Device::open(config, Parts::new(store, printer, tokens)).await;
-    let (device, events) =
-        opened.map_err(|error| Error::Usage(format!("{}: {error}", path.display())))?;
+    let (device, events) = Device::open(config, Parts::new(store, printer, tokens))
+        .await
+        .map_err(|error| Error::Usage(format!("{}: {error}", path.display())))?;
     let result = tokio::select! {
         Some(end) = ended.recv() => end,
         error = follow(events, output) => Err(error),

@@ -208,6 +208,6 @@ impl fmt::Display for Sent {
             };
             row([&plain(&to.recipient), &to.stage.to_lowercase(), &detail])
         });
-        write!(f, "\n{}", table(&rows.collect::<Vec<_>>()))
+        write!(f, "\n{}", table(rows))
     }
 }
