@@ -31,7 +31,7 @@ pub(crate) struct Shared {
     pub(crate) server: Arc<Mutex<Server>>,
     pub(crate) faults: Arc<Mutex<Faults>>,
     /// The server has something to say that nobody asked for.
-    pub(crate) said: Arc<Notify>,
+    said: Arc<Notify>,
     /// The one connection that the server answers: a newer one ends it.
     connection: Arc<Mutex<u64>>,
 }

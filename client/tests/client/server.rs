@@ -34,7 +34,7 @@ pub(crate) struct Server {
     pub(crate) sessions: BTreeMap<u64, Session>,
     pub(crate) live: u64,
     last_session: u64,
-    pub(crate) welcomed: bool,
+    welcomed: bool,
     /// Delivery goes on after this seq.
     pub(crate) delivered: Option<u32>,
     pub(crate) out: VecDeque<v1::ServerFrame>,

@@ -155,7 +155,7 @@ impl Messages for Gateway {
         };
         let stage = stage.unwrap_or(Stage::Delivered);
         let refused = match stage {
-            Stage::Refused => tidemark_proto::v1::ErrorCode::Blocked.into(),
+            Stage::Refused => ErrorCode::Blocked.number().into(),
             _ => 0,
         };
         let recipients = vec![
