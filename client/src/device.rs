@@ -10,7 +10,7 @@ use tidemark_env::{Clock, Rng, SystemClock, SystemRng};
 use tidemark_proto::convert::bytes_of;
 use tidemark_proto::{FieldError, send, v1};
 use tidemark_types::{ClientMsgId, Recipient};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, SemaphorePermit, TryAcquireError, mpsc, oneshot, watch};
 
 use crate::carrier::Connector;
 use crate::config::{Config, ConfigError};
@@ -155,11 +155,7 @@ impl Device {
         let room = &self.shared.room;
         let entry = room.entries.acquire().await.map_err(closed)?;
         let bytes = room.bytes.acquire_many(permits(&send)).await.map_err(closed)?;
-        let place = self.commands.reserve().await.map_err(|_| SendError::Closed)?;
-        // The room is given back with the outcome.
-        entry.forget();
-        bytes.forget();
-        enqueue(place, client_msg_id, send).await
+        self.enqueue([entry, bytes], client_msg_id, send).await
     }
 
     /// Puts a message into the outbox if there is room now; it is durable when this returns.
@@ -171,16 +167,13 @@ impl Device {
     ) -> Result<Sending, SendError> {
         let (client_msg_id, send) = self.draft(to, kind, body.into())?;
         let full = |error| match error {
-            tokio::sync::TryAcquireError::NoPermits => SendError::Full,
-            tokio::sync::TryAcquireError::Closed => SendError::Closed,
+            TryAcquireError::NoPermits => SendError::Full,
+            TryAcquireError::Closed => SendError::Closed,
         };
         let room = &self.shared.room;
         let entry = room.entries.try_acquire().map_err(full)?;
         let bytes = room.bytes.try_acquire_many(permits(&send)).map_err(full)?;
-        let place = self.commands.reserve().await.map_err(|_| SendError::Closed)?;
-        entry.forget();
-        bytes.forget();
-        enqueue(place, client_msg_id, send).await
+        self.enqueue([entry, bytes], client_msg_id, send).await
     }
 
     /// Where the device stands.
@@ -213,23 +206,27 @@ impl Device {
         let client_msg_id = bytes_of(id.as_bytes());
         Ok((id, v1::Send { to, kind, body, client_msg_id, ..v1::Send::default() }))
     }
+
+    async fn enqueue(
+        &self,
+        room: [SemaphorePermit<'_>; 2],
+        client_msg_id: ClientMsgId,
+        send: v1::Send,
+    ) -> Result<Sending, SendError> {
+        let place = self.commands.reserve().await.map_err(|_| SendError::Closed)?;
+        // The room is given back with the outcome.
+        room.into_iter().for_each(SemaphorePermit::forget);
+        let (stored, is_stored) = oneshot::channel();
+        let (outcome, reported) = oneshot::channel();
+        place.send(Command::Send { send, stored, outcome });
+        is_stored.await.map_err(|_| SendError::Unknown)?;
+        Ok(Sending { client_msg_id, outcome: Awaited::Not(reported) })
+    }
 }
 
 /// A body is bounded, and was checked.
 fn permits(send: &v1::Send) -> u32 {
     u32::try_from(send.body.len()).expect("a body has 192 KiB at most")
-}
-
-async fn enqueue(
-    place: mpsc::Permit<'_, Command>,
-    client_msg_id: ClientMsgId,
-    send: v1::Send,
-) -> Result<Sending, SendError> {
-    let (stored, is_stored) = oneshot::channel();
-    let (outcome, reported) = oneshot::channel();
-    place.send(Command::Send { send, stored, outcome });
-    is_stored.await.map_err(|_| SendError::Unknown)?;
-    Ok(Sending { client_msg_id, outcome: Awaited::Not(reported) })
 }
 
 /// Is it this device's store, and is it whole?
