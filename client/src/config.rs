@@ -12,7 +12,7 @@ const OUTBOX_ENTRIES: usize = 4_096;
 /// The bytes of their bodies; the outbox is also in memory.
 const OUTBOX_BYTES: usize = 64 << 20;
 
-/// Sends are counted by semaphores with 32-bit permits.
+/// More is a mistake: all of it is in memory.
 const OUTBOX_BYTES_MAX: usize = 1 << 31;
 
 // A full window fits into the default outbox, or the outbox would be the bound on throughput.

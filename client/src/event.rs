@@ -44,8 +44,9 @@ pub enum Event {
         /// When it is handed over again.
         retry_in: Duration,
     },
-    /// Another process opened a send session in this device's name. The device goes on in a new one
-    /// of its own; two that share a name take the session from each other for ever.
+    /// The send session is not the live one any more: another process opened one in this device's
+    /// name, or it was idle for too long. The device goes on in a new one of its own; two that share
+    /// a name take the session from each other for ever.
     SessionReplaced,
     /// The server refused a send in a way that repeating cannot heal. Nothing is sent until the
     /// device is opened again; the outbox keeps everything, and receiving goes on.
