@@ -69,12 +69,12 @@ pub enum InspectError {
 pub fn level(replicas: &[Inspector]) -> Result<Vec<Report>, InspectError> {
     let mut committed = BTreeMap::<GroupId, u64>::new();
     for inspector in replicas {
-        for group in inspector.report(|_| None)?.groups {
+        for group in inspector.report(None, |_| None)?.groups {
             let index = committed.entry(group.group).or_default();
             *index = group.at.unwrap_or_default().max(*index);
         }
     }
-    let at = |inspector: &Inspector| inspector.report(|group| committed.get(&group).copied());
+    let at = |inspector: &Inspector| inspector.report(None, |group| committed.get(&group).copied());
     replicas.iter().map(at).collect()
 }
 
@@ -178,9 +178,14 @@ impl Inspector {
     }
 
     /// All groups, each at the index that `to` says, or else at its recorded commit mark.
-    pub fn report(&self, to: impl Fn(GroupId) -> Option<u64>) -> Result<Report, InspectError> {
+    pub fn report(
+        &self,
+        only: Option<GroupId>,
+        to: impl Fn(GroupId) -> Option<u64>,
+    ) -> Result<Report, InspectError> {
         let groups = survey(&self.log)?;
-        let groups = groups.iter().map(|log| {
+        let groups = groups.iter().filter(|log| only.is_none_or(|only| only == log.group));
+        let groups = groups.map(|log| {
             self.replayed(log, to(log.group), |position, view| report(log, position, view))?
                 .map_err(|source| InspectError::State { group: log.group, source })
         });

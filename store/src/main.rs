@@ -2,19 +2,21 @@
 
 mod serve;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 use tidemark_process::LogFormat;
 use tidemark_store::config::StoreConfig;
 use tidemark_store::inspect::{Inspector, Report};
 use tidemark_store::node::Node;
+use tidemark_store::storage::GroupId;
 use tidemark_store_core::value::{ClusterMap, Content, Entry, NodeAddress, Settings};
-use tidemark_types::{ClusterId, NodeId, Recipient, Seq, ShardCount, UserId};
+use tidemark_types::{ClusterId, NodeId, Recipient, Seq, ShardCount, ShardId, UserId};
 use tidemark_version::VERSION;
 
 /// Apply and encoding allocate a lot of small things: a fifth of a node's time with the system's.
@@ -58,11 +60,14 @@ enum Command {
         /// The node's data directory.
         #[arg(long)]
         data_dir: PathBuf,
-        /// Replay up to this index, instead of the recorded commit mark.
-        #[arg(long, value_name = "INDEX")]
+        /// Look at this shard only.
+        #[arg(long, value_name = "NUMBER", group = "one")]
+        shard: Option<u16>,
+        /// Replay the shard's log up to this index, instead of the recorded commit mark.
+        #[arg(long, value_name = "INDEX", requires = "one")]
         to: Option<u64>,
         /// Print the entries of this user's mailbox.
-        #[arg(long, value_name = "USER")]
+        #[arg(long, value_name = "USER", group = "one")]
         mailbox: Option<UserId>,
         /// How to print.
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
@@ -104,6 +109,10 @@ impl FromStr for Member {
     fn from_str(text: &str) -> Result<Self, String> {
         let (number, address) = text.split_once('=').ok_or("it is NUMBER=HOST:PORT")?;
         let number = number.parse().map_err(|error| format!("{number}: {error}"))?;
+        match address.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {}
+            _ => return Err(format!("{address}: it is HOST:PORT")),
+        }
         Ok(Member(NodeId::new(number), NodeAddress { grpc: address.to_owned() }))
     }
 }
@@ -118,25 +127,39 @@ fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let done = match command {
         Command::Create { data_dir, cluster, shards, members, node } => {
-            let members = members.into_iter().map(|Member(id, address)| (id, address)).collect();
-            ShardCount::new(shards).map_err(anyhow::Error::from).and_then(|shards| {
-                let map = ClusterMap::new(cluster, shards, members, Settings::default());
-                Node::create(&data_dir, NodeId::new(node), map)?;
-                Ok(ExitCode::SUCCESS)
-            })
+            create(&data_dir, cluster, shards, members, NodeId::new(node))
         }
         Command::Run(arguments) => run(arguments),
-        Command::Inspect { data_dir, to, mailbox, output } => Inspector::open(&data_dir)
+        Command::Inspect { data_dir, shard, to, mailbox, output } => Inspector::open(&data_dir)
             .map_err(anyhow::Error::from)
             .and_then(|inspector| match mailbox {
                 Some(user) => print_entries(&inspector, user, to, output),
-                None => print_report(&inspector.report(|_| to)?, output),
+                None => {
+                    let only = shard.map(|number| GroupId::shard(ShardId::new(number)));
+                    print_report(&inspector.report(only, |_| to)?, output)
+                }
             }),
     };
     done.unwrap_or_else(|error| {
         eprintln!("tidemark-store: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn create(
+    data_dir: &Path,
+    cluster: ClusterId,
+    shards: u16,
+    members: Vec<Member>,
+    node: NodeId,
+) -> Result<ExitCode> {
+    let mut nodes = BTreeMap::new();
+    for Member(id, address) in members {
+        ensure!(nodes.insert(id, address).is_none(), "node {id} is named twice");
+    }
+    let map = ClusterMap::new(cluster, ShardCount::new(shards)?, nodes, Settings::default());
+    Node::create(data_dir, node, map)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run(arguments: RunArguments) -> Result<ExitCode> {
