@@ -138,7 +138,13 @@ impl Client {
     /// Asks the leader of the shard that can answer, not staler than when this was called.
     pub async fn query(&self, query: &Query) -> Result<Answer, Error> {
         let what = request::What::Query(query.encode().into());
-        match self.call(self.shard_of(&query.routed_by()), what).await? {
+        let answered = self.call(self.shard_of(&query.routed_by()), what).await;
+        // A read has no effect that could be unknown.
+        let answered = answered.map_err(|error| match error {
+            Error::Unknown(reason) => Error::Unavailable(reason),
+            error => error,
+        });
+        match answered? {
             response::What::Answer(bytes) => {
                 Answer::decode(&bytes).map_err(|error| Error::BadAnswer(error.to_string()))
             }
@@ -192,14 +198,19 @@ impl Client {
     }
 
     async fn call(&self, shard: ShardId, what: request::What) -> Result<Answered, Error> {
-        let started = self.inner.clock.monotonic();
+        let Inner { clock, deadline, .. } = &*self.inner;
+        let started = clock.monotonic();
         let mut pause = PAUSE_FIRST;
         let mut unknown = None;
+        let mut hinted = false;
         loop {
             let attempt = async { self.start(shard, what.clone()).await?.answer().await };
-            let failed = match attempt.await {
-                Ok(answered) => return Ok(answered),
-                Err(failed) => failed,
+            let left = (started + *deadline).saturating_sub(clock.monotonic());
+            let attempt = tokio::time::timeout(left, attempt).await;
+            let failed = match attempt {
+                Ok(Ok(answered)) => return Ok(answered),
+                Ok(Err(failed)) => failed,
+                Err(_) => Attempt::Lost("no answer before the deadline".to_owned()),
             };
             let mut wait = self.jittered(pause);
             let reason = match failed {
@@ -216,14 +227,17 @@ impl Client {
                     if code == ErrorCode::Unknown {
                         unknown = Some(message.clone());
                     }
-                    if leader.is_some() {
+                    // A hint is followed at once, but not one after the other: two nodes may each
+                    // take the other for the leader.
+                    hinted = leader.is_some() && !hinted;
+                    if hinted {
                         wait = Duration::ZERO;
                     }
                     wait = retry_after.unwrap_or(wait);
                     message
                 }
             };
-            if self.inner.clock.monotonic() - started + wait > self.inner.deadline {
+            if clock.monotonic() - started + wait >= *deadline {
                 return Err(match unknown {
                     Some(reason) => Error::Unknown(reason),
                     None => Error::Unavailable(reason),
