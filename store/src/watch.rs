@@ -28,6 +28,9 @@ const INLINE_BYTES_MAX: usize = 16 << 10;
 /// What waits for one gateway; beyond it only heads are told, until it has caught up.
 const QUEUE_BYTES_MAX: usize = 8 << 20;
 
+/// Heads told at once; the others wait for their turn, so that a message stays small.
+const HEADS_MAX: usize = 4_096;
+
 /// Who watches what, on one node.
 #[derive(Default)]
 pub struct Hub {
@@ -105,13 +108,17 @@ pub struct News {
 }
 
 impl Watcher {
-    /// Waits until there is something, and takes it.
+    /// Waits until there is something, and takes as much as fits into one message.
     pub async fn news(&self) -> News {
         loop {
             {
                 let mut queue = self.queue.lock();
                 if !queue.appended.is_empty() || !queue.heads.is_empty() {
-                    return std::mem::take(&mut *queue);
+                    let mut news = std::mem::take(&mut *queue);
+                    if let Some(rest) = news.heads.keys().nth(HEADS_MAX).cloned() {
+                        queue.heads = news.heads.split_off(&rest);
+                    }
+                    return news;
                 }
             }
             self.ready.notified().await;
@@ -215,5 +222,20 @@ mod tests {
         let (seqs, heads) = news(&watcher);
         assert!(seqs.len() * INLINE_BYTES_MAX <= QUEUE_BYTES_MAX);
         assert_eq!(heads, [("a".to_owned(), many), ("b".to_owned(), 5)]);
+    }
+
+    #[test]
+    fn heads_are_told_in_portions_and_none_is_forgotten() {
+        let (hub, watcher) = (hub(), Arc::default());
+        let users: Vec<_> = (0..=HEADS_MAX).map(|at| user(&format!("user-{at:05}"))).collect();
+        hub.register(SHARD, &users, &watcher);
+        for user in &users {
+            append(&hub, user.as_str(), 1, INLINE_BYTES_MAX + 1);
+        }
+        let (_, heads) = news(&watcher);
+        assert_eq!(heads.len(), HEADS_MAX);
+        let last = users.last().expect("many").to_string();
+        append(&hub, &last, 2, 1);
+        assert_eq!(news(&watcher), (vec![], vec![(last, 2)]));
     }
 }
