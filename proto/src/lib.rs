@@ -37,6 +37,9 @@ pub mod v1 {
 pub mod store {
     //! What store nodes offer to gateways and tools.
 
+    /// Larger than any message: a page and its neighbours, a relay's batch of large bodies.
+    pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
     #[expect(
         clippy::allow_attributes_without_reason,
         clippy::too_many_lines,

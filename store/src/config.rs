@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use tidemark_process::ConfigError;
+use tidemark_proto::store::MESSAGE_BYTES_MAX;
 
 /// There is no TLS and no authentication between servers yet.
 const LOOPBACK: &str = "a loopback address, until connections between servers are secured";
@@ -144,6 +145,9 @@ impl Default for RelayConfig {
     }
 }
 
+/// A batch, the last record of which may pass its limit, must fit into a message between nodes.
+const RELAY_BATCH_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
+
 impl StoreConfig {
     /// Checks what the types cannot.
     pub fn validate(&self) -> Result<(), ConfigError> {
@@ -161,7 +165,11 @@ impl StoreConfig {
             ("http", self.http.ip().is_loopback(), LOOPBACK.to_owned()),
             ("relay.queue_bytes_max", self.relay.queue_bytes_max > 0, "at least 1".to_owned()),
             ("relay.batch_records_max", self.relay.batch_records_max > 0, "at least 1".to_owned()),
-            ("relay.batch_bytes_max", self.relay.batch_bytes_max > 0, "at least 1".to_owned()),
+            (
+                "relay.batch_bytes_max",
+                (1..=RELAY_BATCH_BYTES_MAX).contains(&self.relay.batch_bytes_max),
+                format!("1 to {RELAY_BATCH_BYTES_MAX}"),
+            ),
             (
                 "relay.batches_in_flight_max",
                 self.relay.batches_in_flight_max > 0,

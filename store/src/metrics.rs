@@ -143,7 +143,7 @@ fn describe_shards() {
     describe_counter!(
         PROPOSALS_REFUSED_TOTAL,
         Unit::Count,
-        "Clients' commands refused because the shard had too much to do."
+        "Clients' commands refused because the shard had too much to do, or the disk too little space."
     );
     describe_histogram!(
         APPLY_SECONDS,

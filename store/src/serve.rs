@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tidemark_env::{Clock, SystemClock, SystemRng};
+use tidemark_proto::store::MESSAGE_BYTES_MAX;
 use tidemark_proto::store::v1::store_server::StoreServer;
 use tidemark_store::config::StoreConfig;
 use tidemark_store::identity::Identity;
@@ -22,11 +23,11 @@ use tonic::server::NamedService;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-/// Requests and pages are bounded below this; a relay's batch of large bodies is the largest.
-const MESSAGE_BYTES_MAX: usize = 64 << 20;
-
 /// openraft says at info what it does for every group; a node has hundreds.
 pub(crate) const LOG_FILTER: &str = "info,openraft=warn";
+
+/// A group or a disk that takes longer will not.
+const STOP_WITHIN: Duration = Duration::from_secs(30);
 
 /// How often the health service learns how the node is.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -78,10 +79,22 @@ pub(crate) async fn until_stopped(config: StoreConfig) -> Result<ExitCode> {
         }
         stopped = stop_signal() => {
             tracing::info!(signal = stopped?, "stopping: moving leaders away");
-            node.shut_down().await?;
+            stop(&node).await?;
             acceptor.shut_down();
             tracing::info!("stopped");
             Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Stops the node in order, unless that takes too long or somebody is in a hurry: what is
+/// acknowledged is in the log either way.
+async fn stop(node: &Node) -> Result<()> {
+    tokio::select! {
+        stopped = node.shut_down() => Ok(stopped?),
+        signal = stop_signal() => Err(anyhow!("stopped at once by a second {}", signal?)),
+        () = tokio::time::sleep(STOP_WITHIN) => {
+            Err(anyhow!("it did not stop within {} s", STOP_WITHIN.as_secs()))
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tidemark_proto::store::MESSAGE_BYTES_MAX;
 use tidemark_proto::store::v1::store_client::StoreClient;
 use tidemark_proto::store::v1::{Request, Requests, Responses, request, response};
 use tidemark_proto::{Failure, headers};
@@ -34,9 +35,6 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Answers' bytes under way, on the whole connection.
 const WINDOW_BYTES: u32 = 8 << 20;
-
-/// Larger than any message a node sends: a page and its neighbours.
-const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// What a node answered.
 pub(crate) type Answered = response::What;
