@@ -10,13 +10,13 @@ use tidemark_types::{CounterId, Epoch, Id, Recipient, Seq, SeqRange, ShardId};
 
 use crate::codec::{self, DecodeError};
 use crate::key::{
-    ClusterMapKey, CounterKey, EntryKey, InboundKey, Key, Kind, MailboxKey, OutRecordKey,
-    OutboundKey, ShardKey, after,
+    ClusterMapKey, CounterKey, EntryKey, InboundKey, Key, MailboxKey, OutRecordKey, OutboundKey,
+    ShardKey, after,
 };
 use crate::status::{self, MessageStatus};
 use crate::storage::{Fatal, Read};
 use crate::value::{
-    ClusterMap, Entry, Inbound, Mailbox, Origin, OutRecord, OutSeq, Outbound, Payload, Shard, Value,
+    ClusterMap, Entry, Inbound, Mailbox, Origin, OutSeq, Outbound, Payload, Shard, Value,
 };
 
 /// How much a page may hold; it holds one entry at least, however large.
@@ -182,16 +182,10 @@ pub fn cluster_map(state: &dyn Read) -> Result<Option<ClusterMap>, Fatal> {
 
 /// How the streams of records to other shards stand, those that were ever used.
 pub fn outbounds(state: &dyn Read) -> Result<Vec<(ShardId, Outbound)>, Fatal> {
-    let (from, to) = Kind::Outbound.range();
-    let mut streams = Vec::new();
-    state.scan(&from, &to, &mut |key, value| {
-        streams.push(OutboundKey::decode(key).and_then(|key| {
-            let stream = Outbound::decode(value)?;
-            Ok((key.shard, stream))
-        }));
-        ControlFlow::Continue(())
-    })?;
-    Ok(streams.into_iter().collect::<Result<_, _>>()?)
+    let (from, to) = OutboundKey::KIND.range();
+    let all = PageLimits { entries: usize::MAX, bytes: usize::MAX };
+    let streams = pairs::<OutboundKey>(state, &from, &to, all)?;
+    Ok(streams.into_iter().map(|(key, stream)| (key.shard, stream)).collect())
 }
 
 /// How the stream of records to one other shard stands.
@@ -213,22 +207,9 @@ pub fn out_records(
 ) -> Result<Vec<(OutSeq, Payload)>, Fatal> {
     let from = OutRecordKey { shard, out_seq: after.next() }.encode();
     let to = self::after(OutRecordKey { shard, out_seq: OutSeq::new(u64::MAX) }.encode());
-    let mut records = Vec::new();
-    let mut bytes = 0;
-    state.scan(&from, &to, &mut |key, value| {
-        bytes += value.len();
-        if !records.is_empty() && (records.len() >= limits.entries || bytes > limits.bytes) {
-            return ControlFlow::Break(());
-        }
-        records.push(OutRecordKey::decode(key).and_then(|key| {
-            let record = OutRecord::decode(value)?;
-            Ok((key.out_seq, record.payload))
-        }));
-        ControlFlow::Continue(())
-    })?;
-    let records = records.into_iter().collect::<Result<Vec<(OutSeq, Payload)>, _>>()?;
+    let records = pairs::<OutRecordKey>(state, &from, &to, limits)?;
     let mut last = after;
-    for (out_seq, _) in &records {
+    for (OutRecordKey { out_seq, .. }, _) in &records {
         if *out_seq != last.next() {
             let (last, found) = (last.get(), out_seq.get());
             let text = format!("outbox to shard {shard}: {found} follows {last}");
@@ -236,7 +217,7 @@ pub fn out_records(
         }
         last = *out_seq;
     }
-    Ok(records)
+    Ok(records.into_iter().map(|(key, record)| (key.out_seq, record.payload)).collect())
 }
 
 /// The entries after `seq_cli`, as many as `limits` allow.
@@ -268,22 +249,32 @@ fn entries(
     limits: PageLimits,
 ) -> Result<Vec<(Seq, Entry)>, Fatal> {
     let key = |seq| EntryKey { mailbox: mailbox.clone(), seq }.encode();
-    let mut entries = Vec::new();
-    let mut bytes = 0;
-    let mut visit = |key: &[u8], value: &[u8]| {
-        bytes += value.len();
-        if !entries.is_empty() && (entries.len() >= limits.entries || bytes > limits.bytes) {
-            return ControlFlow::Break(());
-        }
-        entries.push(EntryKey::decode(key).and_then(|key| Ok((key.seq, Entry::decode(value)?))));
-        ControlFlow::Continue(())
-    };
-    state.scan(&key(range.first()), &after(key(range.last())), &mut visit)?;
-    let entries = entries.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let found = entries.iter().map(|(seq, _)| *seq);
+    let (from, to) = (key(range.first()), after(key(range.last())));
+    let entries = pairs::<EntryKey>(state, &from, &to, limits)?;
+    let found = entries.iter().map(|(key, _)| key.seq);
     if entries.is_empty() || !found.eq(range.iter().take(entries.len())) {
         let text = format!("mailbox {mailbox}: entries {range} are not all there");
         return Err(Fatal::Corrupt(text));
     }
-    Ok(entries)
+    Ok(entries.into_iter().map(|(key, entry)| (key.seq, entry)).collect())
+}
+
+/// The pairs from `from` to before `to`, as many as `limits` allow; the first one however large.
+fn pairs<K: Key>(
+    state: &dyn Read,
+    from: &[u8],
+    to: &[u8],
+    limits: PageLimits,
+) -> Result<Vec<(K, K::Value)>, Fatal> {
+    let mut pairs = Vec::new();
+    let mut bytes = 0;
+    state.scan(from, to, &mut |key, value| {
+        bytes += value.len();
+        if !pairs.is_empty() && (pairs.len() >= limits.entries || bytes > limits.bytes) {
+            return ControlFlow::Break(());
+        }
+        pairs.push(K::decode(key).and_then(|key| Ok((key, K::Value::decode(value)?))));
+        ControlFlow::Continue(())
+    })?;
+    Ok(pairs.into_iter().collect::<Result<_, _>>()?)
 }
