@@ -74,13 +74,17 @@ pub(super) fn open(
 }
 
 /// Removes a session with all that belongs to it; what it took is unknown from now on.
-pub(super) fn forget(step: &mut Step<'_>, user: &UserId, session: SessionId) -> Result<(), Fatal> {
+pub(super) fn forget(
+    step: &mut Step<'_>,
+    user: &UserId,
+    session: SessionId,
+) -> Result<Session, Fatal> {
     let key = SessionKey { user: user.clone(), session };
     let value = step.get(&key)?.ok_or_else(|| missing(&key))?;
     step.delete(&key);
     drop_acks(step, &key, value.base..=value.last_n);
     step.delete(&IdleKey { day: value.used_day, user: user.clone(), session });
-    Ok(())
+    Ok(value)
 }
 
 fn missing(key: &SessionKey) -> Fatal {

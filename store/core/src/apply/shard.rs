@@ -3,11 +3,11 @@
 use tidemark_types::{ClusterId, ShardCount, ShardId, UnixMs};
 
 use super::session;
-use crate::key::{AllocatedKey, DeviceKey, IdleKey, Kind, SentKey, SessionKey};
+use crate::key::{AllocatedKey, DeviceKey, IdleKey, Key, SentKey};
 use crate::reply::{Reject, Reply};
 use crate::storage::Fatal;
 use crate::transaction::{Step, Stop};
-use crate::value::{Settings, Shard};
+use crate::value::{Session, Settings, Shard};
 
 /// Things of each sort that one `Expire` removes; the reply says whether there are more.
 const EXPIRE_MAX: usize = 1_000;
@@ -79,40 +79,33 @@ pub(super) fn expire(step: &mut Step<'_>, shard: &mut Shard, now: UnixMs) -> Res
     shard.allocate_floor = shard.allocate_floor.max(now.minus(allocate_window));
 
     let sessions = expire_sessions(step, now.minus(session_idle))?;
-    let sends = drop_ids::<SentKey>(step, Kind::Sent, shard.dedup_floor)?;
-    let allocations = drop_ids::<AllocatedKey>(step, Kind::Allocated, shard.allocate_floor)?;
+    let sends = drop_ids::<SentKey>(step, shard.dedup_floor)?;
+    let allocations = drop_ids::<AllocatedKey>(step, shard.allocate_floor)?;
     let more = [sessions, sends, allocations].contains(&EXPIRE_MAX);
     Ok(Reply::Expired { more })
 }
 
 /// Removes sessions whose last use lies on a day before `before`'s; how many.
 fn expire_sessions(step: &mut Step<'_>, before: UnixMs) -> Result<usize, Fatal> {
-    let (from, _) = Kind::Idle.range();
+    let (from, _) = IdleKey::KIND.range();
     let mut to = from.to_vec();
     to.extend(session::day(before).to_be_bytes());
     let due: Vec<IdleKey> = step.keys(&from, &to, EXPIRE_MAX)?;
     for IdleKey { user, session, .. } in &due {
-        let key = SessionKey { user: user.clone(), session: *session };
-        if let Some(value) = step.get(&key)? {
-            let owner = DeviceKey { user: user.clone(), device: value.device };
-            if let Some(mut device) = step.get(&owner)? {
-                device.live = device.live.filter(|live| live != session);
-                device.ended.retain(|ended| ended != session);
-                step.put(&owner, &device);
-            }
+        let Session { device, .. } = session::forget(step, user, *session)?;
+        let owner = DeviceKey { user: user.clone(), device };
+        if let Some(mut device) = step.get(&owner)? {
+            device.live = device.live.filter(|live| live != session);
+            device.ended.retain(|ended| ended != session);
+            step.put(&owner, &device);
         }
-        session::forget(step, user, *session)?;
     }
     Ok(due.len())
 }
 
 /// Removes keys that begin with a message id made before `before`; how many.
-fn drop_ids<K: crate::key::Key>(
-    step: &mut Step<'_>,
-    kind: Kind,
-    before: UnixMs,
-) -> Result<usize, Fatal> {
-    let (from, _) = kind.range();
+fn drop_ids<K: Key>(step: &mut Step<'_>, before: UnixMs) -> Result<usize, Fatal> {
+    let (from, _) = K::KIND.range();
     let mut to = from.to_vec();
     // An id's first 48 bits are its creation time, so older ids sort before this.
     to.extend(&before.get().to_be_bytes()[2..]);
