@@ -149,24 +149,11 @@ impl Run {
 
     /// One attempt at a send; `answered` says whether its answer arrives.
     fn send(&mut self, number: usize, n: u64, answered: bool) {
-        let device = &self.devices[number];
-        let draft = device.sends[&n].clone();
-        let (session, base) = (device.session, device.base);
-        let reply = self
-            .cluster
-            .route(Command::Send(Send {
-                user: user(number),
-                device: self::device(),
-                session,
-                n,
-                base,
-                content: ContentHash::of(&draft.to, draft.kind, &draft.body),
-                judged: Judged::Allow(draft.clone()),
-            }))
-            .reply;
+        let session = self.devices[number].session;
+        let reply = self.attempt(number, session, n);
         let Reply::Sent(verdict) = reply else { panic!("{reply:?}") };
         let origin = Origin::Session { sender: user(number), session, n };
-        let to = draft.to.iter().map(|to| match to {
+        let to = self.devices[number].sends[&n].to.iter().map(|to| match to {
             Recipient::User(user) => user.clone(),
             Recipient::Group(_) => unreachable!("none is made here"),
         });
@@ -181,6 +168,22 @@ impl Run {
         }
     }
 
+    /// Sends `n` in a session; what the store says.
+    fn attempt(&mut self, number: usize, session: SessionId, n: u64) -> Reply {
+        let device = &self.devices[number];
+        let draft = device.sends[&n].clone();
+        let send = Send {
+            user: user(number),
+            device: self::device(),
+            session,
+            n,
+            base: device.base,
+            content: ContentHash::of(&draft.to, draft.kind, &draft.body),
+            judged: Judged::Allow(draft),
+        };
+        self.cluster.route(Command::Send(send)).reply
+    }
+
     fn reopen(&mut self, number: usize) {
         let old = self.devices[number].session;
         let session = self.open(number, Some(old));
@@ -190,20 +193,8 @@ impl Run {
         let waiting: Vec<_> = device.sends.range(device.base..).map(|(n, _)| *n).collect();
         // What the old session took is answered there; it refuses what it did not take.
         for n in waiting {
-            let draft = self.devices[number].sends[&n].clone();
             let known = self.devices[number].answers.get(&(old, n)).copied();
-            let reply = self
-                .cluster
-                .route(Command::Send(Send {
-                    user: user(number),
-                    device: self::device(),
-                    session: old,
-                    n,
-                    base: self.devices[number].base,
-                    content: ContentHash::of(&draft.to, draft.kind, &draft.body),
-                    judged: Judged::Allow(draft),
-                }))
-                .reply;
+            let reply = self.attempt(number, old, n);
             match known {
                 Some(verdict) => assert_eq!(reply, Reply::Sent(verdict)),
                 None => assert!(matches!(reply, Reply::Rejected(Reject::SessionEnded { .. }))),
