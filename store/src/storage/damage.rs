@@ -10,6 +10,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use super::sync_parent;
+
 /// The mark of one state database.
 pub(super) struct Damage {
     state: PathBuf,
@@ -52,36 +54,28 @@ pub(super) fn marked(state: &Path) -> io::Result<Option<String>> {
 /// the only copy there is, so none is ever removed here.
 pub(super) fn set_aside(state: &Path) -> io::Result<()> {
     if state.exists() {
-        let numbered = (2_u32..).map(|number| beside(state, &format!("set-aside-{number}")));
-        let mut names = std::iter::once(beside(state, "set-aside")).chain(numbered);
+        let numbered = (2_u32..).map(|number| format!("set-aside-{number}"));
+        let extensions = std::iter::once("set-aside".to_owned()).chain(numbered);
+        let mut names = extensions.map(|extension| state.with_extension(extension));
         let free = names.find(|name| !name.exists()).expect("numbers do not end");
         fs::rename(state, free)?;
     }
-    sync_folder(state)
+    sync_parent(state)
 }
 
 /// The database at `state` is whole, or a new one.
 pub(super) fn unmark(state: &Path) -> io::Result<()> {
     fs::remove_file(mark_path(state))?;
-    sync_folder(state)
+    sync_parent(state)
 }
 
 fn mark(state: &Path, reason: &str) -> io::Result<()> {
     let mut file = File::create(mark_path(state))?;
     file.write_all(reason.as_bytes())?;
     file.sync_all()?;
-    sync_folder(state)
+    sync_parent(state)
 }
 
 fn mark_path(state: &Path) -> PathBuf {
-    beside(state, "damaged")
-}
-
-fn beside(state: &Path, extension: &str) -> PathBuf {
-    state.with_extension(extension)
-}
-
-fn sync_folder(state: &Path) -> io::Result<()> {
-    let folder = state.parent().unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    state.with_extension("damaged")
 }

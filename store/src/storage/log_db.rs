@@ -13,7 +13,6 @@
 //!                       any other damage refuses
 //! ```
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -109,15 +108,12 @@ impl LogDb {
         let mut options = direct::where_possible(options(), path);
         options.create_if_missing(true);
         options.set_error_if_exists(true);
-        let db = DB::open(&options, path).map_err(rocks)?;
-        let mut synced = WriteOptions::default();
-        synced.set_sync(true);
-        db.put_opt(log_key::FORMAT, FORMAT_VERSION.to_be_bytes(), &synced).map_err(rocks)?;
-        if let Some(parent) = path.parent() {
-            sync_folder(parent)
-                .map_err(|source| LogDbError::Folder { path: path.to_owned(), source })?;
-        }
-        Ok(Self::new(db))
+        let log = Self::new(DB::open(&options, path).map_err(rocks)?);
+        let version = FORMAT_VERSION.to_be_bytes();
+        log.reads.db.put_opt(log_key::FORMAT, version, &log.synced).map_err(rocks)?;
+        super::sync_parent(path)
+            .map_err(|source| LogDbError::Folder { path: path.to_owned(), source })?;
+        Ok(log)
     }
 
     /// Opens the log at `path`; refuses if none is there, if it is damaged, or if its format is
@@ -319,11 +315,9 @@ fn delete_range(batch: &mut WriteBatch, group: GroupId, range: Range<u64>) {
 }
 
 fn check_format(db: &DB, path: &Path) -> Result<(), LogDbError> {
+    let found = db.get_opt(log_key::FORMAT, &read_options());
+    let found = found.map_err(|source| rocks_error(path, source))?;
     let path = path.to_owned();
-    let found = match db.get_opt(log_key::FORMAT, &read_options()) {
-        Ok(found) => found,
-        Err(source) => return Err(LogDbError::Rocks { path, source }),
-    };
     let Some(found) = found else {
         return Err(LogDbError::NoFormat { path });
     };
@@ -333,15 +327,6 @@ fn check_format(db: &DB, path: &Path) -> Result<(), LogDbError> {
         Ok(found) => Err(LogDbError::UnknownFormat { path, found }),
         Err(_) => Err(LogDbError::FormatLength { path, bytes }),
     }
-}
-
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    // The parent of a bare file name is "", which means here.
-    let folder = match folder.as_os_str().is_empty() {
-        true => Path::new("."),
-        false => folder,
-    };
-    File::open(folder)?.sync_all()
 }
 
 fn rocks_error(path: &Path, source: rocksdb::Error) -> LogDbError {

@@ -13,7 +13,18 @@ mod recent;
 pub mod state_db;
 mod wal_tail;
 
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
 pub use group::GroupId;
 pub use log_backend::{Change, EntryValue, GroupMarks, LogBackend, LogBatch, LogReads, LogWrite};
 pub use log_db::{LogDb, LogDbError, LogDbReads};
 pub use state_db::{GroupState, Staging, StateDb, StateDbError};
+
+/// Makes durable that the file or folder at `path` was created, renamed or removed.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    // The parent of a bare file name is "", which means here.
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}

@@ -279,12 +279,16 @@ impl StateDb {
     }
 
     fn check_format(&self) -> Result<(), StateDbError> {
-        let path = &self.inner.path;
         let found = self.inner.db.get(FORMAT_KEY).map_err(|error| self.inner.failed(error))?;
         match found.as_deref() == Some(&FORMAT_VERSION.to_be_bytes()) {
             true => Ok(()),
-            false => Err(StateDbError::Format { path: path.clone(), found }),
+            false => Err(StateDbError::Format { path: self.inner.path.clone(), found }),
         }
+    }
+
+    fn applied(&self, prefix: Prefix) -> Result<Option<Bytes>, StateDbError> {
+        let value = self.inner.db.get(applied_key(prefix));
+        Ok(value.map_err(|error| self.inner.failed(error))?.map(Bytes::from))
     }
 
     /// What is there, each value as it is when it is read.
@@ -320,8 +324,9 @@ impl StateDb {
     }
 
     fn remove_generation(&self, group: GroupId, generation: u32) -> Result<(), StateDbError> {
+        let prefix = prefix(group, generation);
         let mut batch = WriteBatch::default();
-        remove(&mut batch, group, generation);
+        batch.delete_range(prefix.as_slice(), end(prefix).as_slice());
         self.write(batch)
     }
 
@@ -352,10 +357,7 @@ pub struct GroupState {
 impl GroupState {
     /// The applied position, as it was written with the state.
     pub fn applied(&self) -> Result<Option<Bytes>, StateDbError> {
-        let inner = &self.db.inner;
-        let value =
-            inner.db.get(applied_key(self.prefix())).map_err(|error| inner.failed(error))?;
-        Ok(value.map(Bytes::from))
+        self.db.applied(self.prefix())
     }
 
     /// The state; only its owner changes it meanwhile.
@@ -415,9 +417,7 @@ pub struct Staging {
 impl Staging {
     /// The applied position among its pairs.
     pub fn applied(&self) -> Result<Option<Bytes>, StateDbError> {
-        let inner = &self.db.inner;
-        let key = applied_key(prefix(self.group, self.generation));
-        Ok(inner.db.get(key).map_err(|error| inner.failed(error))?.map(Bytes::from))
+        self.db.applied(prefix(self.group, self.generation))
     }
 
     /// Adds pairs.
@@ -490,11 +490,6 @@ fn data_key(prefix: Prefix, key: &[u8]) -> Vec<u8> {
 
 fn applied_key(prefix: Prefix) -> Vec<u8> {
     data_key(prefix, &[Kind::Applied as u8])
-}
-
-fn remove(batch: &mut WriteBatch, group: GroupId, generation: u32) {
-    let prefix = prefix(group, generation);
-    batch.delete_range(prefix.as_slice(), end(prefix).as_slice());
 }
 
 /// A group's part of the database, read through a snapshot or as it is now.
