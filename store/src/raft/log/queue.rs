@@ -65,20 +65,17 @@ pub(crate) struct Queued {
 }
 
 /// Room in the queue; returned when dropped.
-pub(crate) struct Room {
-    bytes: usize,
-    _permit: OwnedSemaphorePermit,
-}
+pub(crate) struct Room(OwnedSemaphorePermit);
 
 impl Room {
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.0.num_permits()
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        metrics::log_queue_left(self.bytes);
+        metrics::log_queue_left(self.bytes());
     }
 }
 
@@ -124,7 +121,7 @@ impl Queue {
         match Arc::clone(&self.room).acquire_many_owned(permits).await {
             Ok(permit) => {
                 metrics::log_queue_entered(bytes);
-                Ok(Room { bytes, _permit: permit })
+                Ok(Room(permit))
             }
             Err(_closed) => Err(self.closed()),
         }
