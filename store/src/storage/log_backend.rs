@@ -33,13 +33,8 @@ pub struct EntryValue {
 
 impl EntryValue {
     /// Bytes that it takes on disk.
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.head.len() + self.body.len()
-    }
-
-    /// Never: the head is always there.
-    pub fn is_empty(&self) -> bool {
-        false
     }
 }
 

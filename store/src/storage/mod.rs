@@ -5,12 +5,12 @@
 
 mod damage;
 mod direct;
-pub mod group;
-pub mod log_backend;
-pub mod log_db;
+mod group;
+mod log_backend;
+mod log_db;
 mod log_key;
 mod recent;
-pub mod state_db;
+mod state_db;
 mod wal_tail;
 
 use std::fs::File;
@@ -18,7 +18,9 @@ use std::io;
 use std::path::Path;
 
 pub use group::GroupId;
-pub use log_backend::{Change, EntryValue, GroupMarks, LogBackend, LogBatch, LogReads, LogWrite};
+pub use log_backend::{
+    Change, ENTRY_HEAD_BYTES, EntryValue, GroupMarks, LogBackend, LogBatch, LogReads, LogWrite,
+};
 pub use log_db::{LogDb, LogDbError, LogDbReads};
 pub use state_db::{GroupState, Staging, StateDb, StateDbError};
 

@@ -24,8 +24,7 @@ use crate::raft::types::{
     CommittedLeaderId, Entry, EntryPayload, LeaderId, LogId, Membership, Payload, Replica,
     ReplicaId, Vote,
 };
-use crate::storage::log_backend::ENTRY_HEAD_BYTES;
-use crate::storage::{EntryValue, GroupId};
+use crate::storage::{ENTRY_HEAD_BYTES, EntryValue, GroupId};
 
 const VOTE_BYTES: usize = 8 + 8 + 1 + 4;
 const LOG_ID_BYTES: usize = 8 + 8 + 4;
@@ -242,8 +241,7 @@ struct StoredMembership {
     replicas: BTreeMap<ReplicaId, Replica>,
 }
 
-/// A membership as stored in entries; the state machine may use the same.
-pub(crate) fn encode_membership(members: &Membership) -> Bytes {
+fn encode_membership(members: &Membership) -> Bytes {
     let stored = StoredMembership {
         configs: members.get_joint_config().clone(),
         replicas: members.nodes().map(|(id, at)| (*id, at.clone())).collect(),
@@ -252,8 +250,7 @@ pub(crate) fn encode_membership(members: &Membership) -> Bytes {
     bytes.expect("maps and sets of known size always encode").into()
 }
 
-/// The reverse of [`encode_membership`].
-pub(crate) fn decode_membership(bytes: &[u8]) -> Result<Membership, CodecError> {
+fn decode_membership(bytes: &[u8]) -> Result<Membership, CodecError> {
     let stored = postcard::take_from_bytes::<StoredMembership>(bytes);
     let (stored, rest) = stored.map_err(|error| CodecError::Membership(error.to_string()))?;
     if !rest.is_empty() {

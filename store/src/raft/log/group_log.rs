@@ -14,7 +14,7 @@ use super::codec::{self, What};
 use super::failure::Failure;
 use super::group_state::{GroupState, Misuse, SharedState, View, Weighed};
 use super::queue::{Done, Op, Queue};
-use super::recover::RecoverError;
+use super::recover::{RecoverError, decode};
 use crate::metrics;
 use crate::raft::types::{Entry, GroupId, LogId, TypeConfig, Vote};
 use crate::storage::{Change, LogReads};
@@ -41,11 +41,6 @@ pub struct GroupLog {
 }
 
 impl GroupLog {
-    /// Whose log it is.
-    pub fn group(&self) -> GroupId {
-        self.group
-    }
-
     /// Lets an empty log start at any index, as openraft's conformance suite does and openraft
     /// does not.
     #[cfg(test)]
@@ -144,19 +139,8 @@ impl GroupLog {
 
     fn fetch(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Weighed>> {
         let stored = self.reads.entries(self.group, range, bytes_max)?;
-        let decode = |(index, value): (u64, bytes::Bytes)| {
-            let entry = codec::decode_entry(self.group, index, &value);
-            let entry = entry.map_err(|source| {
-                let group = self.group;
-                io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    RecoverError::Entry { group, index, source },
-                )
-            })?;
-            let bytes = value.len();
-            Ok(Weighed { entry, bytes })
-        };
-        stored.into_iter().map(decode).collect()
+        let decoded = stored.iter().map(|(index, value)| decode(self.group, *index, value));
+        decoded.collect::<Result<_, _>>().map_err(invalid)
     }
 
     /// Puts the fetched entries of `cold` in front of `warm`; a gap is corruption.
@@ -195,9 +179,7 @@ impl GroupLog {
     }
 
     fn hole(&self, expected: u64, found: u64) -> io::Error {
-        let group = self.group;
-        let hole = RecoverError::Hole { group, expected, found };
-        io::Error::new(io::ErrorKind::InvalidData, hole)
+        invalid(RecoverError::Hole { group: self.group, expected, found })
     }
 
     /// An owned stream of the entries in `range`, one bounded read at a time. Only the first read
@@ -253,7 +235,7 @@ impl RaftLogReader<TypeConfig> for GroupLog {
         // An open end means what there is now, not what is appended meanwhile.
         let Range { start, end } = half_open(&range);
         let end = end.min(self.state.lock().indexes().end);
-        Box::pin(self.clone().stream(start..end))
+        self.clone().stream(start..end)
     }
 }
 
@@ -313,7 +295,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             let value = codec::encode_entry(self.group, &entry);
             let value =
                 value.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-            let bytes = value.len() + ENTRY_OVERHEAD_BYTES;
+            let bytes = value.bytes() + ENTRY_OVERHEAD_BYTES;
             total += bytes;
             changes.push(Change::Entry { index, value });
             weighed.push(Weighed { entry, bytes });
@@ -349,6 +331,10 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
 
 fn misuse(error: Misuse) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, error)
+}
+
+fn invalid(error: RecoverError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 fn half_open(range: &impl RangeBounds<u64>) -> Range<u64> {

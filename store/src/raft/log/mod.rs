@@ -17,19 +17,18 @@
 //!
 //! It refuses to know which disk it is on: everything below is behind `storage::LogBackend`.
 
-pub mod codec;
-pub mod failure;
-pub mod group_log;
+mod codec;
+mod failure;
+mod group_log;
 mod group_state;
 mod queue;
-pub mod recover;
-pub mod store;
-pub mod writer;
+mod recover;
+mod store;
+mod writer;
 
 #[cfg(test)]
 mod tests;
 
-pub use crate::storage::{LogBackend, LogReads};
 pub use codec::CodecError;
 pub use failure::Failure;
 pub use group_log::GroupLog;

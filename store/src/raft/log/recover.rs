@@ -15,6 +15,7 @@
 
 use std::io;
 
+use bytes::Bytes;
 use thiserror::Error;
 
 use super::codec::{self, CodecError, What};
@@ -92,28 +93,18 @@ pub enum RecoverError {
         vote: u64,
     },
     /// Committed entries were lost from the end.
-    #[error("{group}: committed up to index {committed}, but the log ends at {last}")]
+    #[error(
+        "{group}: committed up to index {committed}, but the log ends at {}",
+        .last.map_or("nothing".to_owned(), |index| index.to_string())
+    )]
     CommittedLost {
         /// Whose log.
         group: GroupId,
         /// The commit mark.
         committed: u64,
-        /// Where the log ends.
-        last: LastIndex,
+        /// Where the log ends, unless it is empty.
+        last: Option<u64>,
     },
-}
-
-/// The last index of a log, for messages: "nothing" if it is empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LastIndex(pub Option<u64>);
-
-impl std::fmt::Display for LastIndex {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(index) => index.fmt(f),
-            None => f.write_str("nothing"),
-        }
-    }
 }
 
 /// A group's log in a few words, for an operator.
@@ -157,8 +148,8 @@ pub fn visit_entries(
     group: GroupId,
     mut visit: impl FnMut(Entry),
 ) -> Result<(), RecoverError> {
-    scan(reads, group, |_, entry, _| {
-        visit(entry);
+    scan(reads, group, |weighed| {
+        visit(weighed.entry);
         Ok(())
     })
 }
@@ -172,7 +163,7 @@ pub(crate) fn recover(
     let marks = reads.marks(group);
     let marks = marks.map_err(|source| RecoverError::Read { group, source })?;
     let mark = |source| RecoverError::Mark { group, source };
-    let log_id = |what, value: Option<bytes::Bytes>| {
+    let log_id = |what, value: Option<Bytes>| {
         let id = value.map(|value| codec::decode_log_id(what, group, &value));
         id.transpose().map_err(mark)
     };
@@ -182,26 +173,19 @@ pub(crate) fn recover(
     if let Some(value) = marks.vote {
         state.voted(codec::decode_vote(group, &value).map_err(mark)?);
     }
-    scan(reads, group, |index, entry, bytes| {
-        add(&mut state, index, Weighed { entry, bytes }, group)
-    })?;
+    scan(reads, group, |weighed| add(&mut state, weighed, group))?;
     check_marks(&state, group)?;
     Ok(state)
 }
 
-fn add(
-    state: &mut GroupState,
-    index: u64,
-    weighed: Weighed,
-    group: GroupId,
-) -> Result<(), RecoverError> {
+fn add(state: &mut GroupState, weighed: Weighed, group: GroupId) -> Result<(), RecoverError> {
+    let LogId { leader_id, index } = weighed.entry.log_id;
     let expected = state.indexes().end;
     if index != expected {
-        let found = index;
-        return Err(RecoverError::Hole { group, expected, found });
+        return Err(RecoverError::Hole { group, expected, found: index });
     }
     let last = state.last().map_or(0, |id| id.leader_id.term);
-    let found = weighed.entry.log_id.leader_id.term;
+    let found = leader_id.term;
     if found < last {
         return Err(RecoverError::TermFalls { group, index, last, found });
     }
@@ -227,11 +211,9 @@ fn check_marks(state: &GroupState, group: GroupId) -> Result<(), RecoverError> {
     }
     let last = state.last().map(|id| id.index);
     match state.committed {
-        Some(committed) if Some(committed.index) > last => Err(RecoverError::CommittedLost {
-            group,
-            committed: committed.index,
-            last: LastIndex(last),
-        }),
+        Some(committed) if Some(committed.index) > last => {
+            Err(RecoverError::CommittedLost { group, committed: committed.index, last })
+        }
         _ => Ok(()),
     }
 }
@@ -241,7 +223,7 @@ fn check_marks(state: &GroupState, group: GroupId) -> Result<(), RecoverError> {
 fn scan(
     reads: &dyn LogReads,
     group: GroupId,
-    mut visit: impl FnMut(u64, Entry, usize) -> Result<(), RecoverError>,
+    mut visit: impl FnMut(Weighed) -> Result<(), RecoverError>,
 ) -> Result<(), RecoverError> {
     let mut from = 0;
     loop {
@@ -252,9 +234,14 @@ fn scan(
         };
         from = last + 1;
         for (index, value) in chunk {
-            let entry = codec::decode_entry(group, index, &value);
-            let entry = entry.map_err(|source| RecoverError::Entry { group, index, source })?;
-            visit(index, entry, value.len())?;
+            visit(decode(group, index, &value)?)?;
         }
     }
+}
+
+/// A stored entry; its payload shares `value`'s memory.
+pub(crate) fn decode(group: GroupId, index: u64, value: &Bytes) -> Result<Weighed, RecoverError> {
+    let entry = codec::decode_entry(group, index, value);
+    let entry = entry.map_err(|source| RecoverError::Entry { group, index, source })?;
+    Ok(Weighed { entry, bytes: value.len() })
 }
