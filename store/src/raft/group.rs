@@ -147,7 +147,7 @@ impl Group {
     {
         let failed = |reason: String| GroupError::Start { group: id, reason };
         let state = machine.db().clone();
-        let machine = machine.of(log.clone());
+        let machine = machine.with_log(log.clone());
         let config = openraft_config(id, config).validate().map_err(|e| failed(e.to_string()))?;
         let raft = openraft::Raft::new(replica, Arc::new(config), network, log, machine).await;
         Ok(Group { id, replica, state, raft: raft.map_err(|e| failed(e.to_string()))? })
@@ -240,10 +240,8 @@ impl Group {
             return Err(NotSubmitted::NotLeader { leader: forward.leader_node });
         }
         let (responder, receiver) = OneshotResponder::new_pair();
-        match self.raft.client_write_ff(Payload(payload), Some(responder)).await {
-            Ok(()) => Ok(Submitted(receiver)),
-            Err(fatal) => Err(NotSubmitted::Stopped(fatal.to_string())),
-        }
+        self.raft.client_write_ff(Payload(payload), Some(responder)).await.map_err(stopped)?;
+        Ok(Submitted(receiver))
     }
 
     /// Waits until everything that was committed when this was called is applied here, after a
@@ -258,7 +256,7 @@ impl Group {
             Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
                 Err(NotSubmitted::NotLeader { leader: None })
             }
-            Err(RaftError::Fatal(fatal)) => Err(NotSubmitted::Stopped(fatal.to_string())),
+            Err(RaftError::Fatal(fatal)) => Err(stopped(fatal)),
         }
     }
 
@@ -285,7 +283,6 @@ impl Group {
             return Err(NotSubmitted::NotLeader { leader: forward.leader_node }.into());
         }
         let replica = replica_on(&self.metrics(), to).ok_or(TransferError::NoReplica(to))?;
-        let stopped = |fatal: Fatal<TypeConfig>| NotSubmitted::Stopped(fatal.to_string());
         self.raft.trigger().transfer_leader(replica).await.map_err(stopped)?;
         let wait = self.raft.wait(Some(within));
         let led = wait.metrics(|metrics| metrics.current_leader == Some(replica), "the new leader");
@@ -297,8 +294,6 @@ impl Group {
 
     /// Flushes the state, and lets the log be purged up to what is kept behind it.
     pub async fn compact(&self) -> Result<(), NotSubmitted> {
-        let stopped =
-            |error: openraft::errors::Fatal<TypeConfig>| NotSubmitted::Stopped(error.to_string());
         self.raft.trigger().snapshot().await.map_err(stopped)
     }
 
@@ -315,6 +310,10 @@ impl Group {
     pub async fn shut_down(&self) -> io::Result<()> {
         self.raft.shutdown().await.map_err(io::Error::other)
     }
+}
+
+fn stopped(fatal: Fatal<TypeConfig>) -> NotSubmitted {
+    NotSubmitted::Stopped(fatal.to_string())
 }
 
 /// Whether a replica leads its group, as it changes.

@@ -123,8 +123,8 @@ impl Machine {
         Ok(())
     }
 
-    /// The log whose entries it applies.
-    pub(in crate::raft) fn of(mut self, log: GroupLog) -> Self {
+    /// The log whose entries it applies: an install makes it begin behind the snapshot.
+    pub(in crate::raft) fn with_log(mut self, log: GroupLog) -> Self {
         self.log = Some(log);
         self
     }
@@ -208,8 +208,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
     /// was flushed last.
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<TypeConfig, Data>>> {
         let meta = self.flushed.lock().meta();
-        let data = || Data::Live(self.db.clone(), self.group);
-        Ok(meta.last_log_id.map(|_| Snapshot { meta: meta.clone(), snapshot: data() }))
+        if meta.last_log_id.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Snapshot { meta, snapshot: Data::Live(self.db.clone(), self.group) }))
     }
 }
 
