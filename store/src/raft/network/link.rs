@@ -246,8 +246,10 @@ where
         &mut self,
     ) -> Option<Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>> {
         loop {
-            if self.may_take() && self.ahead.is_some() {
-                if let Err(error) = self.take_ahead() {
+            if self.has_room()
+                && let Some(append) = self.ahead.take()
+            {
+                if let Err(error) = self.take(append) {
                     return Some(Err(unreachable(error)));
                 }
                 continue;
@@ -256,7 +258,7 @@ where
             if self.input.is_none() && oldest.is_none() {
                 return None;
             }
-            let may_take = self.may_take();
+            let may_take = self.has_room() && self.input.is_some();
             let unsent = self.unsent.clone().map(|unsent| (self.stream.outbox(), unsent));
             let overdue = oldest.unwrap_or_else(Instant::now) + ANSWER_WITHIN;
             tokio::select! {
@@ -275,11 +277,10 @@ where
     }
 
     /// Whether the window and the queue take another append.
-    fn may_take(&self) -> bool {
-        let goes_on = self.input.is_some() || self.ahead.is_some();
-        let has_room =
-            self.under_way.len() < STREAM_WINDOW && self.bytes_under_way < STREAM_WINDOW_BYTES;
-        goes_on && has_room && self.unsent.is_none()
+    fn has_room(&self) -> bool {
+        self.unsent.is_none()
+            && self.under_way.len() < STREAM_WINDOW
+            && self.bytes_under_way < STREAM_WINDOW_BYTES
     }
 
     fn ahead_or_end(&mut self, append: Option<AppendEntriesRequest<TypeConfig>>) {
@@ -291,8 +292,7 @@ where
 
     /// Sends what was taken from the input, having looked whether more follows at once: that a
     /// heartbeat is the last of its stream saves a frame for its end.
-    fn take_ahead(&mut self) -> Result<(), PeerError> {
-        let Some(append) = self.ahead.take() else { return Ok(()) };
+    fn take(&mut self, append: AppendEntriesRequest<TypeConfig>) -> Result<(), PeerError> {
         if let Some(append) = next(&mut self.input).now_or_never() {
             self.ahead_or_end(append);
         }
