@@ -23,7 +23,7 @@ use openraft::raft::AppendEntriesRequest;
 use parking_lot::RwLock;
 use thiserror::Error;
 use tidemark_store_core::codec::DecodeError;
-use tidemark_types::NodeId;
+use tidemark_types::{ClusterId, NodeId};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
@@ -31,9 +31,9 @@ use tonic::server::NamedService;
 use tonic::{Status, Streaming};
 
 use super::fetch::Snapshots;
-use super::frame::{Address, Answer, Ask, Fetch, Hello, Refusal, Request, Told};
+use super::frame::{Address, Answer, Ask, Fetch, FrameError, Hello, Refusal, Request, Told};
 use super::outbox::{Haste, Outbox, Outgoing, outbox};
-use super::wire::{Answers, Batches, PeerBatch, Server};
+use super::wire::{Batches, PeerBatch, Server};
 use super::{CONNECT_WITHIN, Me, Peers, STREAM_WINDOW};
 use crate::raft::group::Group;
 use crate::raft::types::TypeConfig;
@@ -72,11 +72,6 @@ impl Acceptor {
     /// Answers for `group` from now on; instead of an earlier one of the same name.
     pub fn add(&self, group: Group) {
         self.0.groups.write().insert(group.id(), group);
-    }
-
-    /// No longer answers for `group`. Streams that it has open go on until they end.
-    pub fn remove(&self, group: GroupId) {
-        self.0.groups.write().remove(&group);
     }
 
     /// The gRPC service, to be mounted on a server.
@@ -160,13 +155,13 @@ enum Refused {
     #[error("the hello is broken: {0}")]
     Broken(#[from] DecodeError),
     #[error("this node belongs to cluster {ours}, not to {theirs}")]
-    Cluster { theirs: tidemark_types::ClusterId, ours: tidemark_types::ClusterId },
+    Cluster { theirs: ClusterId, ours: ClusterId },
     #[error("this is node {me}, not node {meant}")]
-    Node { meant: tidemark_types::NodeId, me: tidemark_types::NodeId },
+    Node { meant: NodeId, me: NodeId },
     #[error("the caller says it is node {0}, but that is this node")]
-    Twin(tidemark_types::NodeId),
+    Twin(NodeId),
     #[error("the answer cannot be encoded: {0}")]
-    Encode(#[from] super::frame::FrameError),
+    Encode(#[from] FrameError),
     #[error(transparent)]
     Group(#[from] Refusal),
 }
@@ -184,8 +179,12 @@ enum Broken {
     Streams,
 }
 
-impl Answers for Acceptor {
-    async fn exchange(&self, mut batches: Streaming<PeerBatch>) -> Result<Batches, Status> {
+impl Acceptor {
+    /// Takes another node's stream and gives the answers'.
+    pub(super) async fn exchange(
+        &self,
+        mut batches: Streaming<PeerBatch>,
+    ) -> Result<Batches, Status> {
         let mut stopped = self.0.stopped.subscribe();
         let greeted = if *stopped.borrow_and_update() {
             Err(Refused::Stopping)
@@ -219,8 +218,9 @@ impl Answers for Acceptor {
         Ok(answers(outgoing, ended))
     }
 
-    fn fetch(&self, request: PeerBatch) -> Result<Batches, Status> {
-        self.snapshot(&request).map_err(|refused| {
+    /// Gives the snapshot that another node asks for.
+    pub(super) fn fetch(&self, request: &PeerBatch) -> Result<Batches, Status> {
+        self.snapshot(request).map_err(|refused| {
             tracing::warn!(%refused, "a snapshot was not sent");
             Status::failed_precondition(refused.to_string())
         })
@@ -329,10 +329,7 @@ impl Session {
         tokio::spawn(async move {
             let _permit = permit;
             let answered = async {
-                let result = match group {
-                    Ok(group) => ask_group(&group, ask).await,
-                    Err(refusal) => Err(refusal),
-                };
+                let result = ask_group(group, ask).await;
                 answer(&outbox, &Answer::Called { call, result }, Haste::Now).await;
             };
             if tokio::time::timeout(CALL_WITHIN, answered).await.is_err() {
@@ -374,7 +371,8 @@ impl Session {
     }
 }
 
-async fn ask_group(group: &Group, ask: Ask) -> Result<Told, Refusal> {
+async fn ask_group(group: Result<Group, Refusal>, ask: Ask) -> Result<Told, Refusal> {
+    let group = group?;
     let told = match ask {
         Ask::Vote(request) => group.vote(request).await.map(Told::Vote),
         Ask::PreVote(request) => group.pre_vote(request).await.map(Told::Vote),

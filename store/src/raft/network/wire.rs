@@ -25,6 +25,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use super::accept::Acceptor;
 use super::frame::FRAME_BYTES_MAX;
 use super::outbox::BATCH_BYTES;
 
@@ -74,53 +75,40 @@ async fn client(channel: Channel) -> Result<tonic::client::Grpc<Channel>, Status
     Ok(grpc)
 }
 
-/// Whoever answers other nodes.
-pub(super) trait Answers: Clone + Send + Sync + 'static {
-    /// Takes a stream's batches and gives the answers'.
-    fn exchange(
-        &self,
-        batches: Streaming<PeerBatch>,
-    ) -> impl Future<Output = Result<Batches, Status>> + Send;
-
-    /// Gives what was asked for.
-    fn fetch(&self, request: PeerBatch) -> Result<Batches, Status>;
-}
-
 /// The service as tonic wants it.
 #[derive(Clone)]
-pub(super) struct Server<T>(pub(super) T);
+pub(super) struct Server(pub(super) Acceptor);
 
-impl<T: Answers> ServerStreamingService<PeerBatch> for Server<T> {
+impl ServerStreamingService<PeerBatch> for Server {
     type Response = PeerBatch;
     type ResponseStream = Batches;
     type Future = std::future::Ready<Result<Response<Batches>, Status>>;
 
     fn call(&mut self, request: Request<PeerBatch>) -> Self::Future {
-        std::future::ready(self.0.fetch(request.into_inner()).map(Response::new))
+        std::future::ready(self.0.fetch(request.get_ref()).map(Response::new))
     }
 }
 
-impl<T: Answers> StreamingService<PeerBatch> for Server<T> {
+impl StreamingService<PeerBatch> for Server {
     type Response = PeerBatch;
     type ResponseStream = Batches;
     type Future = BoxFuture<'static, Result<Response<Batches>, Status>>;
 
     fn call(&mut self, request: Request<Streaming<PeerBatch>>) -> Self::Future {
-        let handler = self.0.clone();
+        let acceptor = self.0.clone();
         Box::pin(async move {
-            let batches = handler.exchange(request.into_inner()).await?;
+            let batches = acceptor.exchange(request.into_inner()).await?;
             Ok(Response::new(batches))
         })
     }
 }
 
-impl<T> NamedService for Server<T> {
+impl NamedService for Server {
     const NAME: &'static str = SERVICE;
 }
 
-impl<T, B> Service<http::Request<B>> for Server<T>
+impl<B> Service<http::Request<B>> for Server
 where
-    T: Answers,
     B: HttpBody + Send + 'static,
     B::Error: Into<StdError> + Send + 'static,
 {
