@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use openraft::raft::StreamAppendResult;
+use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 use parking_lot::Mutex;
 use thiserror::Error;
 use tidemark_store_core::codec::DecodeError;
@@ -19,7 +19,7 @@ use super::outbox::{Haste, Outbox, Slot};
 use crate::raft::types::TypeConfig;
 
 /// Why a call or a stream got no answer.
-#[derive(Clone, Debug, Error)]
+#[derive(Debug, Error)]
 pub(super) enum PeerError {
     /// There is no connection, or it ended meanwhile.
     #[error("no connection: {0}")]
@@ -28,17 +28,11 @@ pub(super) enum PeerError {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// It cannot be said.
-    #[error("{0}")]
-    Unsayable(Arc<FrameError>),
+    #[error(transparent)]
+    Unsayable(#[from] FrameError),
     /// The answer was to another question.
     #[error("the answer is to another question")]
     Confused,
-}
-
-impl From<FrameError> for PeerError {
-    fn from(error: FrameError) -> Self {
-        PeerError::Unsayable(Arc::new(error))
-    }
 }
 
 /// What an acceptor must not say; the connection ends.
@@ -178,7 +172,7 @@ impl OpenStream {
     /// The frame of one append.
     pub(super) fn encode(
         &self,
-        append: openraft::raft::AppendEntriesRequest<TypeConfig>,
+        append: AppendEntriesRequest<TypeConfig>,
         last: bool,
     ) -> Result<Bytes, PeerError> {
         Ok(Request::Append { stream: self.number, to: self.to, last, append }.encode()?)

@@ -100,11 +100,7 @@ impl Peers {
     pub(super) fn peer(&self, replica: &Replica) -> Arc<Peer> {
         let mut peers = self.0.peers.lock();
         if let Some(peer) = peers.get(&replica.node) {
-            let mut address = peer.address.lock();
-            if *address != replica.address {
-                address.clone_from(&replica.address);
-            }
-            drop(address);
+            peer.address.lock().clone_from(&replica.address);
             return peer.clone();
         }
         let peer = Arc::new(Peer {

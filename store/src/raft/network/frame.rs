@@ -32,7 +32,7 @@ use thiserror::Error;
 use tidemark_store_core::codec::{self, DecodeError};
 use tidemark_types::{ClusterId, NodeId};
 
-use crate::raft::types::{ReplicaId, TypeConfig, Vote};
+use crate::raft::types::{Entry, ReplicaId, TypeConfig, Vote};
 use crate::storage::GroupId;
 
 /// Raised whenever a frame changes its meaning; nodes of different versions do not talk.
@@ -230,7 +230,7 @@ impl Answer {
     }
 }
 
-fn weight(entry: &crate::raft::types::Entry) -> usize {
+fn weight(entry: &Entry) -> usize {
     let payload = match &entry.payload {
         EntryPayload::Normal(payload) => payload.0.len(),
         // Small and rare; a frame that turns out larger grows.
