@@ -64,7 +64,7 @@ impl Disk {
         group.entries.remove(&index).expect("an entry of this disk");
     }
 
-    /// Puts an older vote back, as a disk that lies would.
+    /// Takes a vote away, as a disk that lies would.
     pub(super) fn lose_vote(&self, group: GroupId) {
         let mut state = self.0.lock();
         let group = state.durable.get_mut(&group).expect("a group of this disk");

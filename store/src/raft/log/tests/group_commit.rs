@@ -1,5 +1,6 @@
 //! Many groups, one fsync; and the end after a failed one.
 
+use openraft::RaftLogReader;
 use openraft::storage::RaftLogStorage;
 
 use super::*;
@@ -65,15 +66,12 @@ fn a_vote_is_durable_behind_what_was_queued_before_it() {
     let (store, mut writer) = open(&disk, LogOptions::default());
     let mut log = store.group(group(1));
     let mut flushed = append(&mut log, vec![entry(0, 0, 10)]);
-    let mut saver = log.clone();
-    let three = vote(3, 1);
-    let mut saving = Box::pin(saver.save_vote(&three));
-    assert!(saving.as_mut().now_or_never().is_none());
-    assert_eq!(now(openraft::RaftLogReader::read_vote(&mut log)).ok(), Some(None));
+    let saving = save_vote(log.clone(), vote(3, 1));
+    assert_eq!(now(log.read_vote()).ok(), Some(None));
     assert!(writer.step().expect("a good disk"));
     assert_eq!(said(&mut flushed), Some(Ok(())));
     now(saving).expect("saved");
-    assert_eq!(now(openraft::RaftLogReader::read_vote(&mut log)).ok(), Some(Some(vote(3, 1))));
+    assert_eq!(now(log.read_vote()).ok(), Some(Some(vote(3, 1))));
     let (reopened, _writer) = open(&disk.after_power_cut(0), LogOptions::default());
     let mut log = reopened.group(group(1));
     assert!(now(log.save_vote(&vote(2, 9))).is_err(), "an older vote");
@@ -105,10 +103,7 @@ fn nothing_is_acknowledged_after_a_failed_commit() {
     let mut log = store.group(group(1));
     let mut flushed: Vec<Flushed> =
         (0..3).map(|index| append(&mut log, vec![entry(0, index, 1000)])).collect();
-    let mut saver = store.group(group(2));
-    let one = vote(1, 1);
-    let mut saving = Box::pin(saver.save_vote(&one));
-    assert!(saving.as_mut().now_or_never().is_none());
+    let saving = save_vote(store.group(group(2)), vote(1, 1));
     writer.step().expect("the first commit is good");
     assert!(failed.borrow().is_none());
     writer.step().expect_err("the second is not");

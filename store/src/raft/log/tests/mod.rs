@@ -64,6 +64,13 @@ fn append(log: &mut GroupLog, entries: Vec<Entry>) -> Flushed {
     receiver
 }
 
+/// Queues a vote, and waits for the disk.
+fn save_vote(mut log: GroupLog, vote: Vote) -> impl Future<Output = io::Result<()>> + Unpin {
+    let mut saving = Box::pin(async move { log.save_vote(&vote).await });
+    assert!(saving.as_mut().now_or_never().is_none(), "it is not on disk yet");
+    saving
+}
+
 /// What a callback has said by now.
 fn said(flushed: &mut Flushed) -> Option<Result<(), io::ErrorKind>> {
     let said = flushed.try_recv().ok()?;

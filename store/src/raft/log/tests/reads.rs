@@ -16,9 +16,13 @@ const SMALL_TAIL: LogOptions = LogOptions {
 
 /// A log of `count` entries, most of which are on disk only.
 fn log_of(disk: &Disk, count: u64) -> (LogStore, LogWriter<Disk>, GroupLog) {
+    log_of_term(disk, 0, count)
+}
+
+fn log_of_term(disk: &Disk, term: u64, count: u64) -> (LogStore, LogWriter<Disk>, GroupLog) {
     let (store, mut writer) = open(disk, SMALL_TAIL);
     let mut log = store.group(group(1));
-    append(&mut log, (0..count).map(|index| entry(0, index, 100)).collect());
+    append(&mut log, (0..count).map(|index| entry(term, index, 100)).collect());
     writer.step().expect("a good disk");
     (store, writer, log)
 }
@@ -180,7 +184,7 @@ fn a_log_without_the_applied_entry_begins_anew_behind_it() {
         (Some(log_id(5, 1)), Some(log_id(5, 2))),
     ] {
         let disk = Disk::default();
-        let (_store, _writer, mut log) = log_of_term(5, &disk);
+        let (_store, _writer, mut log) = log_of_term(&disk, 5, 10);
         if let Some(upto) = purged {
             now(log.purge(upto)).expect("queued");
         }
@@ -192,7 +196,7 @@ fn a_log_without_the_applied_entry_begins_anew_behind_it() {
     for applied in [log_id(4, 20), log_id(6, 20), log_id(4, 9), log_id(6, 9), log_id(6, 3)] {
         for purged in [None, Some(log_id(5, 1))] {
             let disk = Disk::default();
-            let (_store, _writer, mut log) = log_of_term(5, &disk);
+            let (_store, _writer, mut log) = log_of_term(&disk, 5, 10);
             if let Some(upto) = purged {
                 now(log.purge(upto)).expect("queued");
             }
@@ -204,13 +208,4 @@ fn a_log_without_the_applied_entry_begins_anew_behind_it() {
             assert_eq!(all(&mut log), [applied.index + 1]);
         }
     }
-}
-
-/// Ten entries of one term, all on disk.
-fn log_of_term(term: u64, disk: &Disk) -> (LogStore, LogWriter<Disk>, GroupLog) {
-    let (store, mut writer) = open(disk, SMALL_TAIL);
-    let mut log = store.group(group(1));
-    append(&mut log, (0..10).map(|index| entry(term, index, 100)).collect());
-    writer.step().expect("a good disk");
-    (store, writer, log)
 }

@@ -2,7 +2,7 @@
 
 use tidemark_types::NodeId;
 
-use super::{Cluster, WITHIN};
+use super::{Cluster, WITHIN, others};
 use crate::raft::group::GroupStatus;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -24,7 +24,7 @@ async fn a_follower_whose_server_was_away_catches_up() {
     let leader = cluster.leader(0).await;
     let away = (leader + 1) % 3;
     cluster.nodes[away].stop_server().await;
-    let here: Vec<usize> = (0..3).filter(|node| *node != away).collect();
+    let here = others(away);
     let leader = cluster.leader_among(0, &here).await;
     let applied = cluster.propose(leader, 0, 100).await;
     cluster.same_state(0, &here, applied).await;

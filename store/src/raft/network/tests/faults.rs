@@ -9,25 +9,19 @@ use openraft::errors::RPCError;
 use openraft::network::{NetStreamAppend, NetVote, RPCOption, RaftNetworkFactory};
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use tidemark_types::{ClusterId, NodeId};
-use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::net::{Fault, Net, Wire};
-use super::{Cluster, WITHIN, cluster_id, group_id, serve};
+use super::{Cluster, WITHIN, cluster_id, group_id, listen, me, others, serve};
 use crate::raft::network::{ANSWER_WITHIN, Acceptor, Link, Me, Peers, TcpConnector};
 use crate::raft::types::{Replica, TypeConfig, Vote};
 
 /// Far more than any deadline of ours would take, far less than for ever.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn me(node: u64) -> Me {
-    Me { cluster: cluster_id(), node: NodeId::new(node) }
-}
-
 /// A link of node 9 to replica 1 of group 0 on node 1, which `acceptor` is.
 async fn link(dialer: Me, acceptor: Me) -> (Net, Peers, Link) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
+    let (listener, address) = listen().await;
     let net = Net::default();
     net.add(NodeId::new(1), &address);
     serve(&Acceptor::new(Peers::new(acceptor, Arc::new(TcpConnector))), listener);
@@ -148,7 +142,6 @@ async fn a_follower_that_was_alone_does_not_raise_the_term() {
         let cluster = Cluster::start(1).await;
         let leader = cluster.leader(0).await;
         let alone = (leader + 1) % 3;
-        let others: Vec<usize> = (0..3).filter(|node| *node != alone).collect();
         let mut applied = cluster.propose(leader, 0, 5).await;
         cluster.same_state(0, &[0, 1, 2], applied).await;
         let before = cluster.group(leader, 0).status();
@@ -158,7 +151,7 @@ async fn a_follower_that_was_alone_does_not_raise_the_term() {
         while Instant::now() < until {
             applied = cluster.propose(leader, 0, 20).await;
         }
-        cluster.same_state(0, &others, applied).await;
+        cluster.same_state(0, &others(alone), applied).await;
         assert_eq!(cluster.group(alone, 0).status().term, before.term, "alone, {fault:?}");
         cluster.net.isolate(alone as u64 + 1, None);
         cluster.same_state(0, &[0, 1, 2], applied).await;

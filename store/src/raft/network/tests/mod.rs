@@ -39,6 +39,10 @@ fn cluster_id() -> ClusterId {
     ClusterId::from_bytes([7; 16]).unwrap()
 }
 
+fn me(node: u64) -> Me {
+    Me { cluster: cluster_id(), node: NodeId::new(node) }
+}
+
 fn group_id(group: u16) -> GroupId {
     GroupId::shard(ShardId::new(group))
 }
@@ -68,7 +72,7 @@ impl TestNode {
         raft: &RaftConfig,
         net: &Net,
     ) -> Self {
-        let me = Me { cluster: cluster_id(), node: NodeId::new(node) };
+        let me = me(node);
         let address = listener.local_addr().unwrap().to_string();
         let dir = tempfile::tempdir().unwrap();
         let [log_path, state_path] = ["log", "state"].map(|name| dir.path().join(name));
@@ -133,9 +137,21 @@ impl TestNode {
     }
 }
 
+/// A free port, and its address.
+async fn listen() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (listener, address)
+}
+
 fn serve(acceptor: &Acceptor, listener: TcpListener) -> JoinHandle<()> {
     let router = server().add_service(acceptor.service());
     tokio::spawn(async move { router.serve_with_incoming(incoming(listener)).await.unwrap() })
+}
+
+/// The indexes of the two other nodes.
+fn others(node: usize) -> Vec<usize> {
+    (0..3).filter(|other| *other != node).collect()
 }
 
 /// Three nodes, numbered from 1, each with a replica of every group.
@@ -154,8 +170,7 @@ impl Cluster {
         let mut listeners = Vec::new();
         let mut replicas = Vec::new();
         for node in 1..=3 {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap().to_string();
+            let (listener, address) = listen().await;
             net.add(NodeId::new(node), &address);
             replicas.push(Replica { node: NodeId::new(node), address });
             listeners.push(listener);

@@ -6,13 +6,12 @@ use bytes::Bytes;
 use futures::StreamExt;
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use tidemark_types::NodeId;
-use tokio::net::TcpListener;
 use tonic::{Code, Status, Streaming};
 
-use super::{Cluster, cluster_id, group_id, serve};
+use super::{Cluster, cluster_id, group_id, listen, me, serve};
 use crate::raft::network::frame::{Address, Answer, Ask, Hello, Refusal, Request};
 use crate::raft::network::wire::{self, PeerBatch};
-use crate::raft::network::{Acceptor, Me, Peers, STREAM_WINDOW, TcpConnector, connect};
+use crate::raft::network::{Acceptor, Peers, STREAM_WINDOW, TcpConnector, connect};
 use crate::raft::types::Vote;
 
 fn hello() -> Bytes {
@@ -47,10 +46,8 @@ async fn end(said: Result<Streaming<PeerBatch>, Status>) -> Status {
 }
 
 async fn acceptor() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let me = Me { cluster: cluster_id(), node: NodeId::new(1) };
-    serve(&Acceptor::new(Peers::new(me, Arc::new(TcpConnector))), listener);
+    let (listener, address) = listen().await;
+    serve(&Acceptor::new(Peers::new(me(1), Arc::new(TcpConnector))), listener);
     address
 }
 

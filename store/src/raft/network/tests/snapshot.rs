@@ -5,11 +5,11 @@ use std::time::Duration;
 use tidemark_types::NodeId;
 
 use super::net::Fault;
-use super::{Cluster, WITHIN, group_id};
+use super::{Cluster, WITHIN, group_id, others};
 use crate::config::RaftConfig;
-use crate::raft::group::Group;
 use crate::raft::machine::Applied;
 use crate::raft::network::FetchError;
+use crate::raft::types::Vote;
 
 fn short_log() -> RaftConfig {
     RaftConfig { snapshot_entries: 20, keep_entries: 5, ..RaftConfig::default() }
@@ -26,10 +26,6 @@ async fn purge(cluster: &Cluster, leader: usize, group: u16, past: u64) -> u64 {
             return applied;
         }
     }
-}
-
-fn others(node: usize) -> Vec<usize> {
-    (0..3).filter(|other| *other != node).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,9 +109,8 @@ async fn a_snapshot_of_a_later_term_than_its_leader_is_refused() {
     let node = &cluster.nodes[asks];
     let from = NodeId::new(gives as u64 + 1);
     let staged = node.peers.fetch(from, group_id(0), &node.state).await.unwrap();
-    let group: &Group = cluster.group(asks, 0);
-    let old = crate::raft::types::Vote::new_committed(0, 1);
-    let refused = group.install(old, staged).await.unwrap_err();
+    let group = cluster.group(asks, 0);
+    let refused = group.install(Vote::new_committed(0, 1), staged).await.unwrap_err();
     assert!(refused.contains("its leader of 0"), "{refused}");
     assert_eq!(group.status().running, Ok(()));
     cluster.stop().await;
