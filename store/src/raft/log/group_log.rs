@@ -67,8 +67,14 @@ impl GroupLog {
         if found.first().is_some_and(|entry| entry.log_id == applied) {
             return Ok(());
         }
-        self.truncate_after(purged).await?;
-        self.purge(applied).await
+        let mark = codec::encode_log_id(What::Purged, self.group, &applied);
+        // In one step: after half of it the log would end before its own commit mark.
+        self.submit(mark.len(), |state| {
+            let truncated = state.truncate_after(purged)?.map(|range| Change::Truncate { range });
+            let purged = state.purge(applied).map(|range| Change::Purge { range, mark });
+            Ok(Some((truncated.into_iter().chain(purged).collect(), Done::Lazy)))
+        })
+        .await
     }
 
     /// Waits until everything that was queued before is on disk.

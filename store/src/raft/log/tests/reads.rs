@@ -173,6 +173,22 @@ fn an_entry_lost_on_disk_is_an_error_not_a_short_read() {
     assert_eq!(entries.len(), good + 1, "the error ends it");
 }
 
+#[test]
+fn a_log_that_begins_anew_does_so_in_one_step() {
+    let disk = Disk::default();
+    let options = LogOptions { batch_bytes_max: 1, ..LogOptions::default() };
+    let (store, mut writer) = open(&disk, options);
+    let mut log = store.group(group(1));
+    append(&mut log, (0..10).map(|index| entry(5, index, 100)).collect());
+    now(log.save_committed(Some(log_id(5, 9)))).expect("queued");
+    while writer.step().expect("a good disk") {}
+    now(log.catch_up(Some(log_id(6, 20)))).expect("queued");
+    // A crash behind the first commit: the log opens, and begins behind the state.
+    assert!(writer.step().expect("a good disk"));
+    let (reopened, _writer) = open(&disk.after_power_cut(usize::MAX), options);
+    assert_eq!(reopened.group(group(1)).purged(), Some(log_id(6, 20)));
+}
+
 /// What a fallen leader left is behind what was applied since, whatever its terms are.
 #[test]
 fn a_log_without_the_applied_entry_begins_anew_behind_it() {
