@@ -116,7 +116,7 @@ impl Peers {
     }
 }
 
-/// Why a node cannot be reached for one purpose.
+/// Why a node cannot be reached.
 #[derive(Debug, Error)]
 pub enum NoWay {
     /// Its address is not known here.
@@ -171,10 +171,8 @@ fn known(state: &State) -> Option<Result<Arc<Connection>, PeerError>> {
 enum Lost {
     #[error("node {0} was to dial itself")]
     Myself(NodeId),
-    #[error("nothing listens there, or not to us: {0}")]
-    Connect(#[from] tonic::transport::Error),
-    #[error("it took longer than {} s to connect", CONNECT_WITHIN.as_secs())]
-    Slow,
+    #[error(transparent)]
+    NoWay(#[from] NoWay),
     /// The other ended it, or the transport failed.
     #[error("{}: {}", .0.code(), .0.message())]
     Status(#[from] Status),
@@ -234,7 +232,7 @@ impl Dialer {
     /// One connection from its beginning to its end.
     async fn exchange(&self, was_up: &mut bool) -> Result<Infallible, Lost> {
         let connecting = tokio::time::timeout(CONNECT_WITHIN, self.connect());
-        let (connection, mut answers) = connecting.await.map_err(|_| Lost::Slow)??;
+        let (connection, mut answers) = connecting.await.map_err(|_| NoWay::Slow)??;
         let connection = Arc::new(connection);
         self.peer.state.send_replace(State::Up(connection.clone()));
         *was_up = true;
@@ -252,7 +250,8 @@ impl Dialer {
             return Err(Lost::Myself(me));
         }
         let address = self.peer.address.lock().clone();
-        let channel = connect::channel(self.connector.clone(), address).await?;
+        let channel = connect::channel(self.connector.clone(), address).await;
+        let channel = channel.map_err(NoWay::from)?;
         let hello = Request::Hello(Hello { cluster, from: me, to: self.peer.node }).encode()?;
         let (outbox, outgoing) = outbox(hello);
         let mut answers = wire::exchange(channel, outgoing.batches()).await?;
