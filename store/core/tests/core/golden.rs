@@ -15,8 +15,10 @@ use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Context, Runner};
 use tidemark_store_core::Read as _;
 use tidemark_store_core::command::{BackendSend, Command, Draft, Judged, Send, Start};
-use tidemark_store_core::key::{AckKey, Key as _, Kind};
-use tidemark_store_core::read::{Answer, PageAnswer, PageLimits, Query, mailbox, page};
+use tidemark_store_core::key::{AckKey, DeviceKey, Key as _, Kind, ShardKey};
+use tidemark_store_core::read::{
+    Answer, PageAnswer, PageLimits, Query, cluster_map, mailbox, page,
+};
 use tidemark_store_core::reply::{Applied, Effect, Reply};
 use tidemark_store_core::value::{
     ClusterMap, Content, Entry, Message, NodeAddress, Origin, OutSeq, Payload, Settings, Value,
@@ -66,19 +68,7 @@ impl Runner for Script {
                 self.cluster.time = args.next()?;
                 String::new()
             }
-            "control" => {
-                let map =
-                    tidemark_store_core::read::cluster_map(self.cluster.state(ShardId::new(2)))?;
-                let map = map.ok_or("there is no map")?;
-                let mut output = format!(
-                    "version={} control={:?} next_replica={}\n",
-                    map.version, map.control, map.next_replica
-                );
-                for placement in map.shards {
-                    writeln!(output, "{:?} preferred={}", placement.replicas, placement.preferred)?;
-                }
-                output
-            }
+            "control" => self.control()?,
             "where" => self.whereabouts(&args.next::<UserId>()?),
             "begin" => {
                 self.batch = Some(Vec::new());
@@ -101,13 +91,12 @@ impl Runner for Script {
             }
             "shard" => format!("{:?}", {
                 let shard = ShardId::new(args.next()?);
-                self.cluster.get(shard, &tidemark_store_core::key::ShardKey {})
+                self.cluster.get(shard, &ShardKey {})
             }),
             "device" => {
                 let (user, device) = args.device()?;
                 let shard = self.cluster.shard_of(&user);
-                let key = tidemark_store_core::key::DeviceKey { user, device };
-                format!("{:?}", self.cluster.get(shard, &key))
+                format!("{:?}", self.cluster.get(shard, &DeviceKey { user, device }))
             }
             "acks" => self.acks(&args.next()?)?,
             _ => self.command(&command.name, &mut args)?,
@@ -130,6 +119,18 @@ impl Script {
             Some(shard) => self.cluster.apply(shard, vec![command]).remove(0),
             None => self.cluster.route(command),
         }))
+    }
+
+    fn control(&self) -> Result<String, Failure> {
+        let map = cluster_map(self.cluster.state(ShardId::new(2)))?.ok_or("there is no map")?;
+        let mut output = format!(
+            "version={} control={:?} next_replica={}\n",
+            map.version, map.control, map.next_replica
+        );
+        for placement in map.shards {
+            writeln!(output, "{:?} preferred={}", placement.replicas, placement.preferred)?;
+        }
+        Ok(output)
     }
 
     /// Which acknowledgements of a user's sessions are kept.
