@@ -73,7 +73,8 @@ pub(super) fn open(
     Ok(Reply::Opened { session })
 }
 
-/// Removes a session with all that belongs to it; what it took is unknown from now on.
+/// Removes a session with all that belongs to it, and gives it back; what it took is unknown from
+/// now on.
 pub(super) fn forget(
     step: &mut Step<'_>,
     user: &UserId,
