@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use openraft::raft::AppendEntriesRequest;
+use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 use parking_lot::RwLock;
 use thiserror::Error;
 use tidemark_store_core::codec::DecodeError;
@@ -39,8 +39,9 @@ use crate::raft::group::Group;
 use crate::raft::types::TypeConfig;
 use crate::storage::GroupId;
 
-/// Calls of one connection that may wait for their groups: votes of a thousand groups at once.
-const CALLS_MAX: usize = 1024;
+/// Calls of one connection that may wait for their groups: votes and heartbeats of a thousand groups
+/// at once.
+const CALLS_MAX: usize = 2 * 1024;
 /// A group that does not answer a call for so long will not; its caller gave up long ago.
 const CALL_WITHIN: Duration = Duration::from_secs(10);
 /// Streams that one connection may have open: a few for each of a thousand groups.
@@ -135,6 +136,9 @@ impl Acceptor {
 
     /// The frames of a snapshot that another node asks for.
     fn snapshot(&self, request: &PeerBatch) -> Result<Batches, Refused> {
+        if *self.0.stopped.borrow() {
+            return Err(Refused::Stopping);
+        }
         let [frame] = &request.frames[..] else { return Err(Refused::NoHello) };
         let Fetch { hello, group } = Fetch::decode(frame)?;
         let to = self.welcome(hello)?.from;
@@ -303,9 +307,9 @@ impl Session {
     }
 
     fn call(&self, call: u64, to: Address, ask: Ask) {
-        let outbox = self.outbox.clone();
         let group = self.acceptor.group(to);
         if let Ask::Install { vote } = ask {
+            let outbox = self.outbox.clone();
             let (acceptor, from) = (self.acceptor.clone(), self.peer);
             tokio::spawn(async move {
                 let installed = async { acceptor.0.snapshots.install(&group?, vote, from).await };
@@ -319,21 +323,32 @@ impl Session {
             });
             return;
         }
+        let busy = Answer::Called { call, result: Err(Refusal::Busy) };
+        self.spawn(to.group, busy, async move {
+            Answer::Called { call, result: ask_group(group, ask).await }
+        });
+    }
+
+    /// Sends the answer that comes, or else `busy`: few may be awaited at once, and none for ever.
+    fn spawn(
+        &self,
+        group: GroupId,
+        busy: Answer,
+        answering: impl Future<Output = Answer> + Send + 'static,
+    ) {
+        let outbox = self.outbox.clone();
         let Ok(permit) = self.calls.clone().try_acquire_owned() else {
             // If even that has no room, the caller's deadline answers.
-            if let Ok(frame) = (Answer::Called { call, result: Err(Refusal::Busy) }).encode() {
+            if let Ok(frame) = busy.encode() {
                 outbox.try_send(&frame, Haste::Now);
             }
             return;
         };
         tokio::spawn(async move {
             let _permit = permit;
-            let answered = async {
-                let result = ask_group(group, ask).await;
-                answer(&outbox, &Answer::Called { call, result }, Haste::Now).await;
-            };
+            let answered = async { answer(&outbox, &answering.await, Haste::Now).await };
             if tokio::time::timeout(CALL_WITHIN, answered).await.is_err() {
-                tracing::warn!(group = %to.group, "a group did not answer a call");
+                tracing::warn!(%group, "a group did not answer a call");
             }
         });
     }
@@ -347,9 +362,12 @@ impl Session {
     ) -> Result<(), Broken> {
         if !self.streams.contains_key(&stream) {
             let group = self.acceptor.group(to);
-            let outbox = self.outbox.clone();
+            // By far the most frequent, and it needs no pipeline.
             if last && append.entries.is_empty() {
-                tokio::spawn(heartbeat(stream, group, append, outbox));
+                let busy = Answer::Appended { stream, result: Err(Refusal::Busy) };
+                self.spawn(to.group, busy, async move {
+                    Answer::Appended { stream, result: append_nothing(group, append).await }
+                });
                 return Ok(());
             }
             if self.streams.len() == STREAMS_MAX {
@@ -357,7 +375,7 @@ impl Session {
             }
             let (appends, queue) = mpsc::channel(STREAM_WINDOW);
             self.streams.insert(stream, appends);
-            tokio::spawn(drive(stream, group, queue, outbox));
+            tokio::spawn(drive(stream, group, queue, self.outbox.clone()));
         }
         let sent = self.streams.get(&stream).map(|appends| appends.try_send(append));
         if last {
@@ -382,18 +400,11 @@ async fn ask_group(group: Result<Group, Refusal>, ask: Ask) -> Result<Told, Refu
     told.map_err(Refusal::Stopped)
 }
 
-/// A stream of one append without entries, which needs no pipeline: by far the most frequent.
-async fn heartbeat(
-    stream: u64,
+async fn append_nothing(
     group: Result<Group, Refusal>,
     append: AppendEntriesRequest<TypeConfig>,
-    outbox: Outbox,
-) {
-    let result = match group {
-        Ok(group) => group.append_nothing(append).await.map_err(Refusal::Stopped),
-        Err(refusal) => Err(refusal),
-    };
-    answer(&outbox, &Answer::Appended { stream, result }, Haste::Now).await;
+) -> Result<StreamAppendResult<TypeConfig>, Refusal> {
+    group?.append_nothing(append).await.map_err(Refusal::Stopped)
 }
 
 /// Feeds a stream's appends to its group, and answers each, until either ends.
