@@ -4,7 +4,7 @@
 //! ```text
 //!          unanswered, by n
 //!   ───────|=====================|============|
-//!        lowest     attempted  next   waiting
+//!        lowest            attempted  waiting
 //!          ▲                     │
 //!          └─────── go back ─────┘   once no attempt is under way, after a pause
 //! ```
@@ -19,6 +19,7 @@
 //! if any attempt of that send may have been taken (R3).
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::Duration;
 
 use tidemark_proto::{Failure, v1};
@@ -41,8 +42,8 @@ pub(crate) struct Window {
     session: Option<SessionId>,
     unanswered: BTreeMap<u64, Unanswered>,
     bytes: usize,
-    /// Those from here on were not attempted in this round.
-    next: u64,
+    /// The highest n attempted in this round, 0 for none; a device may choose the highest there is.
+    attempted: u64,
     /// The highest n with a stored verdict.
     taken: u64,
     /// Attempts without an outcome.
@@ -96,7 +97,7 @@ impl Window {
             return Err(Failure::new(ErrorCode::WindowFull));
         }
         self.bytes = bytes;
-        if send.n < self.next {
+        if send.n <= self.attempted {
             // The device repeats what was given back to it: no failure, and no reason to wait.
             self.resume.get_or_insert(now);
         }
@@ -118,12 +119,13 @@ impl Window {
                 return Step::Wait(resume);
             }
             self.resume = None;
-            self.next = 0;
+            self.attempted = 0;
         }
-        let Some((n, unanswered)) = self.unanswered.range(self.next..).next() else {
+        let rest = (Bound::Excluded(self.attempted), Bound::Unbounded);
+        let Some((n, unanswered)) = self.unanswered.range(rest).next() else {
             return Step::Idle;
         };
-        self.next = n + 1;
+        self.attempted = *n;
         self.under_way += 1;
         Step::Attempt(unanswered.send.clone())
     }
