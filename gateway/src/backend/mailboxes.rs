@@ -79,9 +79,7 @@ impl Backend {
                 }
                 // The floor has risen: whatever comes now, something has happened.
                 Reply::MailboxTrimmed { more: true, .. } => {
-                    reply = trim()
-                        .await
-                        .map_err(|failure| Failure { code: ErrorCode::Unknown, ..failure })?;
+                    reply = trim().await.map_err(|_| Failure::new(ErrorCode::Unknown))?;
                 }
                 other => return Err(failure::of_reply(&other)),
             }
