@@ -110,11 +110,11 @@ struct Tokens(Arc<Keys>);
 impl Authenticator for Tokens {
     /// The keys have the clock by themselves.
     fn check(&self, token: &str, _: UnixMs) -> Result<Identity, Failure> {
-        let claims = self.0.verify(token).map_err(|error| failure::of_token(&error))?;
+        let claims = self.0.verify(token).map_err(failure::of_token)?;
         match claims.role {
             Role::Device { user, device } => Ok(Identity { user, device, expires: claims.expires }),
             Role::Service | Role::Admin => {
-                Err(failure::of_token(&tidemark_token::Error::NeedsRole("device")))
+                Err(failure::of_token(tidemark_token::Error::NeedsRole("device")))
             }
         }
     }

@@ -4,17 +4,17 @@ use tidemark_proto::{Detail, Failure, Position};
 use tidemark_store_client::{Attempt, Error};
 use tidemark_store_core::read::Answer;
 use tidemark_store_core::{Reject, Reply};
-use tidemark_types::{Epoch, ErrorCode, Seq};
+use tidemark_types::ErrorCode;
 
 /// A refusal of the state machine.
-pub(crate) fn of_reject(reject: &Reject) -> Failure {
+pub(crate) fn of_reject(reject: Reject) -> Failure {
     let failure = Failure::new(reject.code());
     match reject {
-        Reject::Invalid(text) => failure.message(text.clone()),
-        Reject::Stale { live } => failure.detail(Detail::Live(*live)),
-        Reject::OutOfOrder { expected } => failure.detail(Detail::Expected(*expected)),
-        Reject::SessionEnded { last_n } => failure.detail(Detail::LastN(*last_n)),
-        Reject::Reset { epoch, floor, head } => position(*epoch, *floor, *head).into(),
+        Reject::Invalid(text) => failure.message(text),
+        Reject::Stale { live } => failure.detail(Detail::Live(live)),
+        Reject::OutOfOrder { expected } => failure.detail(Detail::Expected(expected)),
+        Reject::SessionEnded { last_n } => failure.detail(Detail::LastN(last_n)),
+        Reject::Reset { epoch, floor, head } => Position { epoch, floor, head }.into(),
         Reject::WrongShard(_)
         | Reject::Settled
         | Reject::Conflict
@@ -28,8 +28,8 @@ pub(crate) fn of_reject(reject: &Reject) -> Failure {
 }
 
 /// A call without a reply. What the store client says of nodes and addresses stays here.
-pub(crate) fn of_error(error: &Error) -> Failure {
-    match error {
+pub(crate) fn of_error(error: Error) -> Failure {
+    match &error {
         Error::BadAnswer(_) => tracing::error!(%error, "the store cannot be understood"),
         Error::Unknown(_) | Error::Unavailable(_) | Error::Refused { .. } => {
             tracing::debug!(%error, "a call to the store gave no reply");
@@ -39,7 +39,7 @@ pub(crate) fn of_error(error: &Error) -> Failure {
 }
 
 /// A token that is not good, or not good for this.
-pub(crate) fn of_token(error: &tidemark_token::Error) -> Failure {
+pub(crate) fn of_token(error: tidemark_token::Error) -> Failure {
     Failure::new(error.code()).message(error.to_string())
 }
 
@@ -51,8 +51,8 @@ pub(crate) fn of_attempt(attempt: Attempt) -> Failure {
     }
 }
 
-/// A reply that does not go with what was asked: the store contradicts itself.
-pub(crate) fn of_reply(reply: &Reply) -> Failure {
+/// A reply that is not the one that was hoped for: a refusal, or the store contradicts itself.
+pub(crate) fn of_reply(reply: Reply) -> Failure {
     match reply {
         Reply::Rejected(reject) => of_reject(reject),
         other => {
@@ -63,12 +63,7 @@ pub(crate) fn of_reply(reply: &Reply) -> Failure {
 }
 
 /// An answer that does not go with what was asked.
-pub(crate) fn of_answer(answer: &Answer) -> Failure {
+pub(crate) fn of_answer(answer: Answer) -> Failure {
     tracing::error!(?answer, "the store's answer does not go with the query");
     Failure::new(ErrorCode::Internal)
-}
-
-/// Where a mailbox stands.
-pub(crate) fn position(epoch: Epoch, floor: Seq, head: Seq) -> Position {
-    Position { epoch, floor, head }
 }

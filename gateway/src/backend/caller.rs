@@ -24,29 +24,29 @@ impl Backend {
                     format!("the header `{}: Bearer TOKEN` is missing", headers::AUTHORIZATION);
                 Failure::new(ErrorCode::Unauthenticated).message(text)
             })?;
-        self.keys.verify(token).map(Caller).map_err(|error| failure::of_token(&error))
+        self.keys.verify(token).map(Caller).map_err(failure::of_token)
     }
 }
 
 impl Caller {
     /// May it act in this user's name?
     pub(super) fn act_for(&self, user: &UserId) -> Result<(), Failure> {
-        self.0.may_act_for(user).map_err(|error| failure::of_token(&error))
+        self.0.may_act_for(user).map_err(failure::of_token)
     }
 
     /// May it speak about this user's device?
     pub(super) fn use_device(&self, user: &UserId, device: &DeviceId) -> Result<(), Failure> {
-        self.0.may_use_device(user, device).map_err(|error| failure::of_token(&error))
+        self.0.may_use_device(user, device).map_err(failure::of_token)
     }
 
     /// May it take numbers of counters?
     pub(super) fn count(&self) -> Result<(), Failure> {
-        self.0.may_count().map_err(|error| failure::of_token(&error))
+        self.0.may_count().map_err(failure::of_token)
     }
 
     /// May it do what only operators do?
     pub(super) fn administer(&self) -> Result<(), Failure> {
-        self.0.may_administer().map_err(|error| failure::of_token(&error))
+        self.0.may_administer().map_err(failure::of_token)
     }
 }
 

@@ -34,7 +34,7 @@ impl Backend {
                 start: registered.start.get(),
                 cursor: registered.cursor.get(),
             }),
-            other => Err(failure::of_reply(&other)),
+            other => Err(failure::of_reply(other)),
         }
     }
 

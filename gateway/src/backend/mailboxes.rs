@@ -81,7 +81,7 @@ impl Backend {
                 Reply::MailboxTrimmed { more: true, .. } => {
                     reply = trim().await.map_err(|_| Failure::new(ErrorCode::Unknown))?;
                 }
-                other => return Err(failure::of_reply(&other)),
+                other => return Err(failure::of_reply(other)),
             }
         }
     }

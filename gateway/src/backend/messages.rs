@@ -34,7 +34,7 @@ impl Backend {
                 Ok(SendResponse { seq: seq.get(), time_ms: time.get() })
             }
             Reply::Sent(Verdict::Refused(code)) => Err(Failure::new(code)),
-            other => Err(failure::of_reply(&other)),
+            other => Err(failure::of_reply(other)),
         }
     }
 

@@ -66,19 +66,19 @@ impl Backend {
     }
 
     async fn command(&self, command: Command) -> Result<Reply, Failure> {
-        self.store.command(command).await.map_err(|error| failure::of_error(&error))
+        self.store.command(command).await.map_err(failure::of_error)
     }
 
     /// A command whose reply is that it is done.
     async fn done(&self, command: Command) -> Result<(), Failure> {
         match self.command(command).await? {
             Reply::Done => Ok(()),
-            other => Err(failure::of_reply(&other)),
+            other => Err(failure::of_reply(other)),
         }
     }
 
     async fn query(&self, query: Query) -> Result<Answer, Failure> {
-        self.store.query(query).await.map_err(|error| failure::of_error(&error))
+        self.store.query(query).await.map_err(failure::of_error)
     }
 
     /// Where a user's mailbox stands.
@@ -86,7 +86,7 @@ impl Backend {
         let mailbox = Recipient::User(user.clone());
         match self.query(Query::Mailbox { mailbox }).await? {
             Answer::Mailbox(mailbox) => Ok(mailbox),
-            other => Err(failure::of_answer(&other)),
+            other => Err(failure::of_answer(other)),
         }
     }
 

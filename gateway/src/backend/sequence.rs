@@ -22,7 +22,7 @@ impl Backend {
         let id = convert::uuid_or_none("request_id", &request.request_id)?;
         match self.command(Command::Allocate { counter, count: request.count, id }).await? {
             Reply::Allocated { first, count } => Ok(AllocateResponse { first, count }),
-            other => Err(failure::of_reply(&other)),
+            other => Err(failure::of_reply(other)),
         }
     }
 
@@ -35,7 +35,7 @@ impl Backend {
         let counter = convert::name("counter", &request.counter)?;
         match self.query(Query::Counter { counter }).await? {
             Answer::Counter { last } => Ok(CurrentResponse { last }),
-            other => Err(failure::of_answer(&other)),
+            other => Err(failure::of_answer(other)),
         }
     }
 }

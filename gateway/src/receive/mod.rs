@@ -48,13 +48,13 @@ pub(crate) async fn confirm(
     match store.command(Command::Confirm { user, device, epoch, seq }).await {
         Ok(Reply::Confirmed { cursor }) => Confirmed::At(epoch, cursor),
         Ok(Reply::Rejected(Reject::Reset { epoch, floor, head })) => {
-            Confirmed::Reset(failure::position(epoch, floor, head))
+            Confirmed::Reset(Position { epoch, floor, head })
         }
-        Ok(reply) => Confirmed::Failed(failure::of_reply(&reply)),
-        Err(error) => Confirmed::Failed(failure::of_error(&error)),
+        Ok(reply) => Confirmed::Failed(failure::of_reply(reply)),
+        Err(error) => Confirmed::Failed(failure::of_error(error)),
     }
 }
 
 async fn ask(store: &dyn Store, query: Query) -> Result<Answer, Failure> {
-    store.query(query).await.map_err(|error| failure::of_error(&error))
+    store.query(query).await.map_err(failure::of_error)
 }

@@ -42,9 +42,9 @@ pub(crate) async fn page(
             Paged::Page(entry::page(seq_cli, &page))
         }
         Ok(Answer::Page(PageAnswer::Reset { epoch, floor, head })) => {
-            Paged::Reset(failure::position(epoch, floor, head))
+            Paged::Reset(Position { epoch, floor, head })
         }
-        Ok(answer) => Paged::Failed(failure::of_answer(&answer)),
+        Ok(answer) => Paged::Failed(failure::of_answer(answer)),
         Err(failure) => Paged::Failed(failure),
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tidemark_proto::{Failure, Position, v1};
 use tidemark_store_core::read::{Answer, Query};
+use tidemark_store_core::value::Mailbox;
 use tidemark_types::{Epoch, Recipient, Seq, UnixMs, UserId};
 
 use super::ask;
@@ -32,17 +33,17 @@ pub(crate) fn cached(ping: &v1::Ping, head: (Epoch, Seq)) -> Option<v1::Pong> {
 /// The answer from the mailbox's leader.
 pub(crate) async fn ping(store: Arc<dyn Store>, user: UserId, ping: v1::Ping) -> Pinged {
     let query = Query::Mailbox { mailbox: Recipient::User(user) };
-    let mailbox = match ask(store.as_ref(), query).await {
+    let Mailbox { epoch, floor, head, .. } = match ask(store.as_ref(), query).await {
         Ok(Answer::Mailbox(mailbox)) => mailbox,
-        Ok(answer) => return Pinged::Failed(failure::of_answer(&answer)),
+        Ok(answer) => return Pinged::Failed(failure::of_answer(answer)),
         Err(failure) => return Pinged::Failed(failure),
     };
-    let (epoch, seq) = (Epoch::new(ping.epoch), Seq::new(ping.seq_cli));
+    let (named, seq) = (Epoch::new(ping.epoch), Seq::new(ping.seq_cli));
     // Epoch 0: the device has no cursor yet, so it cannot be wrong.
-    if epoch != Epoch::NONE && (epoch != mailbox.epoch || seq > mailbox.head) {
-        return Pinged::Reset(failure::position(mailbox.epoch, mailbox.floor, mailbox.head));
+    if named != Epoch::NONE && (named != epoch || seq > head) {
+        return Pinged::Reset(Position { epoch, floor, head });
     }
-    Pinged::Pong(pong(ping.nonce, mailbox.epoch, mailbox.head))
+    Pinged::Pong(pong(ping.nonce, epoch, head))
 }
 
 fn pong(nonce: u64, epoch: Epoch, head: Seq) -> v1::Pong {

@@ -36,8 +36,8 @@ pub(crate) async fn register(store: Arc<dyn Store>, hello: Hello) -> Result<Plac
     let command = Command::RegisterDevice { user: user.clone(), device: device.clone(), start };
     let registered = match store.command(command).await {
         Ok(Reply::Registered(registered)) => registered,
-        Ok(reply) => return Err(failure::of_reply(&reply)),
-        Err(error) => return Err(failure::of_error(&error)),
+        Ok(reply) => return Err(failure::of_reply(reply)),
+        Err(error) => return Err(failure::of_error(error)),
     };
     let hello::Cursor::At { epoch, seq } = cursor else {
         return Ok(Place::At(registered.start, registered));

@@ -37,7 +37,7 @@ pub(crate) async fn status(
     match ask(store.as_ref(), Query::Message { origin }).await? {
         Answer::Message(None) => Ok(v1::MessageStatus::default()),
         Answer::Message(Some(status)) => Ok(known(&status)),
-        other => Err(failure::of_answer(&other)),
+        other => Err(failure::of_answer(other)),
     }
 }
 

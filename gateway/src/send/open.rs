@@ -20,8 +20,8 @@ pub(crate) async fn open(
     let Open { open_id, ends } = open;
     let result = match store.command(Command::Open { user, device, open_id, ends }).await {
         Ok(Reply::Opened { session }) => opened::Result::Session(session.get()),
-        Ok(reply) => opened::Result::Failure(failure::of_reply(&reply).into()),
-        Err(error) => opened::Result::Failure(failure::of_error(&error).into()),
+        Ok(reply) => opened::Result::Failure(failure::of_reply(reply).into()),
+        Err(error) => opened::Result::Failure(failure::of_error(error).into()),
     };
     v1::Opened {
         open_id: tidemark_proto::convert::bytes_of(open_id.as_bytes()),

@@ -154,9 +154,9 @@ impl Window {
             }
             Ok(Reply::Rejected(reject @ Reject::Invalid(_))) => {
                 self.remove(n);
-                Some(Err(failure::of_reject(&reject)))
+                Some(Err(failure::of_reject(reject)))
             }
-            Ok(reply) => Some(Ok(self.failed(n, failure::of_reply(&reply)))),
+            Ok(reply) => Some(Ok(self.failed(n, failure::of_reply(reply)))),
             Err(attempt) => {
                 let failure = failure::of_attempt(attempt);
                 let send = self.unanswered.get_mut(&n).expect("an attempt's send stays");

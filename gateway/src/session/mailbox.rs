@@ -17,8 +17,8 @@ use tidemark_proto::{Position, v1};
 use tidemark_store_client::WatchEvent;
 use tidemark_types::{Epoch, Seq};
 
+use crate::entry;
 use crate::limits::{TAIL_BYTES_MAX, TAIL_ENTRIES_MAX};
-use crate::{entry, failure};
 
 /// A mailbox, as the gateway hears of it.
 #[derive(Default)]
@@ -55,7 +55,7 @@ impl Mailbox {
     pub(crate) fn hear(&mut self, event: &WatchEvent) -> bool {
         match event {
             WatchEvent::Registered { epoch, floor, head, .. } => {
-                self.registered(failure::position(*epoch, *floor, *head))
+                self.registered(Position { epoch: *epoch, floor: *floor, head: *head })
             }
             // What is told before the registration is answered lies below the answer's head.
             WatchEvent::Appended { seq, entry, .. } => {

@@ -64,7 +64,7 @@ impl Backend {
             .ok_or_else(|| unavailable(format!("no other node of shard {shard} answers")))?;
         if to != from {
             let done = self.store.transfer_leader(shard, from, to).await;
-            done.map_err(|error| failure::of_error(&error))?;
+            done.map_err(failure::of_error)?;
         }
         Ok(TransferResponse { leader: to.get() })
     }
