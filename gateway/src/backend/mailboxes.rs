@@ -13,8 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::Backend;
 use super::caller::Caller;
-use crate::failure;
-use crate::receive::{self, Paged};
+use crate::{failure, receive};
 
 impl Backend {
     async fn sync_page(
@@ -29,11 +28,8 @@ impl Backend {
             named => named,
         };
         let (store, seq_cli) = (self.store.clone(), Seq::new(request.seq_cli));
-        match receive::page(store, user, epoch, seq_cli, request.limit).await {
-            Paged::Page(page) => Ok(SyncResponse { page: Some(page) }),
-            Paged::Reset(position) => Err(position.into()),
-            Paged::Failed(failure) => Err(failure),
-        }
+        let page = receive::page(store, user, epoch, seq_cli, request.limit).await?;
+        Ok(SyncResponse { page: Some(page) })
     }
 
     async fn mailbox_head(

@@ -24,12 +24,12 @@ use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::value::Mailbox;
 use tidemark_store_core::{Command, Reply};
 use tidemark_token::Keys;
-use tidemark_types::{ClusterId, ErrorCode, Recipient, UserId};
+use tidemark_types::{ClusterId, ErrorCode, UserId};
 use tonic::{Request, Response, Status};
 
 use crate::backend::caller::Caller;
 use crate::store::Store;
-use crate::{failure, metrics};
+use crate::{failure, metrics, receive};
 
 /// All unary services; a cheap handle.
 #[derive(Clone)]
@@ -83,11 +83,7 @@ impl Backend {
 
     /// Where a user's mailbox stands.
     async fn mailbox(&self, user: &UserId) -> Result<Mailbox, Failure> {
-        let mailbox = Recipient::User(user.clone());
-        match self.query(Query::Mailbox { mailbox }).await? {
-            Answer::Mailbox(mailbox) => Ok(mailbox),
-            other => Err(failure::of_answer(other)),
-        }
+        receive::mailbox(self.store.as_ref(), user.clone()).await
     }
 
     /// Does the caller mean this cluster? One that names none does (R8).

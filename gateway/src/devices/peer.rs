@@ -18,7 +18,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tidemark_proto::hello::{Hello, Open};
 use tidemark_proto::v1::client_frame::Frame;
-use tidemark_proto::{Failure, Position, v1};
+use tidemark_proto::{Detail, Failure, Position, v1};
 use tidemark_store_core::reply::Registered;
 use tidemark_types::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, SEND_WINDOW, SEND_WINDOW_BYTES};
 use tidemark_types::{DeviceId, Epoch, ErrorCode, Seq, UnixMs, UserId};
@@ -27,7 +27,7 @@ use super::Shared;
 use super::connection::refusal;
 use crate::metrics;
 use crate::push::{Delivery, Push};
-use crate::receive::{self, Confirmed, Cursor, Paged, Pinged};
+use crate::receive::{self, Cursor};
 use crate::send::{self, Uplink};
 use crate::session::Seat;
 
@@ -42,11 +42,12 @@ pub(super) struct Pending {
 
 /// A question to the store was answered; the number is the place's in which it was asked.
 pub(super) enum Done {
-    Registered(Result<receive::Place, Failure>),
+    Registered(Result<(Seq, Registered), Failure>),
     Opened(v1::Opened),
-    Paged(u64, u64, Paged),
-    Confirmed(u64, Confirmed),
-    Pinged(u64, Pinged),
+    /// A `Sync`, by its request as well.
+    Paged(u64, u64, Result<v1::Page, Failure>),
+    Confirmed(u64, Result<(Epoch, Seq), Failure>),
+    Pinged(u64, Result<v1::Pong, Failure>),
     /// A `Status`, which has no place, by its request.
     Told(u64, Result<v1::MessageStatus, Failure>),
 }
@@ -168,24 +169,26 @@ impl Peer {
     /// A question was answered.
     pub(super) fn done(&mut self, done: Done, pending: &mut Pending) -> Result<(), Failure> {
         match done {
-            Done::Registered(Ok(receive::Place::At(start, registered))) => {
-                self.welcome(start, &registered, pending);
+            Done::Paged(number, ..) | Done::Confirmed(number, _) | Done::Pinged(number, _)
+                if number != self.places || self.place.is_none() => {}
+            // Its cursor is of another epoch or above the head (R11).
+            Done::Registered(Err(Failure { detail: Some(Detail::Position(position)), .. }))
+            | Done::Paged(.., Err(Failure { detail: Some(Detail::Position(position)), .. }))
+            | Done::Confirmed(_, Err(Failure { detail: Some(Detail::Position(position)), .. }))
+            | Done::Pinged(_, Err(Failure { detail: Some(Detail::Position(position)), .. })) => {
+                let reset = self.displace(position);
+                pending.answer(reset);
             }
-            Done::Registered(Ok(receive::Place::Reset(position))) => self.reset(position, pending),
+            Done::Registered(Ok((start, registered))) => self.welcome(start, &registered, pending),
             Done::Registered(Err(failure)) if failure.code.is_retryable() => {
                 pending.answer(refusal(failure, Frame::HELLO, 0));
             }
             Done::Registered(Err(failure)) => return Err(failure),
             Done::Opened(opened) => pending.answer(opened),
-            Done::Paged(number, ..) | Done::Confirmed(number, _) | Done::Pinged(number, _)
-                if number != self.places || self.place.is_none() => {}
-            Done::Paged(_, request_id, paged) => self.paged(request_id, paged, pending),
+            Done::Paged(_, request_id, page) => self.paged(request_id, page, pending),
             Done::Confirmed(_, confirmed) => self.confirmed(confirmed, pending),
-            Done::Pinged(_, Pinged::Pong(pong)) => pending.answer(self.now(pong)),
-            Done::Pinged(_, Pinged::Reset(position)) => self.reset(position, pending),
-            Done::Pinged(_, Pinged::Failed(failure)) => {
-                pending.answer(refusal(failure, Frame::PING, 0));
-            }
+            Done::Pinged(_, Ok(pong)) => pending.answer(self.stamped(pong)),
+            Done::Pinged(_, Err(failure)) => pending.answer(refusal(failure, Frame::PING, 0)),
             Done::Told(request_id, Ok(status)) => {
                 pending.answer(v1::StatusReply { request_id, status: Some(status) });
             }
@@ -232,8 +235,7 @@ impl Peer {
         drop((seat, uplink));
         let Some((epoch, seq)) = place.and_then(|place| place.cursor.rest()) else { return };
         let store = shared.parts.store.clone();
-        if let Confirmed::Failed(failure) = receive::confirm(store, user, device, epoch, seq).await
-        {
+        if let Err(failure) = receive::confirm(store, user, device, epoch, seq).await {
             // The device tells it again in its next Hello.
             tracing::debug!(%failure, "a device's last cursor is not confirmed");
         }
@@ -312,52 +314,45 @@ impl Peer {
         let head = self.seat.mailbox.borrow().head();
         let live = head.filter(|_| self.shared.registry.is_live(&self.user));
         if let Some(pong) = live.and_then(|head| receive::cached(&ping, head)) {
-            return pending.answer(self.now(pong));
+            return pending.answer(self.stamped(pong));
         }
         let (store, number) = (self.shared.parts.store.clone(), self.places);
         let asked = receive::ping(store, self.user.clone(), ping);
         pending.work(asked.map(move |pinged| Done::Pinged(number, pinged)));
     }
 
-    fn paged(&mut self, request_id: u64, paged: Paged, pending: &mut Pending) {
+    fn paged(&mut self, request_id: u64, page: Result<v1::Page, Failure>, pending: &mut Pending) {
         let Some(place) = &mut self.place else { return };
         place.paging = false;
-        match paged {
-            Paged::Page(page) => {
+        match page {
+            Ok(page) => {
                 let last = page.entries.last().map_or(page.prev_seq, |entry| entry.seq);
                 if Epoch::new(page.epoch) == place.delivery.epoch() {
                     place.delivery.paged(Seq::new(last), page.more);
                 }
                 pending.answer(v1::SyncPage { request_id, page: Some(page) });
             }
-            Paged::Reset(position) => self.reset(position, pending),
             // The page after a Welcome, which nobody asked for: the device is told to ask.
-            Paged::Failed(_) if request_id == 0 => {
+            Err(_) if request_id == 0 => {
                 let (epoch, head) = place.delivery.noticed();
                 pending.answer(v1::Notice { epoch: epoch.get(), head: head.get() });
             }
-            Paged::Failed(failure) => pending.answer(refusal(failure, Frame::SYNC, request_id)),
+            Err(failure) => pending.answer(refusal(failure, Frame::SYNC, request_id)),
         }
     }
 
-    fn confirmed(&mut self, confirmed: Confirmed, pending: &mut Pending) {
+    fn confirmed(&mut self, confirmed: Result<(Epoch, Seq), Failure>, pending: &mut Pending) {
         let now = self.shared.parts.clock.monotonic();
         let Some(place) = &mut self.place else { return };
         match confirmed {
-            Confirmed::At(epoch, seq) => place.cursor.confirmed(epoch, seq),
-            Confirmed::Reset(position) => self.reset(position, pending),
+            Ok((epoch, seq)) => place.cursor.confirmed(epoch, seq),
             // It was forgotten, and has to register: no repetition helps.
-            Confirmed::Failed(failure) if failure.code == ErrorCode::NoDevice => {
+            Err(failure) if failure.code == ErrorCode::NoDevice => {
                 self.place = None;
                 pending.answer(refusal(failure, Frame::ACK, 0));
             }
-            Confirmed::Failed(_) => place.cursor.failed(now),
+            Err(_) => place.cursor.failed(now),
         }
-    }
-
-    fn reset(&mut self, position: Position, pending: &mut Pending) {
-        let reset = self.displace(position);
-        pending.answer(reset);
     }
 
     /// The device loses its place until it says `Hello`.
@@ -367,7 +362,7 @@ impl Peer {
         position.into()
     }
 
-    fn now(&self, pong: v1::Pong) -> v1::Pong {
+    fn stamped(&self, pong: v1::Pong) -> v1::Pong {
         v1::Pong { server_time_ms: self.shared.parts.clock.wall().get(), ..pong }
     }
 }

@@ -1,7 +1,8 @@
 //! What a device asks of its mailbox: its place, pages, heads, what became of a message; and what it
 //! confirms.
 //!
-//! Each question is one future that asks the store and ends in what the device is told. Heads,
+//! Each question is one future that asks the store and ends in what the device is told; a place of
+//! another epoch or above the head (R11) is a failure that carries the mailbox's position. Heads,
 //! resets and the end of the pages come from the mailbox's leader alone (R16); the one exception
 //! is a `Ping`, which a head that the watch keeps fresh may answer (R15).
 
@@ -14,44 +15,40 @@ mod status;
 use std::sync::Arc;
 
 pub(crate) use cursor::Cursor;
-pub(crate) use page::{Paged, page};
-pub(crate) use ping::{Pinged, cached, ping};
-pub(crate) use register::{Place, register};
+pub(crate) use page::page;
+pub(crate) use ping::{cached, ping};
+pub(crate) use register::register;
 pub(crate) use status::{asked, status};
-use tidemark_proto::{Failure, Position};
+use tidemark_proto::Failure;
 use tidemark_store_core::read::{Answer, Query};
-use tidemark_store_core::{Command, Reject, Reply};
-use tidemark_types::{DeviceId, Epoch, Seq, UserId};
+use tidemark_store_core::value::Mailbox;
+use tidemark_store_core::{Command, Reply};
+use tidemark_types::{DeviceId, Epoch, Recipient, Seq, UserId};
 
 use crate::failure;
 use crate::store::Store;
 
-/// What became of a confirmation.
-#[derive(Debug)]
-pub(crate) enum Confirmed {
-    /// The device's cursor stands there, or above.
-    At(Epoch, Seq),
-    /// The cursor is of another epoch or above the head (R11).
-    Reset(Position),
-    /// Nothing is known of it.
-    Failed(Failure),
-}
-
-/// Confirms everything up to `seq`.
+/// Confirms everything up to `seq`; where the device's cursor stands then, which may be above.
 pub(crate) async fn confirm(
     store: Arc<dyn Store>,
     user: UserId,
     device: DeviceId,
     epoch: Epoch,
     seq: Seq,
-) -> Confirmed {
-    match store.command(Command::Confirm { user, device, epoch, seq }).await {
-        Ok(Reply::Confirmed { cursor }) => Confirmed::At(epoch, cursor),
-        Ok(Reply::Rejected(Reject::Reset { epoch, floor, head })) => {
-            Confirmed::Reset(Position { epoch, floor, head })
-        }
-        Ok(reply) => Confirmed::Failed(failure::of_reply(reply)),
-        Err(error) => Confirmed::Failed(failure::of_error(error)),
+) -> Result<(Epoch, Seq), Failure> {
+    let confirm = Command::Confirm { user, device, epoch, seq };
+    match store.command(confirm).await.map_err(failure::of_error)? {
+        Reply::Confirmed { cursor } => Ok((epoch, cursor)),
+        other => Err(failure::of_reply(other)),
+    }
+}
+
+/// Where a user's mailbox stands.
+pub(crate) async fn mailbox(store: &dyn Store, user: UserId) -> Result<Mailbox, Failure> {
+    let mailbox = Recipient::User(user);
+    match ask(store, Query::Mailbox { mailbox }).await? {
+        Answer::Mailbox(mailbox) => Ok(mailbox),
+        other => Err(failure::of_answer(other)),
     }
 }
 

@@ -3,24 +3,11 @@
 use std::sync::Arc;
 
 use tidemark_proto::{Failure, Position, v1};
-use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::value::Mailbox;
-use tidemark_types::{Epoch, Recipient, Seq, UnixMs, UserId};
+use tidemark_types::{Epoch, Seq, UserId};
 
-use super::ask;
-use crate::failure;
+use super::mailbox;
 use crate::store::Store;
-
-/// What a `Ping` gets.
-#[derive(Debug)]
-pub(crate) enum Pinged {
-    /// The answer; the caller sets the time.
-    Pong(v1::Pong),
-    /// The cursor is of another epoch or above the head (R11).
-    Reset(Position),
-    /// Nobody could be asked.
-    Failed(Failure),
-}
 
 /// The answer from a head that the watch keeps fresh, unless the cursor contradicts it: whether a
 /// cursor is impossible is for the store to say.
@@ -31,24 +18,23 @@ pub(crate) fn cached(ping: &v1::Ping, head: (Epoch, Seq)) -> Option<v1::Pong> {
 }
 
 /// The answer from the mailbox's leader.
-pub(crate) async fn ping(store: Arc<dyn Store>, user: UserId, ping: v1::Ping) -> Pinged {
-    let query = Query::Mailbox { mailbox: Recipient::User(user) };
-    let Mailbox { epoch, floor, head, .. } = match ask(store.as_ref(), query).await {
-        Ok(Answer::Mailbox(mailbox)) => mailbox,
-        Ok(answer) => return Pinged::Failed(failure::of_answer(answer)),
-        Err(failure) => return Pinged::Failed(failure),
-    };
+pub(crate) async fn ping(
+    store: Arc<dyn Store>,
+    user: UserId,
+    ping: v1::Ping,
+) -> Result<v1::Pong, Failure> {
+    let Mailbox { epoch, floor, head, .. } = mailbox(store.as_ref(), user).await?;
     let (named, seq) = (Epoch::new(ping.epoch), Seq::new(ping.seq_cli));
     // Epoch 0: the device has no cursor yet, so it cannot be wrong.
     if named != Epoch::NONE && (named != epoch || seq > head) {
-        return Pinged::Reset(Position { epoch, floor, head });
+        return Err(Position { epoch, floor, head }.into());
     }
-    Pinged::Pong(pong(ping.nonce, epoch, head))
+    Ok(pong(ping.nonce, epoch, head))
 }
 
+/// A `Pong` of which the connection sets the time.
 fn pong(nonce: u64, epoch: Epoch, head: Seq) -> v1::Pong {
-    let server_time_ms = UnixMs::default().get();
-    v1::Pong { nonce, epoch: epoch.get(), seq_svr: head.get(), server_time_ms }
+    v1::Pong { nonce, epoch: epoch.get(), seq_svr: head.get(), ..v1::Pong::default() }
 }
 
 #[cfg(test)]

@@ -2,29 +2,24 @@
 
 use std::sync::Arc;
 
+use tidemark_proto::Failure;
 use tidemark_proto::hello::{self, Hello};
-use tidemark_proto::{Failure, Position};
 use tidemark_store_core::command::Start;
 use tidemark_store_core::reply::Registered;
 use tidemark_store_core::{Command, Reply};
 use tidemark_types::Seq;
 
-use super::{Confirmed, confirm};
+use super::confirm;
 use crate::failure;
 use crate::store::Store;
 
-/// Where a device is after its `Hello`.
-#[derive(Debug)]
-pub(crate) enum Place {
-    /// It is sent what comes after this seq.
-    At(Seq, Registered),
-    /// Its cursor is of another epoch or above the head (R11).
-    Reset(Position),
-}
-
-/// Registers the device, and confirms the cursor it has. The registration's reply comes from the
-/// log, so it is as fresh as a read can be.
-pub(crate) async fn register(store: Arc<dyn Store>, hello: Hello) -> Result<Place, Failure> {
+/// Registers the device, and confirms the cursor it has; the seq after which its delivery begins,
+/// and where it stands. The registration's reply comes from the log, so it is as fresh as a read
+/// can be.
+pub(crate) async fn register(
+    store: Arc<dyn Store>,
+    hello: Hello,
+) -> Result<(Seq, Registered), Failure> {
     let Hello { user, device, cursor, .. } = hello;
     let start = match cursor {
         hello::Cursor::New(hello::Start::Head) => Start::Head,
@@ -34,21 +29,17 @@ pub(crate) async fn register(store: Arc<dyn Store>, hello: Hello) -> Result<Plac
         hello::Cursor::At { .. } => Start::Floor,
     };
     let command = Command::RegisterDevice { user: user.clone(), device: device.clone(), start };
-    let registered = match store.command(command).await {
-        Ok(Reply::Registered(registered)) => registered,
-        Ok(reply) => return Err(failure::of_reply(reply)),
-        Err(error) => return Err(failure::of_error(error)),
+    let registered = match store.command(command).await.map_err(failure::of_error)? {
+        Reply::Registered(registered) => registered,
+        other => return Err(failure::of_reply(other)),
     };
     let hello::Cursor::At { epoch, seq } = cursor else {
-        return Ok(Place::At(registered.start, registered));
+        return Ok((registered.start, registered));
     };
     // Delivery starts at the device's own cursor, even below the server's (R12).
     if epoch == registered.epoch && seq <= registered.cursor {
-        return Ok(Place::At(seq, registered));
+        return Ok((seq, registered));
     }
-    match confirm(store, user, device, epoch, seq).await {
-        Confirmed::At(_, cursor) => Ok(Place::At(seq, Registered { cursor, ..registered })),
-        Confirmed::Reset(position) => Ok(Place::Reset(position)),
-        Confirmed::Failed(failure) => Err(failure),
-    }
+    let (_, cursor) = confirm(store, user, device, epoch, seq).await?;
+    Ok((seq, Registered { cursor, ..registered }))
 }
