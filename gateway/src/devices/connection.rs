@@ -25,7 +25,7 @@ use tidemark_types::ErrorCode;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Sleep};
 
-use super::peer::{Done, Peer, Pending};
+use super::peer::{Done, Peer, Pending, saturated};
 use super::{Drain, Shared};
 use crate::connect::{self, Incoming, Unreadable};
 use crate::limits::{
@@ -290,10 +290,9 @@ impl Connection {
         let Some(Drain { spread, closes }) = *self.drain.borrow_and_update() else { return };
         self.closes = Some(closes);
         let reconnect = spread.mul_f64(self.shared.parts.rng.unit());
-        let millis = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
         let go_away = v1::GoAway {
-            reconnect_after_ms: millis(reconnect),
-            close_after_ms: millis(closes.saturating_sub(self.now())),
+            reconnect_after_ms: saturated(reconnect.as_millis()),
+            close_after_ms: saturated(closes.saturating_sub(self.now()).as_millis()),
             message: "the gateway is stopping".to_owned(),
         };
         self.pending.answer(go_away);

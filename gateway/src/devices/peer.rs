@@ -16,6 +16,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use tidemark_proto::convert::{bytes_of, session_number};
 use tidemark_proto::hello::{Hello, Open};
 use tidemark_proto::v1::client_frame::Frame;
 use tidemark_proto::{Detail, Failure, Position, v1};
@@ -127,7 +128,8 @@ impl Peer {
             Frame::Ack(ack) => self.confirm(ack.epoch, ack.seq),
             Frame::Sync(sync) => {
                 if let Some(place) = &mut self.place {
-                    place.ask(sync);
+                    // The newest one counts: a device repeats one that got no answer.
+                    place.asks = Some(sync);
                 }
             }
             Frame::Ping(ping) => self.ping(ping, pending),
@@ -243,27 +245,18 @@ impl Peer {
 
     fn welcome(&mut self, start: Seq, registered: &Registered, pending: &mut Pending) {
         let Registered { epoch, floor, head, cursor, live, .. } = *registered;
-        let mut place = Place {
+        let rest = v1::Sync { request_id: 0, epoch: epoch.get(), seq_cli: start.get(), limit: 0 };
+        self.place = Some(Place {
             delivery: Delivery::at(epoch, start, head),
             cursor: Cursor::at(epoch, cursor),
-            asks: None,
+            asks: (start < head).then_some(rest),
             paging: false,
-        };
-        if start < head {
-            place.ask(v1::Sync {
-                request_id: 0,
-                epoch: epoch.get(),
-                seq_cli: start.get(),
-                limit: 0,
-            });
-        }
-        self.place = Some(place);
+        });
         self.places += 1;
         self.welcomed = true;
         let limits = &self.shared.parts.limits;
-        let millis = |duration: Duration| saturated(duration.as_millis());
         pending.answer(v1::Welcome {
-            cluster_id: tidemark_proto::convert::bytes_of(self.shared.cluster.as_bytes()),
+            cluster_id: bytes_of(self.shared.cluster.as_bytes()),
             epoch: epoch.get(),
             seq_svr: head.get(),
             floor: floor.get(),
@@ -272,10 +265,10 @@ impl Peer {
             send_window_bytes: saturated(SEND_WINDOW_BYTES as u128),
             frame_bytes_max: saturated(FRAME_BYTES_MAX as u128),
             body_bytes_max: saturated(BODY_BYTES_MAX as u128),
-            heartbeat_min_ms: millis(limits.heartbeat_min),
-            heartbeat_max_ms: millis(limits.heartbeat_max),
+            heartbeat_min_ms: saturated(limits.heartbeat_min.as_millis()),
+            heartbeat_max_ms: saturated(limits.heartbeat_max.as_millis()),
             server_time_ms: self.shared.parts.clock.wall().get(),
-            live_session: tidemark_proto::convert::session_number(live),
+            live_session: session_number(live),
             token_expires_ms: self.expires.get(),
         });
     }
@@ -367,14 +360,7 @@ impl Peer {
     }
 }
 
-impl Place {
-    /// The newest question is the one that counts: a device repeats one that got no answer.
-    fn ask(&mut self, sync: v1::Sync) {
-        self.asks = Some(sync);
-    }
-}
-
 /// A number as frames hold it; what does not fit means "very many".
-fn saturated(number: u128) -> u32 {
+pub(super) fn saturated(number: u128) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }

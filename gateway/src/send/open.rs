@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tidemark_proto::convert::bytes_of;
 use tidemark_proto::hello::Open;
 use tidemark_proto::v1::{self, opened};
 use tidemark_store_core::{Command, Reply};
@@ -23,8 +24,5 @@ pub(crate) async fn open(
         Ok(reply) => opened::Result::Failure(failure::of_reply(reply).into()),
         Err(error) => opened::Result::Failure(failure::of_error(error).into()),
     };
-    v1::Opened {
-        open_id: tidemark_proto::convert::bytes_of(open_id.as_bytes()),
-        result: Some(result),
-    }
+    v1::Opened { open_id: bytes_of(open_id.as_bytes()), result: Some(result) }
 }
