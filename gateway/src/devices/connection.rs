@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::future::OptionFuture;
 use tidemark_proto::v1::client_frame::Frame;
 use tidemark_proto::{Failure, v1};
 use tidemark_types::ErrorCode;
@@ -172,13 +173,15 @@ impl Connection {
             frame = self.incoming.next(), if reads => Event::Frame(frame),
             room = self.outgoing.reserve(), if writes => room.map_or(Event::Gone, |_| Event::Room),
             () = self.outgoing.closed() => Event::Gone,
-            answer = if_some(uplink.map(Uplink::next)), if acks => Event::Answer(answer),
+            Some(answer) = OptionFuture::from(uplink.map(Uplink::next)), if acks => {
+                Event::Answer(answer)
+            }
             Some(done) = self.pending.work.next() => Event::Done(done),
-            changed = if_some(mailbox.map(watch::Receiver::changed)) => {
+            Some(changed) = OptionFuture::from(mailbox.map(watch::Receiver::changed)) => {
                 changed.expect("a mailbox with a seat is kept");
                 Event::Mailbox
             }
-            _ = if_some(displaced) => Event::Displaced,
+            Some(_) = OptionFuture::from(displaced) => Event::Displaced,
             Ok(()) = self.drain.changed() => Event::Drain,
             () = &mut self.alarm.sleep => Event::Time,
         }
@@ -420,14 +423,6 @@ async fn write(outgoing: &mpsc::Sender<v1::ServerFrame>, frames: VecDeque<v1::Se
 /// A frame was refused, and the connection goes on.
 pub(super) fn refusal(failure: Failure, frame: u32, request_id: u64) -> v1::Error {
     v1::Error { failure: Some(failure.into()), frame, request_id, closing: false }
-}
-
-/// Waits for what there may not be.
-async fn if_some<F: Future>(future: Option<F>) -> F::Output {
-    match future {
-        Some(future) => future.await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use tidemark_env::{Clock, Rng};
@@ -29,16 +29,10 @@ pub(crate) struct Uplink {
     window: Window,
     /// Answers that nobody has taken yet: at most one for each send of the window.
     answers: VecDeque<Answer>,
-    /// The attempt on its way to the shard; the next one starts behind it.
+    /// The attempt on its way to the shard, and its n; the next one starts behind it.
     starting: Option<(u64, BoxFuture<'static, Result<PendingReply, Attempt>>)>,
+    /// Attempts that wait for their reply, by their n.
     started: FuturesUnordered<BoxFuture<'static, (u64, Outcome)>>,
-}
-
-/// What ended while waiting.
-enum Event {
-    Started(u64, Result<PendingReply, Attempt>),
-    Ended(u64, Outcome),
-    TimePassed,
 }
 
 impl Uplink {
@@ -77,24 +71,26 @@ impl Uplink {
     /// future loses nothing.
     pub(crate) async fn next(&mut self) -> Answer {
         loop {
+            let wake = self.advance();
             if let Some(answer) = self.answers.pop_front() {
                 return answer;
             }
-            let wake = self.advance();
-            if !self.answers.is_empty() {
-                continue;
-            }
-            match self.event(wake).await {
-                Event::Started(n, Ok(pending)) => {
-                    self.starting = None;
-                    self.started.push(pending.map(move |outcome| (n, outcome)).boxed());
+            let now = self.clock.monotonic();
+            let wait = wake.map(|wake| wake.saturating_sub(now));
+            let starting = self.starting.as_mut().map(|(_, start)| start);
+            tokio::select! {
+                Some(started) = OptionFuture::from(starting) => {
+                    let (n, _) = self.starting.take().expect("it was waited for");
+                    match started {
+                        Ok(pending) => {
+                            self.started.push(pending.map(move |outcome| (n, outcome)).boxed());
+                        }
+                        Err(attempt) => self.ended(n, Err(attempt)),
+                    }
                 }
-                Event::Started(n, Err(attempt)) => {
-                    self.starting = None;
-                    self.ended(n, Err(attempt));
-                }
-                Event::Ended(n, outcome) => self.ended(n, outcome),
-                Event::TimePassed => {}
+                Some((n, outcome)) = self.started.next() => self.ended(n, outcome),
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+                else => std::future::pending().await,
             }
         }
     }
@@ -113,18 +109,6 @@ impl Uplink {
             }
         }
         None
-    }
-
-    async fn event(&mut self, wake: Option<Duration>) -> Event {
-        let now = self.clock.monotonic();
-        let wait = wake.map(|wake| wake.saturating_sub(now));
-        tokio::select! {
-            (n, started) = starting(&mut self.starting) => Event::Started(n, started),
-            Some((n, outcome)) = self.started.next() => Event::Ended(n, outcome),
-            () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {
-                Event::TimePassed
-            }
-        }
     }
 
     fn ended(&mut self, n: u64, outcome: Outcome) {
@@ -149,17 +133,5 @@ impl Uplink {
             content: send.content,
             judged,
         }
-    }
-}
-
-async fn starting(
-    starting: &mut Option<(u64, BoxFuture<'static, Result<PendingReply, Attempt>>)>,
-) -> (u64, Result<PendingReply, Attempt>) {
-    match starting {
-        Some((n, start)) => {
-            let started = start.await;
-            (*n, started)
-        }
-        None => std::future::pending().await,
     }
 }
