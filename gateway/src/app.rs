@@ -10,7 +10,7 @@ use thiserror::Error;
 use tidemark_env::{Clock, Rng};
 use tidemark_proto::Failure;
 use tidemark_token::{Keys, Role};
-use tidemark_types::{ClusterId, UnixMs};
+use tidemark_types::ClusterId;
 
 use crate::backend::Backend;
 use crate::config::GatewayConfig;
@@ -108,8 +108,7 @@ impl App {
 struct Tokens(Arc<Keys>);
 
 impl Authenticator for Tokens {
-    /// The keys have the clock by themselves.
-    fn check(&self, token: &str, _: UnixMs) -> Result<Identity, Failure> {
+    fn check(&self, token: &str) -> Result<Identity, Failure> {
         let claims = self.0.verify(token).map_err(failure::of_token)?;
         match claims.role {
             Role::Device { user, device } => Ok(Identity { user, device, expires: claims.expires }),

@@ -12,13 +12,12 @@ pub(crate) fn check(
     hello: v1::Hello,
     cluster: ClusterId,
     authenticator: &dyn Authenticator,
-    now: UnixMs,
 ) -> Result<(Hello, UnixMs), Failure> {
     let hello = Hello::try_from(hello)?;
     if hello.cluster.is_some_and(|known| known != cluster) {
         return Err(Failure::new(ErrorCode::WrongCluster));
     }
-    let identity = authenticator.check(&hello.token, now)?;
+    let identity = authenticator.check(&hello.token)?;
     if identity.user != hello.user {
         return Err(denied("the token is another user's"));
     }

@@ -59,7 +59,7 @@ impl Carrier {
 /// Verifies tokens.
 pub trait Authenticator: Send + Sync + 'static {
     /// Who holds this token; `UNAUTHENTICATED` or `TOKEN_EXPIRED` when nobody does.
-    fn check(&self, token: &str, now: UnixMs) -> Result<Identity, Failure>;
+    fn check(&self, token: &str) -> Result<Identity, Failure>;
 }
 
 /// Who holds a token.

@@ -236,9 +236,8 @@ impl Connection {
 
     fn hello(&mut self, hello: v1::Hello) -> Result<(), Failure> {
         let parts = &self.shared.parts;
-        let now = parts.clock.wall();
         let (hello, expires) =
-            connect::check(hello, self.shared.cluster, parts.authenticator.as_ref(), now)?;
+            connect::check(hello, self.shared.cluster, parts.authenticator.as_ref())?;
         let peer = match &mut self.peer {
             Some(peer) if peer.user == hello.user && peer.device == hello.device => {
                 peer.expires = expires;

@@ -34,15 +34,15 @@ impl Clock for TestClock {
 }
 
 /// A token is a user's name, a colon, and for how many seconds after the beginning it is good.
-struct Tokens;
+struct Tokens(Arc<TestClock>);
 
 impl Authenticator for Tokens {
-    fn check(&self, token: &str, now: UnixMs) -> Result<Identity, Failure> {
+    fn check(&self, token: &str) -> Result<Identity, Failure> {
         let (user, seconds) =
             token.split_once(':').ok_or_else(|| Failure::new(ErrorCode::Unauthenticated))?;
         let good = Duration::from_secs(seconds.parse().expect("a test's token"));
         let expires = UnixMs::new(BEGIN).plus(good);
-        match expires > now {
+        match expires > self.0.wall() {
             true => Ok(Identity { user: user.parse().expect("legal"), device: None, expires }),
             false => Err(Failure::new(ErrorCode::TokenExpired)),
         }
@@ -55,10 +55,11 @@ pub(crate) fn gateway(cluster: &Arc<Cluster>) -> Arc<Devices> {
 }
 
 pub(crate) fn gateway_with(cluster: &Arc<Cluster>, limits: Limits) -> Arc<Devices> {
+    let clock = Arc::new(TestClock(Instant::now()));
     Devices::new(Parts {
         store: cluster.seam(),
-        authenticator: Arc::new(Tokens),
-        clock: Arc::new(TestClock(Instant::now())),
+        authenticator: Arc::new(Tokens(clock.clone())),
+        clock,
         rng: Arc::new(SeededRng::new(7)),
         limits,
     })
