@@ -60,7 +60,7 @@ impl App {
     }
 
     /// The unary services.
-    pub fn backend(&self) -> Backend {
+    pub(crate) fn backend(&self) -> Backend {
         self.backend.clone()
     }
 
@@ -75,7 +75,7 @@ impl App {
     }
 
     /// Does it want new connections and calls? What it says otherwise is why not.
-    pub fn readiness(&self) -> Result<(), &'static str> {
+    pub(crate) fn readiness(&self) -> Result<(), &'static str> {
         match self.leaving.load(Ordering::Relaxed) {
             true => Err("it is stopping"),
             false => Ok(()),
@@ -99,7 +99,7 @@ impl App {
 
     /// Sends the devices away, well within this time: half of it for their own going, a quarter
     /// more for those that do not, and the rest is left to the calls of back ends.
-    pub async fn drain(&self, within: Duration) {
+    pub(crate) async fn drain(&self, within: Duration) {
         self.devices.drain(within / 2, within * 3 / 4).await;
     }
 }

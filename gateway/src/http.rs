@@ -24,10 +24,10 @@ use crate::limits::HELLO_TIMEOUT;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The gateway, once it has reached its store.
-pub type Started = Arc<OnceLock<Arc<App>>>;
+pub(crate) type Started = Arc<OnceLock<Arc<App>>>;
 
 /// `/healthz`, `/readyz` and `/metrics`, and the WebSocket.
-pub fn router(started: Started, metrics: PrometheusHandle) -> Router {
+pub(crate) fn router(started: Started, metrics: PrometheusHandle) -> Router {
     Router::new()
         .route("/readyz", get(readyz))
         .route(websocket::PATH, get(connect))
@@ -37,7 +37,7 @@ pub fn router(started: Started, metrics: PrometheusHandle) -> Router {
 }
 
 /// Serves for ever. Who connects and asks for nothing is let go as a device without a `Hello` is.
-pub async fn serve(listener: TcpListener, router: Router) {
+pub(crate) async fn serve(listener: TcpListener, router: Router) {
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HELLO_TIMEOUT);
     loop {

@@ -18,13 +18,13 @@
 //! watch alone, never from a send: the sender's gateway is rarely the recipient's.
 
 pub mod app;
-pub mod backend;
+mod backend;
 pub mod config;
 pub mod connect;
 pub mod devices;
 mod entry;
 mod failure;
-pub mod http;
+mod http;
 pub mod limits;
 pub mod metrics;
 mod push;

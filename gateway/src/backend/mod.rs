@@ -33,7 +33,7 @@ use crate::{failure, metrics, receive};
 
 /// All unary services; a cheap handle.
 #[derive(Clone)]
-pub struct Backend {
+pub(crate) struct Backend {
     store: Arc<dyn Store>,
     keys: Arc<Keys>,
     clock: Arc<dyn Clock>,
@@ -41,7 +41,7 @@ pub struct Backend {
 
 impl Backend {
     /// The services over this store, for whoever has a token of these keys.
-    pub fn new(store: Arc<dyn Store>, keys: Arc<Keys>, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, keys: Arc<Keys>, clock: Arc<dyn Clock>) -> Self {
         Backend { store, keys, clock }
     }
 

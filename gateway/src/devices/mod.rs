@@ -26,7 +26,6 @@ use crate::{metrics, push};
 use connection::Connection;
 
 /// What the devices' side of a gateway is made of.
-#[derive(Clone)]
 pub struct Parts {
     /// The store.
     pub store: Arc<dyn Store>,
