@@ -210,21 +210,20 @@ impl Window {
     fn settled(&mut self, n: u64, verdict: Verdict) -> v1::SendAck {
         match verdict {
             Verdict::Accepted { seq, time } => {
-                self.remove(n);
-                v1::SendAck::accepted(self.session.expect("it had a send"), n, seq, time)
+                v1::SendAck::accepted(self.remove(n).session, n, seq, time)
             }
             Verdict::Refused(code) => self.failed(n, Failure::new(code)),
         }
     }
 
     fn failed(&mut self, n: u64, failure: Failure) -> v1::SendAck {
-        self.remove(n);
-        v1::SendAck::failed(self.session.expect("it had a send"), n, failure)
+        v1::SendAck::failed(self.remove(n).session, n, failure)
     }
 
-    fn remove(&mut self, n: u64) {
+    fn remove(&mut self, n: u64) -> Send {
         let removed = self.unanswered.remove(&n).expect("only an unanswered send is answered");
         self.bytes -= cost(&removed.send);
+        removed.send
     }
 }
 
