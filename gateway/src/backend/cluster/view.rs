@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use tidemark_proto::store::v1::{GroupStatus, StatusResponse};
 use tidemark_proto::v1::{NodeStatus, ReplicaStatus, ShardStatus};
-use tidemark_store_core::value::{ClusterMap, Placement};
+use tidemark_store_core::value::{ClusterMap, NodeAddress, Placement};
 use tidemark_types::NodeId;
 
 /// What the nodes that answered say.
@@ -63,12 +63,12 @@ impl View {
                 *leads.entry(leader).or_default() += 1;
             }
         }
-        let status = |(node, address): (&NodeId, _)| {
+        let status = |(node, at): (&NodeId, &NodeAddress)| {
             let said = self.nodes.get(node);
             let Node { ready, version, disk_free_bytes } = said.cloned().unwrap_or_default();
             NodeStatus {
                 node: node.get(),
-                address,
+                address: at.grpc.clone(),
                 up: said.is_some(),
                 ready,
                 version,
@@ -76,7 +76,7 @@ impl View {
                 disk_free_bytes,
             }
         };
-        map.nodes.iter().map(|(node, address)| status((node, address.grpc.clone()))).collect()
+        map.nodes.iter().map(status).collect()
     }
 
     /// Every shard of the map.
