@@ -150,6 +150,14 @@ pub fn required<T>(field: &str, value: Option<T>) -> Result<T, FieldError> {
     value.ok_or_else(|| FieldError::new(field, Reason::Missing))
 }
 
+/// A message that must be there, checked; its error is seen from the message that holds it.
+pub fn nested<'a, M, T: TryFrom<&'a M, Error = FieldError>>(
+    field: &str,
+    message: Option<&'a M>,
+) -> Result<T, FieldError> {
+    T::try_from(required(field, message)?).map_err(|error| error.within(field))
+}
+
 /// The field of an id that an [`IdError`] is about.
 fn id_field(error: &IdError) -> &'static str {
     match error {

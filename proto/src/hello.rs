@@ -83,8 +83,7 @@ fn cursor(hello: &v1::Hello) -> Result<Cursor, FieldError> {
     if hello.seq_cli != 0 {
         return Err(FieldError::new("seq_cli", Reason::Contradicts("epoch 0: no cursor")));
     }
-    let start = convert::required("start", hello.start.as_ref())?;
-    Start::try_from(start).map(Cursor::New).map_err(|error| error.within("start"))
+    convert::nested("start", hello.start.as_ref()).map(Cursor::New)
 }
 
 impl TryFrom<&v1::Start> for Start {

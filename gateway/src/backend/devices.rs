@@ -1,16 +1,15 @@
 //! `Devices`: registering one before its first `Hello`, and forgetting one.
 
-use tidemark_proto::hello::Start;
 use tidemark_proto::v1::devices_server::Devices;
 use tidemark_proto::v1::{ForgetRequest, ForgetResponse, RegisterRequest, RegisterResponse};
 use tidemark_proto::{Failure, convert};
-use tidemark_store_core::{Command, Reply, command};
+use tidemark_store_core::{Command, Reply};
 use tidemark_types::{DeviceId, UserId};
 use tonic::{Request, Response, Status};
 
 use super::Backend;
 use super::caller::Caller;
-use crate::failure;
+use crate::{failure, receive};
 
 impl Backend {
     async fn register_device(
@@ -20,12 +19,7 @@ impl Backend {
     ) -> Result<RegisterResponse, Failure> {
         let (user, device) = named(&request.user, &request.device)?;
         caller.use_device(&user, &device)?;
-        let start = convert::required("start", request.start.as_ref())?;
-        let start = match Start::try_from(start).map_err(|error| error.within("start"))? {
-            Start::Head => command::Start::Head,
-            Start::Floor => command::Start::Floor,
-            Start::Last(n) => command::Start::Last(n),
-        };
+        let start = receive::start_at(convert::nested("start", request.start.as_ref())?);
         match self.command(Command::RegisterDevice { user, device, start }).await? {
             Reply::Registered(registered) => Ok(RegisterResponse {
                 epoch: registered.epoch.get(),

@@ -43,8 +43,7 @@ impl Backend {
         caller: Caller,
         request: MessagesStatusRequest,
     ) -> Result<MessagesStatusResponse, Failure> {
-        let origin = convert::required("origin", request.origin.as_ref())?;
-        let origin = Origin::try_from(origin).map_err(|error| error.within("origin"))?;
+        let origin: Origin = convert::nested("origin", request.origin.as_ref())?;
         caller.act_for(origin.sender())?;
         let status = receive::status(self.store.clone(), origin).await?;
         Ok(MessagesStatusResponse { status: Some(status) })

@@ -22,9 +22,7 @@ pub(crate) async fn register(
 ) -> Result<(Seq, Registered), Failure> {
     let Hello { user, device, cursor, .. } = hello;
     let start = match cursor {
-        hello::Cursor::New(hello::Start::Head) => Start::Head,
-        hello::Cursor::New(hello::Start::Floor) => Start::Floor,
-        hello::Cursor::New(hello::Start::Last(n)) => Start::Last(n),
+        hello::Cursor::New(start) => start_at(start),
         // Should the store not know it: nothing counts as confirmed but what it says.
         hello::Cursor::At { .. } => Start::Floor,
     };
@@ -42,4 +40,13 @@ pub(crate) async fn register(
     }
     let (_, cursor) = confirm(store, user, device, epoch, seq).await?;
     Ok((seq, Registered { cursor, ..registered }))
+}
+
+/// Where a device starts that has no cursor, as the store is told.
+pub(crate) fn start_at(start: hello::Start) -> Start {
+    match start {
+        hello::Start::Head => Start::Head,
+        hello::Start::Floor => Start::Floor,
+        hello::Start::Last(n) => Start::Last(n),
+    }
 }

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use tidemark_proto::convert::required;
-use tidemark_proto::{Failure, Origin, v1};
+use tidemark_proto::{Failure, Origin, convert, v1};
 use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::status::{MessageStatus, Stage};
 use tidemark_store_core::value;
@@ -15,8 +14,7 @@ use crate::store::Store;
 
 /// Which message a device asks for: one of its user's own.
 pub(crate) fn asked(user: &UserId, status: &v1::Status) -> Result<Origin, Failure> {
-    let origin = required("origin", status.origin.as_ref())
-        .and_then(|origin| Origin::try_from(origin).map_err(|error| error.within("origin")))
+    let origin: Origin = convert::nested("origin", status.origin.as_ref())
         .map_err(|error| error.within("status"))?;
     match origin.sender() == user {
         true => Ok(origin),
