@@ -91,11 +91,6 @@ impl FieldError {
         &self.field
     }
 
-    /// What is wrong with it.
-    pub fn reason(&self) -> &Reason {
-        &self.reason
-    }
-
     /// The code that stands for it in frames and stored acknowledgements.
     pub fn code(&self) -> ErrorCode {
         match self.reason {
@@ -291,7 +286,8 @@ pub fn bytes_of(id: &[u8; 16]) -> bytes::Bytes {
 /// The code with this number in a frame. One that this build does not know, or none, is taken for
 /// [`ErrorCode::Unknown`], which claims nothing (R3).
 pub fn error_code(number: i32) -> ErrorCode {
-    v1::ErrorCode::try_from(number).ok().and_then(known_code).unwrap_or(ErrorCode::Unknown)
+    let known = u16::try_from(number).ok().and_then(ErrorCode::from_number);
+    known.unwrap_or(ErrorCode::Unknown)
 }
 
 macro_rules! codes {
@@ -301,13 +297,6 @@ macro_rules! codes {
                 match code {
                     $(ErrorCode::$code => v1::ErrorCode::$code,)*
                 }
-            }
-        }
-
-        fn known_code(code: v1::ErrorCode) -> Option<ErrorCode> {
-            match code {
-                v1::ErrorCode::Unspecified => None,
-                $(v1::ErrorCode::$code => Some(ErrorCode::$code),)*
             }
         }
     };

@@ -6,8 +6,6 @@ pub const AUTHORIZATION: &str = "authorization";
 pub const BEARER: &str = "Bearer ";
 /// The cluster that the caller means, as a UUID in text; another one refuses the call (R8).
 pub const CLUSTER: &str = "tidemark-cluster";
-/// The request's trace, in the format of W3C Trace Context.
-pub const TRACE: &str = "traceparent";
 
 /// The `ErrorCode` by its name.
 pub const ERROR_CODE: &str = "tidemark-error-code";
