@@ -1,6 +1,5 @@
 //! The gRPC carrier: `tidemark.v1.Gateway/Connect`.
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _, stream};
@@ -36,7 +35,7 @@ impl GrpcCarrier {
 
 #[tonic::async_trait]
 impl Gateway for GrpcCarrier {
-    type ConnectStream = Pin<Box<dyn Stream<Item = Result<ServerFrame, Status>> + Send>>;
+    type ConnectStream = stream::BoxStream<'static, Result<ServerFrame, Status>>;
 
     async fn connect(
         &self,

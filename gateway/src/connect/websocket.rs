@@ -18,7 +18,7 @@ use axum::response::Response;
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _};
 use prost::Message as _;
 use tidemark_proto::v1::{self, client_frame, server_frame};
-use tidemark_proto::{Failure, frame};
+use tidemark_proto::{Failure, convert, frame};
 use tidemark_types::ErrorCode;
 use tidemark_types::limits::FRAME_BYTES_MAX;
 use tokio::sync::{mpsc, oneshot};
@@ -149,7 +149,7 @@ fn reason_of(frame: &v1::ServerFrame) -> Option<ErrorCode> {
             failure: Some(failure),
             closing: true,
             ..
-        })) => Some(tidemark_proto::convert::error_code(failure.code)),
+        })) => Some(convert::error_code(failure.code)),
         Some(server_frame::Frame::GoAway(_)) => Some(ErrorCode::GoingAway),
         _ => None,
     }
