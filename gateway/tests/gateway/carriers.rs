@@ -48,6 +48,14 @@ async fn closed(socket: &mut Socket) -> (u16, String) {
     (code.into(), reason.to_string())
 }
 
+/// A browser of alice's that has had its Welcome.
+async fn browser(served: &Served) -> Socket {
+    let mut socket = served.websocket().await;
+    socket.send(message(hello("alice", "browser"))).await.unwrap();
+    assert!(matches!(heard(&mut socket).await, (Frame::Welcome(_), _)));
+    socket
+}
+
 #[tokio::test]
 async fn one_users_devices_on_both_carriers_get_the_same() {
     for carrier in CARRIERS {
@@ -111,9 +119,7 @@ async fn a_gateway_that_stops_says_so_on_both_carriers_and_waits_for_the_last_fr
     let served = Served::new(gateway(&cluster)).await;
     let mut phone = served.connect(Carrier::Grpc).await;
     phone.greet(hello("alice", "phone")).await;
-    let mut browser = served.websocket().await;
-    browser.send(message(hello("alice", "browser"))).await.unwrap();
-    assert!(matches!(heard(&mut browser).await, (Frame::Welcome(_), _)));
+    let mut browser = browser(&served).await;
     let drained = tokio::spawn({
         let devices = served.devices.clone();
         async move { devices.drain(Duration::ZERO, Duration::from_millis(300)).await }
@@ -157,9 +163,7 @@ async fn a_full_gateway_says_so_on_both_carriers() {
 async fn a_websocket_answers_pings_and_refuses_texts() {
     let cluster = Cluster::new();
     let served = Served::new(gateway(&cluster)).await;
-    let mut socket = served.websocket().await;
-    socket.send(message(hello("alice", "browser"))).await.unwrap();
-    assert!(matches!(heard(&mut socket).await, (Frame::Welcome(_), _)));
+    let mut socket = browser(&served).await;
     socket.send(Message::Ping(vec![5].into())).await.unwrap();
     let pong = tokio::time::timeout(Duration::from_secs(30), socket.next()).await.unwrap();
     assert_eq!(pong.unwrap().unwrap(), Message::Pong(vec![5].into()));
@@ -200,9 +204,7 @@ async fn a_message_above_the_limit_ends_a_websocket_and_one_at_the_limit_does_no
     };
     for cut in [whole as fn(Vec<u8>) -> Vec<Message>, pieces] {
         for bytes in [FRAME_BYTES_MAX, FRAME_BYTES_MAX + 1] {
-            let mut socket = served.websocket().await;
-            socket.send(message(hello("alice", "browser"))).await.unwrap();
-            assert!(matches!(heard(&mut socket).await, (Frame::Welcome(_), _)));
+            let mut socket = browser(&served).await;
             let frame = sized(bytes - overhead).encode_to_vec();
             assert_eq!(frame.len(), bytes);
             for message in cut(frame) {

@@ -4,7 +4,9 @@ use std::sync::atomic::Ordering;
 
 use tidemark_proto::v1;
 use tidemark_proto::v1::server_frame::Frame;
-use tidemark_types::ErrorCode;
+use tidemark_store_core::Command;
+use tidemark_store_core::command::{Draft, Judged, Send};
+use tidemark_types::{ClientMsgId, ContentHash, ErrorCode, Recipient, SessionId, UnixMs};
 
 use crate::device::{Device, gateway, hello, hello_at, send, text, texts};
 use crate::store::Cluster;
@@ -155,24 +157,21 @@ async fn after_a_failover_a_higher_head_is_noticed_once() {
     cluster.fail_over(None);
     assert!(bob.hears_nothing().await, "it has all of it");
     // Nobody told of this entry.
-    let elsewhere = tidemark_store_core::command::Send {
+    let elsewhere = Send {
         user: "alice".parse().unwrap(),
         device: "phone".parse().unwrap(),
-        session: tidemark_types::SessionId::new(session).unwrap(),
+        session: SessionId::new(session).unwrap(),
         n: 2,
         base: 1,
-        content: tidemark_types::ContentHash::new(2),
-        judged: tidemark_store_core::command::Judged::Allow(tidemark_store_core::command::Draft {
-            to: vec![tidemark_types::Recipient::User("bob".parse().unwrap())],
+        content: ContentHash::new(2),
+        judged: Judged::Allow(Draft {
+            to: vec![Recipient::User("bob".parse().unwrap())],
             kind: 1,
-            client_msg_id: tidemark_types::ClientMsgId::new(
-                tidemark_types::UnixMs::new(1),
-                [1; 10],
-            ),
+            client_msg_id: ClientMsgId::new(UnixMs::new(1), [1; 10]),
             body: "x".into(),
         }),
     };
-    cluster.unheard(&tidemark_store_core::Command::Send(elsewhere));
+    cluster.unheard(&Command::Send(elsewhere));
     assert!(bob.hears_nothing().await);
     cluster.fail_over(None);
     assert!(matches!(bob.hear().await, Frame::Notice(notice) if notice.head == 2));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use prost::Message as _;
+use tidemark_proto::convert::error_code;
 use tidemark_proto::v1;
 use tidemark_proto::v1::send_ack;
 use tidemark_proto::v1::server_frame::Frame;
@@ -15,9 +16,7 @@ use crate::store::{Cluster, Fault};
 fn code(ack: &v1::SendAck) -> Option<ErrorCode> {
     match ack.result.as_ref().expect("it has one") {
         send_ack::Result::Accepted(_) => None,
-        send_ack::Result::Failure(failure) => {
-            Some(tidemark_proto::convert::error_code(failure.code))
-        }
+        send_ack::Result::Failure(failure) => Some(error_code(failure.code)),
     }
 }
 

@@ -15,10 +15,11 @@ use tidemark_store_client::{Attempt, Error, WatchEvent};
 use tidemark_store_core::command::{Batch, Judged};
 use tidemark_store_core::memory::MemoryState;
 use tidemark_store_core::read::{Answer, Query, mailbox};
-use tidemark_store_core::value::{ClusterMap, Entry, Settings, Value as _};
+use tidemark_store_core::value::{ClusterMap, Entry, NodeAddress, Settings, Value as _};
 use tidemark_store_core::{Command, Effect, Reply, Transaction};
 use tidemark_types::{
-    ClusterId, Epoch, ErrorCode, NodeId, Recipient, Seq, ShardCount, UnixMs, UserId, routing,
+    ClusterId, Epoch, ErrorCode, NodeId, Recipient, Seq, ShardCount, ShardId, UnixMs, UserId,
+    routing,
 };
 use tokio::sync::{Semaphore, mpsc};
 
@@ -84,10 +85,7 @@ pub(crate) fn cluster_id() -> ClusterId {
 impl Cluster {
     pub(crate) fn new() -> Arc<Self> {
         let shards = ShardCount::new(1).unwrap();
-        let nodes = [(
-            tidemark_types::NodeId::new(1),
-            tidemark_store_core::value::NodeAddress { grpc: "127.0.0.1:1".to_owned() },
-        )];
+        let nodes = [(NodeId::new(1), NodeAddress { grpc: "127.0.0.1:1".to_owned() })];
         let map = ClusterMap::new(cluster_id(), shards, nodes.into(), Settings::default());
         let state = State { shard: MemoryState::default(), time: 1_000, watchers: Vec::new() };
         let cluster = Cluster {
@@ -105,7 +103,7 @@ impl Cluster {
         };
         cluster.apply(&Command::Init {
             cluster: cluster_id(),
-            shard: tidemark_types::ShardId::new(0),
+            shard: ShardId::new(0),
             shards,
             hash_version: routing::HASH_VERSION,
             settings: Settings::default(),
