@@ -112,11 +112,12 @@ pub struct LimitsConfig {
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        let Limits { connections_max, heartbeat_min, heartbeat_max } = Limits::default();
         LimitsConfig {
-            connections_max,
-            heartbeat_min_ms: heartbeat_min.as_secs() * 1_000,
-            heartbeat_max_ms: heartbeat_max.as_secs() * 1_000,
+            // Some 20 KiB each when all is quiet: 2 GiB of memory are enough.
+            connections_max: 100_000,
+            heartbeat_min_ms: 5_000,
+            // Mobile networks forget idle connections after some minutes.
+            heartbeat_max_ms: 180_000,
             drain_ms: 10_000,
         }
     }
@@ -136,6 +137,12 @@ impl From<&LimitsConfig> for Limits {
             heartbeat_min: Duration::from_millis(config.heartbeat_min_ms),
             heartbeat_max: Duration::from_millis(config.heartbeat_max_ms),
         }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits::from(&LimitsConfig::default())
     }
 }
 

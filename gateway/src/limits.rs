@@ -15,18 +15,6 @@ pub struct Limits {
     pub heartbeat_max: Duration,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Limits {
-            // Some 20 KiB each when all is quiet: 2 GiB of memory are enough.
-            connections_max: 100_000,
-            heartbeat_min: Duration::from_secs(5),
-            // Mobile networks forget idle connections after some minutes.
-            heartbeat_max: Duration::from_secs(180),
-        }
-    }
-}
-
 /// A refused connection may try again after this: a full gateway does not empty faster, and two that
 /// displace each other do so slowly.
 pub(crate) const REFUSED_RETRY: Duration = Duration::from_secs(2);
