@@ -286,7 +286,7 @@ pub fn bytes_of(id: &[u8; 16]) -> bytes::Bytes {
 /// The code with this number in a frame. One that this build does not know, or none, is taken for
 /// [`ErrorCode::Unknown`], which claims nothing (R3).
 pub fn error_code(number: i32) -> ErrorCode {
-    let known = u16::try_from(number).ok().and_then(ErrorCode::from_number);
+    let known = u16::try_from(number).ok().and_then(|number| ErrorCode::try_from(number).ok());
     known.unwrap_or(ErrorCode::Unknown)
 }
 

@@ -104,7 +104,7 @@ pub struct Node {
     hosted: Arc<Hosted>,
     around: Surroundings,
     hub: Arc<Hub>,
-    log: LogStore,
+    log: Arc<LogStore>,
     log_thread: Mutex<Option<LogThread>>,
     /// What runs beside the groups.
     tasks: Mutex<JoinSet<()>>,
@@ -139,7 +139,7 @@ impl Node {
         let dir = &config.data_dir;
         let identity = Identity::read(dir)?;
         let (log, writer) = LogStore::open(LogDb::open(&log_dir(dir))?, LogOptions::default())?;
-        let log_thread = writer.spawn()?;
+        let (log, log_thread) = (Arc::new(log), writer.spawn()?);
         let state = StateDb::open_or_replace(&state_dir(dir))?;
         for (node, address) in identity.others() {
             peers.dial(&Replica { node, address: address.grpc.clone() });
@@ -206,7 +206,8 @@ impl Node {
     /// The cluster's map, as this node's replica of the control group has it; before that, as the
     /// cluster was created.
     pub fn map(&self) -> Result<ClusterMap, shard::Error> {
-        let known = self.around.state.read(GroupId::CONTROL, |_, view| read::cluster_map(view))??;
+        let known =
+            self.around.state.read(GroupId::CONTROL, |_, view| read::cluster_map(view))??;
         Ok(known.unwrap_or_else(|| self.identity.created.clone()))
     }
 

@@ -29,7 +29,7 @@ const FETCH_AGAIN: Duration = Duration::from_secs(1);
 /// What every group of a node is started with.
 pub(super) struct Starter {
     pub(super) identity: Identity,
-    pub(super) log: LogStore,
+    pub(super) log: Arc<LogStore>,
     pub(super) peers: Peers,
     pub(super) acceptor: Acceptor,
     pub(super) effects: Arc<Dispatch>,
@@ -91,6 +91,34 @@ impl Starter {
                 Err(NodeError::StateLost { group: member.id, purged: purged.index })
             }
             lost => Ok(lost),
+        }
+    }
+
+    /// Starts a group whose state was lost, once another node has sent it; then looks after it.
+    async fn rebuild(self: Arc<Self>, member: Member, lost: LogId) {
+        let started = match self.fetch(&member, lost).await {
+            Ok(()) => self.start(&member).await,
+            Err(error) => Err(error),
+        };
+        match started {
+            Ok(group) => self.look_after(member, group).await,
+            Err(error) => {
+                let reason = format!("{} does not start: {error}", member.id);
+                tracing::error!(reason, "the node cannot go on");
+                self.relay.fatal.send_replace(Some(reason));
+            }
+        }
+    }
+
+    /// Runs what a group needs beside it, until it stops.
+    async fn look_after(self: Arc<Self>, member: Member, group: Group) {
+        let watchdog = watchdog::run(group, self.relay.fatal.clone());
+        match member.shard {
+            None => watchdog.await,
+            Some(shard) => {
+                let relay = self.relay.clone().run(shard, self.effects.wake(shard));
+                tokio::join!(watchdog, relay);
+            }
         }
     }
 

@@ -68,7 +68,8 @@ fn notice_failures(node: &Node) {
     let stopped = node.hosted.groups().find_map(|(id, group)| {
         group.status().running.err().map(|reason| format!("{id} stopped: {reason}"))
     });
-    let damaged = node.around.state.damaged().map(|reason| format!("the state is damaged: {reason}"));
+    let damaged =
+        node.around.state.damaged().map(|reason| format!("the state is damaged: {reason}"));
     let stopping = node.stopping.load(std::sync::atomic::Ordering::Relaxed);
     if let Some(reason) = log.or(damaged).or(stopped.filter(|_| !stopping)) {
         tracing::error!(%reason, "the node cannot go on");
