@@ -280,6 +280,9 @@ impl Node {
         if let Some((id, _)) = leaderless {
             return Err(format!("{id} has no leader"));
         }
+        if let Some((id, _)) = self.hosted.groups().find(|(_, group)| !group.has_caught_up()) {
+            return Err(format!("{id} does not have yet what is committed"));
+        }
         for (id, shard) in self.hosted.shards() {
             match shard.look(read::shard) {
                 Ok(Ok(Some(_))) => {}

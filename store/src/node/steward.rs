@@ -134,7 +134,7 @@ async fn balance(node: &Node, steady: &mut BTreeMap<ShardId, Duration>, now: Dur
         let preferred = node.identity.created.shards[usize::from(id.get())].preferred;
         let group = shard.group();
         let may_move = preferred != node.identity.node && group.is_leader();
-        if !may_move || !group.follows_closely(preferred) {
+        if !may_move || !group.heirs().contains(&preferred) {
             steady.remove(&id);
             continue;
         }
@@ -157,10 +157,7 @@ async fn transfer(id: ShardId, group: &Group, to: NodeId) {
 pub(super) async fn hand_over(node: &Node) {
     let led = node.hosted.groups().filter(|(_, group)| group.is_leader());
     let moves = led.map(|(id, group)| async move {
-        for (to, _) in node.identity.others() {
-            if !group.follows_closely(to) {
-                continue;
-            }
+        for to in group.heirs() {
             match group.transfer_to(to, HAND_OVER_WITHIN).await {
                 Ok(_) => return,
                 Err(error) => {

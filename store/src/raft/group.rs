@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{Stream, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use openraft::async_runtime::instant::Instant;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{
@@ -50,6 +50,8 @@ pub struct Group {
     replica: ReplicaId,
     state: StateDb,
     raft: Inner,
+    /// What its leader had committed when it was first heard of.
+    goal: Arc<OnceLock<Option<u64>>>,
 }
 
 /// Why a group does not run.
@@ -150,7 +152,8 @@ impl Group {
         let machine = machine.with_log(log.clone());
         let config = openraft_config(id, config).validate().map_err(|e| failed(e.to_string()))?;
         let raft = openraft::Raft::new(replica, Arc::new(config), network, log, machine).await;
-        Ok(Group { id, replica, state, raft: raft.map_err(|e| failed(e.to_string()))? })
+        let raft = raft.map_err(|e| failed(e.to_string()))?;
+        Ok(Group { id, replica, state, raft, goal: Arc::default() })
     }
 
     /// Makes `members` a new group; on one of them, once.
@@ -260,20 +263,33 @@ impl Group {
         }
     }
 
-    /// Does the replica on `node` follow this leader so closely that it could take over at once?
-    pub fn follows_closely(&self, node: NodeId) -> bool {
+    /// The nodes whose replicas follow this leader so closely that they could take over at once, the
+    /// closest first.
+    pub fn heirs(&self) -> Vec<NodeId> {
         let metrics = self.metrics();
-        let replica = replica_on(&metrics, node);
-        let (Some(replica), Some(heard), Some(matched)) =
-            (replica, metrics.heartbeat, metrics.replication)
-        else {
-            return false;
+        let (Some(heard), Some(matched)) = (&metrics.heartbeat, &metrics.replication) else {
+            return Vec::new();
         };
-        let heard = heard.get(&replica).copied().flatten();
-        let matched = matched.get(&replica).cloned().flatten().map(|id| id.index);
-        heard.is_some_and(|heard| heard.elapsed() < HEARD_WITHIN)
-            && matched.unwrap_or_default() + CLOSE_ENTRIES
-                >= metrics.last_log_index.unwrap_or_default()
+        let last = metrics.last_log_index.unwrap_or_default();
+        let others = metrics.membership_config.membership().nodes();
+        let others = others.filter(|(replica, _)| **replica != self.replica);
+        let mut heirs: Vec<(u64, NodeId)> = others
+            .filter_map(|(replica, Replica { node, .. })| {
+                let heard = heard.get(replica).copied().flatten()?;
+                let matched = matched.get(replica).cloned().flatten().map_or(0, |id| id.index);
+                let close = heard.elapsed() < HEARD_WITHIN && matched + CLOSE_ENTRIES >= last;
+                close.then_some((matched, *node))
+            })
+            .collect();
+        heirs.sort_unstable_by(|one, other| other.cmp(one));
+        heirs.into_iter().map(|(_, node)| node).collect()
+    }
+
+    /// Does it have everything that was committed when its leader was first heard of? Before that
+    /// nobody knows how far it lags; a leader has everything.
+    pub fn has_caught_up(&self) -> bool {
+        let goal = self.goal.get();
+        self.is_leader() || goal.is_some_and(|goal| self.status().applied >= *goal)
     }
 
     /// Hands leadership, which must be this replica's, to the one on `to`, and waits until that
@@ -419,6 +435,10 @@ impl Group {
         &self,
         appends: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static,
     ) -> impl Stream<Item = Result<StreamAppendResult<TypeConfig>, String>> + Send + 'static {
+        let goal = self.goal.clone();
+        let appends = appends.inspect(move |append| {
+            goal.get_or_init(|| append.leader_commit.map(|committed| committed.index));
+        });
         self.raft.stream_append(appends).map_err(|fatal| fatal.to_string())
     }
 
@@ -429,6 +449,7 @@ impl Group {
     ) -> Result<StreamAppendResult<TypeConfig>, String> {
         // With entries, a partial success would be answered as a full one.
         assert!(append.entries.is_empty(), "only for appends without entries");
+        self.goal.get_or_init(|| append.leader_commit.map(|committed| committed.index));
         let prev = append.prev_log_id;
         let response = self.raft.append_entries(append).await;
         response

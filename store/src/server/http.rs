@@ -31,7 +31,8 @@ async fn healthz(State(shared): State<Shared>) -> (StatusCode, String) {
     answer(shared.node.health())
 }
 
-/// Ready: healthy, not stopping, every group has a leader and every shard is initialised.
+/// Ready: healthy, not stopping, every group has a leader and what is committed, every shard is
+/// initialised.
 async fn readyz(State(shared): State<Shared>) -> (StatusCode, String) {
     answer(shared.node.readiness())
 }
