@@ -29,6 +29,8 @@ async fn a_follower_whose_server_was_away_catches_up() {
     let applied = cluster.propose(leader, 0, 100).await;
     cluster.same_state(0, &here, applied).await;
     assert!(cluster.nodes[away].position(0).0 < applied, "it was away");
+    let first = cluster.group(leader, 0).heirs().first().copied();
+    assert_ne!(first, Some(NodeId::new(away as u64 + 1)), "another follows more closely");
     cluster.nodes[away].start_server().await;
     cluster.same_state(0, &[0, 1, 2], applied).await;
     cluster.stop().await;
@@ -40,10 +42,14 @@ async fn leadership_moves_to_whom_it_is_given_in_one_election() {
     let leader = cluster.leader(0).await;
     let applied = cluster.propose(leader, 0, 10).await;
     cluster.same_state(0, &[0, 1, 2], applied).await;
-    let term = cluster.group(leader, 0).status().term;
+    assert!((0..3).all(|node| cluster.group(node, 0).has_caught_up()));
+    let group = cluster.group(leader, 0);
+    let heirs = |_: &GroupStatus| group.heirs().len() == 2;
+    group.until(WITHIN, "both could take over", heirs).await.unwrap();
+    let term = group.status().term;
     let heir = (leader + 1) % 3;
     let to = NodeId::new(heir as u64 + 1);
-    cluster.group(leader, 0).transfer_to(to, WITHIN).await.unwrap();
+    group.transfer_to(to, WITHIN).await.unwrap();
     for node in 0..3 {
         let leads = |s: &GroupStatus| s.leader.as_ref().is_some_and(|leader| leader.node == to);
         let moved = cluster.group(node, 0).until(WITHIN, "the heir leads", leads);
