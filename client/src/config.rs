@@ -15,6 +15,9 @@ const OUTBOX_BYTES: usize = 64 << 20;
 /// More is a mistake: all of it is in memory.
 const OUTBOX_BYTES_MAX: usize = 1 << 31;
 
+/// More than any device has to say.
+const OUTBOX_ENTRIES_MAX: usize = 1 << 24;
+
 // A full window fits into the default outbox, or the outbox would be the bound on throughput.
 const _: () = assert!(OUTBOX_ENTRIES as u64 > SEND_WINDOW);
 const _: () = assert!(OUTBOX_BYTES > SEND_WINDOW_BYTES);
@@ -51,7 +54,7 @@ pub enum ConfigError {
     Agent(usize),
     /// The outbox could not hold one message.
     #[error(
-        "outbox_entries_max must be at least 1, outbox_bytes_max {BODY_BYTES_MAX} to \
+        "outbox_entries_max must be 1 to {OUTBOX_ENTRIES_MAX}, outbox_bytes_max {BODY_BYTES_MAX} to \
          {OUTBOX_BYTES_MAX}"
     )]
     Outbox,
@@ -80,7 +83,9 @@ impl Config {
             Err(ConfigError::NoGateway)
         } else if self.agent.len() > AGENT_BYTES_MAX {
             Err(ConfigError::Agent(self.agent.len()))
-        } else if self.outbox_entries_max == 0 || !bytes.contains(&self.outbox_bytes_max) {
+        } else if !(1..=OUTBOX_ENTRIES_MAX).contains(&self.outbox_entries_max)
+            || !bytes.contains(&self.outbox_bytes_max)
+        {
             Err(ConfigError::Outbox)
         } else {
             Ok(())

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
 use tidemark_proto::Failure;
+use tidemark_proto::failure::first_cause;
 use tidemark_proto::v1::gateway_client::GatewayClient;
 use tidemark_types::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
 use tokio::sync::mpsc;
@@ -32,7 +33,8 @@ impl Connector for GrpcConnector {
             .tcp_nodelay(true)
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);
-        let channel = endpoint.connect().await.map_err(|error| format!("{gateway}: {error}"))?;
+        let channel = endpoint.connect().await;
+        let channel = channel.map_err(|error| format!("{gateway}: {}", first_cause(&error)))?;
         let (outgoing, frames) = mpsc::channel(OUTGOING_FRAMES);
         let mut client = GatewayClient::new(channel)
             .max_decoding_message_size(SERVER_FRAME_BYTES_MAX)

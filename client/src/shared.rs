@@ -2,6 +2,7 @@
 //! were taken, the status.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -46,17 +47,33 @@ impl Shared {
 pub(crate) struct Room {
     pub(crate) entries: Semaphore,
     pub(crate) bytes: Semaphore,
+    excess_entries: AtomicUsize,
+    excess_bytes: AtomicUsize,
 }
 
 impl Room {
     /// Room for what the configuration says, of which some is used. What a store holds beyond it
-    /// was let in under another configuration, and stays.
+    /// was let in under another configuration, stays, and leaves no room behind.
     pub(crate) fn new(config: &Config, entries: usize, bytes: usize) -> Self {
-        let free = |max: usize, used: usize| Semaphore::new(max.saturating_sub(used));
+        let (entries_max, bytes_max) = (config.outbox_entries_max, config.outbox_bytes_max);
         Room {
-            entries: free(config.outbox_entries_max, entries),
-            bytes: free(config.outbox_bytes_max, bytes),
+            entries: Semaphore::new(entries_max.saturating_sub(entries)),
+            bytes: Semaphore::new(bytes_max.saturating_sub(bytes)),
+            excess_entries: AtomicUsize::new(entries.saturating_sub(entries_max)),
+            excess_bytes: AtomicUsize::new(bytes.saturating_sub(bytes_max)),
         }
+    }
+
+    /// An entry with a body of so many bytes is gone.
+    fn give_back(&self, bytes: usize) {
+        let free = |room: &Semaphore, excess: &AtomicUsize, used: usize| {
+            let before = excess.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |excess| {
+                Some(excess.saturating_sub(used))
+            });
+            room.add_permits(used.saturating_sub(before.unwrap_or_default()));
+        };
+        free(&self.entries, &self.excess_entries, 1);
+        free(&self.bytes, &self.excess_bytes, bytes);
     }
 
     /// Nobody gets in any more.
@@ -88,8 +105,31 @@ impl Drop for Reported {
         if let Some(shared) = &self.shared {
             shared.taken.lock().push(self.id);
             shared.taken_some.notify_one();
-            shared.room.entries.add_permits(1);
-            shared.room.bytes.add_permits(self.bytes);
+            shared.room.give_back(self.bytes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_types::{DeviceId, UserId};
+
+    use super::*;
+
+    #[test]
+    fn what_a_store_holds_beyond_the_limit_leaves_no_room_behind() {
+        let user = UserId::new("alice").expect("legal");
+        let device = DeviceId::new("phone").expect("legal");
+        let mut config = Config::new(user, device, Vec::new());
+        config.outbox_entries_max = 2;
+        let max = config.outbox_bytes_max;
+        let room = Room::new(&config, 3, max + 10);
+        let free = || (room.entries.available_permits(), room.bytes.available_permits());
+        let mut seen = vec![free()];
+        for bytes in [4, 8, max - 2] {
+            room.give_back(bytes);
+            seen.push(free());
+        }
+        assert_eq!(seen, [(0, 0), (0, 0), (1, 2), (2, max)]);
     }
 }

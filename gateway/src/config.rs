@@ -164,6 +164,12 @@ impl GatewayConfig {
                 limits.heartbeat_max_ms >= min.saturating_mul(3),
                 format!("at least three times the minimum ({min})"),
             ),
+            // While a call is under way its connection is not read, and looks silent.
+            (
+                "store.deadline_ms",
+                self.store.deadline_ms < limits.heartbeat_max_ms,
+                format!("below limits.heartbeat_max_ms ({})", limits.heartbeat_max_ms),
+            ),
             // Devices are told in 32 bits.
             (
                 "limits.heartbeat_max_ms",

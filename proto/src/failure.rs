@@ -11,6 +11,15 @@ use crate::v1;
 /// Bytes of a failure's message: it travels in a header, and headers are bounded.
 pub const MESSAGE_BYTES_MAX: usize = 1024;
 
+/// What an error comes from in the end, such as "Connection refused": what wraps it says less.
+pub fn first_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
 /// Why a request was refused or failed, and what the caller needs to go on.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{code}: {message}")]

@@ -6,11 +6,11 @@
 //!   call ──► answer                      lost, failed ──► Outcome: again elsewhere, or the end
 //! ```
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidemark_env::{Clock, Rng};
+use tidemark_proto::failure::first_cause;
 use tidemark_proto::{Failure, headers};
 use tidemark_token::Role;
 use tidemark_types::ClusterId;
@@ -131,7 +131,7 @@ impl Gateways {
         match timeout(left, self.endpoints[self.at].connect()).await {
             Ok(Ok(channel)) => Ok(self.channel.insert(channel).clone()),
             // The library's own words say only "transport error".
-            Ok(Err(error)) => Err(not_sent(&root(&error))),
+            Ok(Err(error)) => Err(not_sent(&first_cause(&error))),
             Err(_) => Err(not_sent("no connection in time")),
         }
     }
@@ -160,15 +160,4 @@ pub(crate) fn endpoint(address: &str) -> Result<Endpoint, Error> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"));
     let endpoint = endpoint.map_err(|_| Error::Usage(format!("{address} is not host:port")))?;
     Ok(endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true))
-}
-
-/// The words of an error's first cause.
-fn root(error: &tonic::transport::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words = error.to_string();
-        cause = error.source();
-    }
-    words
 }

@@ -367,6 +367,7 @@ impl Connection {
     }
 
     fn connect(&mut self, now: Duration, out: &mut Out) {
+        self.quiet();
         self.links += 1;
         let link = Link(self.links);
         self.phase = Phase::Connecting(link);

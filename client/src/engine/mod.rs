@@ -362,7 +362,8 @@ impl Engine {
                     self.need(now, need);
                 }
             }
-            _ => self.receiver.refused(now, error.request_id, hint),
+            Frame::SYNC => self.receiver.refused(now, error.request_id, hint),
+            _ => {}
         }
         if closing {
             self.lose(now, link, reason, hint);

@@ -142,7 +142,7 @@ impl Sender {
     /// The server said where things stand. On a new connection, and after an answer that asked for
     /// this `Hello`, everything without an answer goes out again.
     pub(super) fn welcome(&mut self, welcome: &v1::Welcome, out: &mut Out) {
-        self.window = u64::from(welcome.send_window).max(1);
+        self.window = u64::from(welcome.send_window).clamp(1, SEND_WINDOW);
         self.window_bytes = usize::try_from(welcome.send_window_bytes).unwrap_or(usize::MAX);
         self.live = SessionId::new(welcome.live_session).ok();
         if self.session.is_some_and(|session| self.live != Some(session.id)) {

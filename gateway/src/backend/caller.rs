@@ -18,7 +18,9 @@ impl Backend {
     pub(super) fn caller(&self, headers: &MetadataMap) -> Result<Caller, Failure> {
         self.check_cluster(text(headers, headers::CLUSTER)?)?;
         let token = text(headers, headers::AUTHORIZATION)?
-            .and_then(|value| value.strip_prefix(headers::BEARER))
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(headers::BEARER.trim_end()))
+            .map(|(_, token)| token)
             .ok_or_else(|| {
                 let text =
                     format!("the header `{}: Bearer TOKEN` is missing", headers::AUTHORIZATION);

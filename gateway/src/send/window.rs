@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Duration;
 
-use tidemark_proto::{Failure, v1};
+use tidemark_proto::{Detail, Failure, v1};
 use tidemark_store_client::Attempt;
 use tidemark_store_core::command::{Judged, Send};
 use tidemark_store_core::value::Verdict;
@@ -159,6 +159,12 @@ impl Window {
             Ok(reply) => Some(Ok(self.failed(n, failure::of_reply(reply)))),
             Err(attempt) => {
                 let failure = failure::of_attempt(attempt);
+                // A leader that refused an earlier send for lack of room waits for that one (R7).
+                if let Some(Detail::Expected(expected)) = failure.detail
+                    && !self.cures(expected)
+                {
+                    return Some(Ok(self.failed(n, failure)));
+                }
                 let send = self.unanswered.get_mut(&n).expect("an attempt's send stays");
                 send.doubt |= failure.code == ErrorCode::Unknown;
                 if !failure.code.is_retryable() {
@@ -181,7 +187,7 @@ impl Window {
     fn go_back(&mut self, hint: Option<Duration>, now: Duration, jitter: f64) {
         let first_of_round = self.resume.is_none();
         let pause = self.pause.mul_f64(0.5 + 0.5 * jitter);
-        let wait = hint.map_or(pause, |hint| hint.min(PAUSE_LONGEST));
+        let wait = hint.map_or(pause, |hint| hint.min(SEND_DEADLINE));
         self.resume = self.resume.max(Some(now + wait));
         if first_of_round {
             metrics::sends_repeated();

@@ -1,6 +1,7 @@
 //! The window against scripts of outcomes, and against a store that loses what it likes.
 
 use proptest::prelude::*;
+use tidemark_proto::Detail;
 use tidemark_proto::convert::error_code;
 use tidemark_proto::v1::send_ack;
 use tidemark_types::{ContentHash, Seq, UnixMs};
@@ -137,7 +138,8 @@ fn what_is_out_of_order_for_the_device_is_told_to_it() {
     let mut script = Script::with(5..=6);
     script.steps();
     assert_eq!(script.outcome(5, out_of_order(4)), "5 OUT_OF_ORDER");
-    assert_eq!(script.outcome(6, out_of_order(4)), "6 OUT_OF_ORDER");
+    let full = Failure::new(ErrorCode::OutOfOrder).detail(Detail::Expected(4));
+    assert_eq!(script.outcome(6, Err(Attempt::Failed(full))), "6 OUT_OF_ORDER");
     // It sends again from there, at once.
     for n in 4..=6 {
         script.window.push(send(n), script.now).expect("there is room");
