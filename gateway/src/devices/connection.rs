@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::OptionFuture;
+use tidemark_proto::hello::Hello;
 use tidemark_proto::v1::client_frame::Frame;
 use tidemark_proto::{Failure, v1};
 use tidemark_types::ErrorCode;
@@ -247,7 +248,11 @@ impl Connection {
                 let text = "the connection is another user's or device's";
                 return Err(Failure::new(ErrorCode::PermissionDenied).message(text));
             }
-            none => none.insert(Peer::new(self.shared.clone(), &hello, expires)),
+            none => {
+                let Hello { user, device, agent, .. } = &hello;
+                tracing::debug!(%user, %device, agent, "a device is here");
+                none.insert(Peer::new(self.shared.clone(), &hello, expires))
+            }
         };
         peer.greet(hello, &mut self.pending);
         self.greeting = true;
