@@ -1,4 +1,4 @@
-//! A cluster of real processes on loopback.
+//! A cluster of real processes: on loopback, or each on a host and each store on a disk of its own.
 //!
 //! Only one runs on a machine at a time (a file lock), so that two cores suffice and timings mean
 //! something. Processes are killed by the handles we hold, never by name, and none outlives its
@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use tidemark_env::{SystemClock, SystemRng};
+use tidemark_env::{Rng, SystemClock, SystemRng};
+use tidemark_lab::disk::{Cut, LoopFs, Loss};
+use tidemark_lab::lan::{Host, Lan};
 use tidemark_store_client::{Client, ClientConfig};
 use tidemark_token::SigningKey;
 use tidemark_types::NodeId;
@@ -39,6 +41,30 @@ pub struct Spec {
     /// The stores' configuration, in TOML; what it leaves out has its default.
     pub stores: &'static str,
 }
+
+impl Spec {
+    fn nodes(&self) -> impl Iterator<Item = NodeId> {
+        (1..=self.nodes).map(NodeId::new)
+    }
+
+    fn members(&self) -> impl Iterator<Item = Member> {
+        self.nodes().map(Member::Node).chain((0..self.gateways).map(Member::Gateway))
+    }
+}
+
+/// Where a cluster's processes are.
+enum Place {
+    /// All on this machine's loopback, with their data in the test's folder.
+    Loopback,
+    /// Each on a host, and each store on a disk of its own.
+    Lab { lan: Lan, disks: BTreeMap<NodeId, LoopFs> },
+}
+
+/// Bytes of a store's disk in the lab; the file is sparse.
+const DISK_BYTES: u64 = 8 << 30;
+
+/// Ports of a server that has a host of its own.
+const PORTS: [u16; 2] = [7100, 7200];
 
 /// How a process ended by itself.
 #[derive(Debug)]
@@ -64,6 +90,17 @@ impl From<NodeId> for Member {
     }
 }
 
+impl Member {
+    /// Its host in the lab.
+    pub fn host(self) -> Host {
+        let number = |number: u64| u8::try_from(number).expect("a cluster has few members");
+        match self {
+            Member::Node(node) => Host(number(node.get())),
+            Member::Gateway(gateway) => Host(100 + number(gateway as u64)),
+        }
+    }
+}
+
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -78,6 +115,7 @@ pub struct Cluster {
     binaries: PathBuf,
     folder: TempDir,
     members: BTreeMap<Member, Process>,
+    place: Place,
     _alone: File,
 }
 
@@ -89,17 +127,41 @@ struct Process {
 }
 
 impl Cluster {
-    /// Creates and starts a cluster, and waits until every group has a leader and every gateway
-    /// takes devices.
+    /// Creates and starts a cluster on loopback, and waits until every group has a leader and every
+    /// gateway takes devices.
     pub async fn start(spec: Spec) -> Result<Self> {
-        let alone = lock()?;
+        let addresses = |_| Ok([free_address()?, free_address()?]);
+        Self::create_and_start(spec, Place::Loopback, tidemark_lab::alone()?, addresses).await
+    }
+
+    /// The same with a host for each process and a disk for each store; [`tidemark_lab::lan::enter`] must have
+    /// been called.
+    pub async fn start_in_lab(spec: Spec) -> Result<Self> {
+        let alone = tidemark_lab::alone()?;
+        let lan = Lan::create(spec.members().map(Member::host))?;
+        let mut disks = BTreeMap::new();
+        for node in spec.nodes() {
+            disks.insert(node, LoopFs::create(DISK_BYTES)?);
+        }
+        let addresses = |member: Member| {
+            Ok(PORTS.map(|port| SocketAddr::from((member.host().address(), port))))
+        };
+        Self::create_and_start(spec, Place::Lab { lan, disks }, alone, addresses).await
+    }
+
+    async fn create_and_start(
+        spec: Spec,
+        place: Place,
+        alone: File,
+        addresses: impl Fn(Member) -> Result<[SocketAddr; 2]>,
+    ) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("tidemark-chaos-").tempdir()?;
         let binaries = binaries()?;
-        let mut cluster = Cluster { binaries, folder, members: BTreeMap::new(), _alone: alone };
-        let nodes = (1..=spec.nodes).map(|number| Member::Node(NodeId::new(number)));
-        for member in nodes.chain((0..spec.gateways).map(Member::Gateway)) {
-            let process = Process { grpc: free_address()?, http: free_address()?, child: None };
-            cluster.members.insert(member, process);
+        let members = BTreeMap::new();
+        let mut cluster = Cluster { binaries, folder, members, place, _alone: alone };
+        for member in spec.members() {
+            let [grpc, http] = addresses(member)?;
+            cluster.members.insert(member, Process { grpc, http, child: None });
         }
         cluster.create(spec)?;
         // Stores come first in the order of members: a gateway asks them for the map.
@@ -119,7 +181,39 @@ impl Cluster {
 
     /// A node's data directory.
     pub fn data_dir(&self, node: NodeId) -> PathBuf {
-        self.folder.path().join(Member::Node(node).to_string())
+        match &self.place {
+            Place::Loopback => self.folder.path().join(Member::Node(node).to_string()),
+            Place::Lab { disks, .. } => disks[&node].data(),
+        }
+    }
+
+    /// The network, if it has one of its own.
+    pub fn lan(&self) -> Option<&Lan> {
+        match &self.place {
+            Place::Loopback => None,
+            Place::Lab { lan, .. } => Some(lan),
+        }
+    }
+
+    /// Cuts the power of running nodes, at once, and kills them; what their disks lost.
+    pub fn cut_power(
+        &mut self,
+        nodes: &[NodeId],
+        cut: Cut,
+        rng: &dyn Rng,
+    ) -> Result<BTreeMap<NodeId, Loss>> {
+        let Place::Lab { disks, .. } = &mut self.place else {
+            bail!("only a disk of its own can lose its power");
+        };
+        for node in nodes {
+            disks.get_mut(node).context("a disk for each node")?.cut(cut, rng)?;
+        }
+        for node in nodes {
+            self.kill(*node)?;
+        }
+        let Place::Lab { disks, .. } = &mut self.place else { unreachable!("as before") };
+        let restored = disks.iter_mut().filter(|(node, _)| nodes.contains(node));
+        restored.map(|(node, disk)| Ok((*node, disk.restore()?))).collect()
     }
 
     /// A gateway's gRPC address.
@@ -176,20 +270,25 @@ impl Cluster {
             bail!("{member} runs already");
         }
         let (grpc, http) = (process.grpc.to_string(), process.http.to_string());
-        let mut command = match member {
+        let program = self.binaries.join(match member {
+            Member::Node(_) => "tidemark-store",
+            Member::Gateway(_) => "tidemark-gateway",
+        });
+        let mut command = match &self.place {
+            Place::Loopback => Command::new(program),
+            Place::Lab { .. } => member.host().command(program),
+        };
+        command.args(["run", "--insecure"]);
+        match member {
             Member::Node(node) => {
-                let mut command = Command::new(self.binaries.join("tidemark-store"));
-                command.arg("run").arg("--data-dir").arg(self.data_dir(node));
+                command.arg("--data-dir").arg(self.data_dir(node));
                 command.arg("--config").arg(self.config());
-                command
             }
             Member::Gateway(_) => {
-                let mut command = Command::new(self.binaries.join("tidemark-gateway"));
-                command.args(["run", "--store", &self.stores().join(",")]);
+                command.args(["--store", &self.stores().join(",")]);
                 command.arg("--keys").arg(self.key().with_file_name(""));
-                command
             }
-        };
+        }
         let log = OpenOptions::new().create(true).append(true).open(self.log(member))?;
         command.args(["--grpc", &grpc, "--http", &http]).stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
@@ -341,14 +440,6 @@ impl Drop for Cluster {
             }
         }
     }
-}
-
-/// Waits until no other test runs a cluster on this machine.
-fn lock() -> Result<File> {
-    let path = std::env::temp_dir().join("tidemark-real-processes.lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
-    file.lock()?;
-    Ok(file)
 }
 
 /// Where the binaries are: beside the folder of the test's own.

@@ -14,7 +14,7 @@ use tidemark_types::ClusterId;
 use crate::limits::Limits;
 
 /// There is no TLS yet, and tokens must not travel in the clear.
-const LOOPBACK: &str = "a loopback address, until connections are secured";
+const LOOPBACK: &str = "a loopback address, as nothing is encrypted yet; or say `insecure`";
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,9 @@ pub struct GatewayConfig {
     /// any cluster will do.
     #[serde(with = "as_text", skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterId>,
+    /// Listen on other addresses than loopback, though nothing is encrypted yet: for a network that
+    /// nobody else is on.
+    pub insecure: bool,
     /// The store behind it.
     pub store: StoreConfig,
     /// Bounds.
@@ -66,6 +69,7 @@ impl Default for GatewayConfig {
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, 7401)),
             keys: PathBuf::from("keys"),
             cluster: None,
+            insecure: false,
             store: StoreConfig::default(),
             limits: LimitsConfig::default(),
         }
@@ -153,8 +157,8 @@ impl GatewayConfig {
         let min = limits.heartbeat_min_ms;
         let at_least_1 = || "at least 1".to_owned();
         let checks = [
-            ("grpc", self.grpc.ip().is_loopback(), LOOPBACK.to_owned()),
-            ("http", self.http.ip().is_loopback(), LOOPBACK.to_owned()),
+            ("grpc", self.insecure || self.grpc.ip().is_loopback(), LOOPBACK.to_owned()),
+            ("http", self.insecure || self.http.ip().is_loopback(), LOOPBACK.to_owned()),
             ("store.endpoints", !self.store.endpoints.is_empty(), at_least_1()),
             ("store.deadline_ms", self.store.deadline_ms > 0, at_least_1()),
             ("limits.connections_max", limits.connections_max > 0, at_least_1()),

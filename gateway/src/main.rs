@@ -60,6 +60,10 @@ struct RunArguments {
     /// The cluster that it serves; it ends when the store is another one.
     #[arg(long, value_name = "UUID")]
     cluster: Option<ClusterId>,
+    /// Listen on other addresses than loopback, though nothing is encrypted yet: for a network that
+    /// nobody else is on.
+    #[arg(long)]
+    insecure: bool,
     /// Check the configuration and exit.
     #[arg(long)]
     check_config: bool,
@@ -106,6 +110,7 @@ fn config(arguments: &RunArguments) -> Result<GatewayConfig> {
     config.keys = arguments.keys.clone().unwrap_or(config.keys);
     config.cluster = arguments.cluster.or(config.cluster);
     config.store.endpoints = arguments.store.clone().unwrap_or(config.store.endpoints);
+    config.insecure |= arguments.insecure;
     config.validate()?;
     Ok(config)
 }

@@ -10,7 +10,7 @@ use tidemark_process::ConfigError;
 use tidemark_proto::store::MESSAGE_BYTES_MAX;
 
 /// There is no TLS and no authentication between servers yet.
-const LOOPBACK: &str = "a loopback address, until connections between servers are secured";
+const LOOPBACK: &str = "a loopback address, as nothing is encrypted yet; or say `insecure`";
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,9 @@ pub struct StoreConfig {
     pub grpc: SocketAddr,
     /// Where operators find `/metrics`, `/healthz` and `/readyz`.
     pub http: SocketAddr,
+    /// Listen on other addresses than loopback, though nothing is encrypted yet: for a network that
+    /// nobody else is on.
+    pub insecure: bool,
     /// Raft's timers and log.
     pub raft: RaftConfig,
     /// What waits to be proposed, per shard.
@@ -38,6 +41,7 @@ impl Default for StoreConfig {
             data_dir: PathBuf::from("data"),
             grpc: SocketAddr::from((Ipv4Addr::LOCALHOST, 7101)),
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, 7201)),
+            insecure: false,
             raft: RaftConfig::default(),
             proposals: ProposalConfig::default(),
             relay: RelayConfig::default(),
@@ -161,8 +165,8 @@ impl StoreConfig {
                 format!("at least two heartbeats ({})", 2 * heartbeat_ms),
             ),
             ("raft.election_timeout_max_ms", max > min, format!("above the minimum ({min})")),
-            ("grpc", self.grpc.ip().is_loopback(), LOOPBACK.to_owned()),
-            ("http", self.http.ip().is_loopback(), LOOPBACK.to_owned()),
+            ("grpc", self.insecure || self.grpc.ip().is_loopback(), LOOPBACK.to_owned()),
+            ("http", self.insecure || self.http.ip().is_loopback(), LOOPBACK.to_owned()),
             ("relay.queue_bytes_max", self.relay.queue_bytes_max > 0, "at least 1".to_owned()),
             ("relay.batch_records_max", self.relay.batch_records_max > 0, "at least 1".to_owned()),
             (

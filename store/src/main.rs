@@ -89,6 +89,10 @@ struct RunArguments {
     /// Where /metrics, /healthz and /readyz are.
     #[arg(long, value_name = "HOST:PORT")]
     http: Option<SocketAddr>,
+    /// Listen on other addresses than loopback, though nothing is encrypted yet: for a network that
+    /// nobody else is on.
+    #[arg(long)]
+    insecure: bool,
     /// Check the configuration and exit.
     #[arg(long)]
     check_config: bool,
@@ -170,6 +174,7 @@ fn run(arguments: RunArguments) -> Result<ExitCode> {
     config.data_dir = arguments.data_dir.unwrap_or(config.data_dir);
     config.grpc = arguments.grpc.unwrap_or(config.grpc);
     config.http = arguments.http.unwrap_or(config.http);
+    config.insecure |= arguments.insecure;
     config.validate()?;
     if arguments.print_config {
         print!("{}", toml::to_string(&config)?);

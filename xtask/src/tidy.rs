@@ -15,7 +15,7 @@ const LINES_MAX: usize = 800;
 
 /// Which crate may use which: a crate's own name, and those of ours that it may name. Data flows
 /// down this list, never up.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("version", &[]),
     ("process", &[]),
     ("types", &[]),
@@ -24,14 +24,21 @@ const LAYERS: [(&str, &[&str]); 16] = [
     ("proto", &["types"]),
     ("store/core", &["types"]),
     ("store/client", &["types", "env", "proto", "store-core"]),
-    ("store", &["version", "process", "types", "env", "proto", "store-core", "store-client"]),
+    ("chaos/lab", &["env"]),
+    (
+        "store",
+        &["lab", "version", "process", "types", "env", "proto", "store-core", "store-client"],
+    ),
     (
         "gateway",
         &["version", "process", "types", "env", "token", "proto", "store-core", "store-client"],
     ),
     ("client/cli", &["version", "types", "env", "proto", "token", "client"]),
     ("client", &["types", "env", "proto"]),
-    ("chaos", &["types", "env", "token", "proto", "client", "store", "store-core", "store-client"]),
+    (
+        "chaos",
+        &["lab", "types", "env", "token", "proto", "client", "store", "store-core", "store-client"],
+    ),
     (
         "demo",
         &["version", "types", "env", "client", "chaos", "store", "store-core", "store-client"],

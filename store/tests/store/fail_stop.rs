@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use tidemark_env::{SystemClock, SystemRng};
+use tidemark_lab::disk::{Cut, LoopFs};
 use tidemark_store_client::{Client, ClientConfig, Error};
 use tidemark_store_core::command::Start;
 use tidemark_store_core::{Command as StoreCommand, Reply};
 use tidemark_types::DeviceId;
 
 use crate::node::user;
-use crate::rig::{Child, Cut, LoopFs, Random, machine_lock};
+use crate::rig::{self, Child};
 
 const IMAGE_BYTES: u64 = 512 << 20;
 /// Shorter than the test: the node does not come back.
@@ -43,8 +44,8 @@ async fn connect(grpc: &str) -> Result<Client> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_disk_fails_stops_and_says_why() -> Result<()> {
-    let _lock = machine_lock()?;
-    let (seed, random) = Random::from_environment()?;
+    let _lock = tidemark_lab::alone()?;
+    let (seed, rng) = rig::random()?;
     let mut disk = LoopFs::create(IMAGE_BYTES)?;
     let address = || anyhow::Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string());
     let (grpc, http) = (address()?, address()?);
@@ -63,7 +64,7 @@ async fn a_node_whose_disk_fails_stops_and_says_why() -> Result<()> {
     let client = connect(&grpc).await?;
     let reply = register(&client, 1).await?;
     ensure!(!matches!(reply, Reply::Rejected(_)), "{reply:?}");
-    disk.cut(Cut::Plain, &random)?;
+    disk.cut(Cut::Plain, &rng)?;
     let asked = client.clone();
     let refused = tokio::spawn(async move { register(&asked, 2).await });
     let status = tokio::task::block_in_place(|| node.exited(WITHIN))?;

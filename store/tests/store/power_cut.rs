@@ -16,7 +16,8 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use futures::future::join_all;
-use tidemark_env::SystemClock;
+use tidemark_env::{Rng, SeededRng, SystemClock};
+use tidemark_lab::disk::{Cut, LoopFs, Loss};
 use tidemark_store::config::{DiskConfig, StoreConfig};
 use tidemark_store::node::Node;
 use tidemark_store_core::value::Verdict;
@@ -25,7 +26,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::device::{Device, verdict};
 use crate::ledger::{self, Ledger, Said, USERS, Wrong};
 use crate::node;
-use crate::rig::{Child, Cut, LoopFs, Loss, Random, machine_lock};
+use crate::rig::{self, Child};
 
 const IMAGE_BYTES: u64 = 512 << 20;
 
@@ -104,17 +105,17 @@ fn say(said: Said) {
 struct Rig {
     fs: LoopFs,
     ledger: Ledger,
-    random: Random,
+    rng: SeededRng,
     runtime: Runtime,
     cycles: u8,
 }
 
 impl Rig {
     fn new() -> Result<(u64, Self)> {
-        let (seed, random) = Random::from_environment()?;
+        let (seed, rng) = rig::random()?;
         eprintln!("TIDEMARK_SEED={seed}");
         let (fs, ledger) = (LoopFs::create(IMAGE_BYTES)?, Ledger::default());
-        Ok((seed, Rig { fs, ledger, random, runtime: runtime(), cycles: 0 }))
+        Ok((seed, Rig { fs, ledger, rng, runtime: runtime(), cycles: 0 }))
     }
 
     fn config(&self) -> StoreConfig {
@@ -131,7 +132,7 @@ impl Rig {
             command.env("LD_PRELOAD", library);
         }
         let mut child = Child::start(command, self.fs.safe().join("stderr"))?;
-        let acks = 1 + self.random.below(acks_max);
+        let acks = 1 + self.rng.number() % acks_max;
         let mut had = 0;
         while had < acks {
             had += u64::from(self.ledger.note(&child.line()?, None)?);
@@ -148,7 +149,7 @@ impl Rig {
     }
 
     fn cut(&mut self, cut: Cut, child: Child) -> Result<Loss> {
-        let when = self.fs.cut(cut, &self.random)?;
+        let when = self.fs.cut(cut, &self.rng)?;
         self.kill(child, Some(when))?;
         self.fs.restore()
     }
@@ -170,11 +171,11 @@ impl Rig {
 
 #[test]
 fn what_was_acknowledged_survives_power_cuts() -> Result<()> {
-    let _lock = machine_lock()?;
+    let _lock = tidemark_lab::alone()?;
     let (seed, mut rig) = Rig::new()?;
     for cycle in 1..=CYCLES {
         let started = Instant::now();
-        let cut = match rig.random.below(5) {
+        let cut = match rig.rng.number() % 5 {
             0 => Cut::Metadata,
             1 | 2 => Cut::Torn,
             _ => Cut::Plain,
@@ -196,8 +197,8 @@ fn what_was_acknowledged_survives_power_cuts() -> Result<()> {
              {retries:?} retried, {:.1} s",
             rig.ledger.acked,
             rig.ledger.late,
-            loss.bytes,
-            loss.files,
+            loss.bytes(),
+            loss.0.len(),
             started.elapsed().as_secs_f64(),
         );
     }
@@ -208,7 +209,7 @@ fn what_was_acknowledged_survives_power_cuts() -> Result<()> {
 #[test]
 fn a_node_that_never_syncs_loses_what_it_acknowledged() -> Result<()> {
     const LIBRARY: &str = "libeatmydata.so";
-    let _lock = machine_lock()?;
+    let _lock = tidemark_lab::alone()?;
     installed(LIBRARY)?;
     let (seed, mut rig) = Rig::new()?;
     node::create(&rig.config())?;
@@ -232,7 +233,7 @@ fn installed(library: &str) -> Result<()> {
 
 #[test]
 fn what_was_acknowledged_survives_kill_9() -> Result<()> {
-    let _lock = machine_lock()?;
+    let _lock = tidemark_lab::alone()?;
     let (seed, mut rig) = Rig::new()?;
     let child = rig.send(3_000, None)?;
     rig.kill(child, None)?;

@@ -1,0 +1,205 @@
+//! A filesystem whose power can be cut.
+//!
+//! ```text
+//!   image file ── loop device ── ext4 ── mount point ── the data of the program under test
+//!                                 └ shut down by ioctl: from then on every write fails, and what
+//!                                   was not synced before is gone after the next mount
+//! ```
+//!
+//! Killing a process loses nothing that the kernel already has; only this finds a missing fsync.
+//! Every cut proves itself: of two files written just before, the synced one must come back and
+//! the other must not.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use anyhow::{Result, ensure};
+use tempfile::TempDir;
+use tidemark_env::Rng;
+
+use crate::tool::run;
+
+/// One file of this many bytes is written without a sync before each cut.
+const UNSYNCED_BYTES: usize = 256 << 10;
+
+const PAGE: u64 = 4096;
+
+/// What of the unsynced bytes a power cut spares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Nothing.
+    Plain,
+    /// The metadata: files keep names and lengths without their content.
+    Metadata,
+    /// The metadata, and some pages of the newest files, not the first ones first.
+    Torn,
+}
+
+/// What a power cut lost: bytes by which files of the data folder came back shorter, or not at all.
+#[derive(Clone, Debug, Default)]
+pub struct Loss(pub BTreeMap<PathBuf, u64>);
+
+impl Loss {
+    /// In all files.
+    pub fn bytes(&self) -> u64 {
+        self.0.values().sum()
+    }
+}
+
+/// An ext4 filesystem of its own, in a file.
+pub struct LoopFs {
+    folder: TempDir,
+    mounted: bool,
+    before: BTreeMap<PathBuf, u64>,
+}
+
+impl LoopFs {
+    /// Makes and mounts one of `bytes`; the file is sparse.
+    pub fn create(bytes: u64) -> Result<Self> {
+        ensure!(rustix::process::geteuid().is_root(), "a filesystem of its own needs root");
+        let folder = tempfile::Builder::new().prefix("tidemark-power-").tempdir()?;
+        let mut fs = LoopFs { folder, mounted: false, before: BTreeMap::new() };
+        File::create(fs.image())?.set_len(bytes)?;
+        fs::create_dir(fs.mount_point())?;
+        run("mkfs.ext4", [OsStr::new("-q"), "-F".as_ref(), fs.image().as_ref()])?;
+        fs.mount()?;
+        Ok(fs)
+    }
+
+    /// A folder for the program under test.
+    pub fn data(&self) -> PathBuf {
+        self.mount_point().join("data")
+    }
+
+    /// A folder on a filesystem that keeps its power.
+    pub fn safe(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Cuts the power. Whoever writes gets errors from now on. Returns a time just before it, since
+    /// the epoch: what was synced by then is kept.
+    pub fn cut(&mut self, cut: Cut, rng: &dyn Rng) -> Result<Duration> {
+        let mut synced = File::create(self.mount_point().join("synced"))?;
+        synced.write_all(b"kept")?;
+        synced.sync_all()?;
+        File::open(self.mount_point())?.sync_all()?;
+        fs::write(self.mount_point().join("unsynced"), [b'x'; UNSYNCED_BYTES])?;
+        if cut == Cut::Torn {
+            self.write_some_pages(rng)?;
+        }
+        self.before = files(&self.data());
+        // The ioctl has the same number on XFS and ext4; `-x` lets xfs_io try it here.
+        let command = if cut == Cut::Plain { "shutdown" } else { "shutdown -f" };
+        let mount_point = self.mount_point();
+        let when = UNIX_EPOCH.elapsed()?;
+        run("xfs_io", [OsStr::new("-x"), "-c".as_ref(), command.as_ref(), mount_point.as_ref()])?;
+        let alive = File::create(self.mount_point().join("alive"));
+        ensure!(alive.is_err(), "the filesystem still takes writes after its power was cut");
+        Ok(when)
+    }
+
+    /// Mounts what is left; nobody may use the filesystem any more.
+    pub fn restore(&mut self) -> Result<Loss> {
+        self.unmount()?;
+        self.mount()?;
+        let after = files(&self.data());
+        let lost = |(path, before): (PathBuf, u64)| {
+            let left = after.get(&path).copied().unwrap_or_default();
+            (before > left).then(|| (path, before - left))
+        };
+        let loss = std::mem::take(&mut self.before).into_iter().filter_map(lost).collect();
+        let synced = fs::read(self.mount_point().join("synced"))?;
+        ensure!(synced == b"kept", "a synced file was lost: the rig loses too much");
+        let unsynced = self.mount_point().join("unsynced");
+        let survived = fs::read(&unsynced).unwrap_or_default() == [b'x'; UNSYNCED_BYTES];
+        ensure!(!survived, "an unsynced file survived: no power was cut");
+        let _ = fs::remove_file(unsynced);
+        Ok(Loss(loss))
+    }
+
+    /// Lets the disk have a few pages of the newest files, as it pleases.
+    fn write_some_pages(&self, rng: &dyn Rng) -> Result<()> {
+        const FILES: usize = 3;
+        const PAGES: u64 = 4;
+        let mut newest = Vec::new();
+        for (path, bytes) in files(&self.data()) {
+            // The child may have removed it.
+            if let Ok(modified) = fs::metadata(&path).and_then(|metadata| metadata.modified()) {
+                newest.push((modified, path, bytes));
+            }
+        }
+        newest.sort();
+        for (_, path, bytes) in newest.into_iter().rev().filter(|file| file.2 > 0).take(FILES) {
+            let pages = bytes.div_ceil(PAGE);
+            let mut arguments = vec!["-r".to_owned()];
+            for _ in 0..PAGES {
+                // What is not synced yet lies at the end.
+                let page = pages - 1 - rng.number() % pages.min(16);
+                for flag in ["-w", "-a"] {
+                    arguments.push("-c".to_owned());
+                    arguments.push(format!("sync_range {flag} {} {PAGE}", page * PAGE));
+                }
+            }
+            arguments.push(path.display().to_string());
+            let written = run("xfs_io", arguments.iter().map(OsStr::new));
+            ensure!(written.is_ok() || !path.exists(), "{written:?}");
+        }
+        Ok(())
+    }
+
+    fn image(&self) -> PathBuf {
+        self.folder.path().join("image")
+    }
+
+    fn mount_point(&self) -> PathBuf {
+        self.folder.path().join("mnt")
+    }
+
+    fn mount(&mut self) -> Result<()> {
+        let (image, mount_point) = (self.image(), self.mount_point());
+        // Without ext4's help for programs that forget to sync a file before they rename it.
+        let options = OsStr::new("loop,noauto_da_alloc");
+        run("mount", [OsStr::new("-o"), options, image.as_ref(), mount_point.as_ref()])?;
+        self.mounted = true;
+        Ok(())
+    }
+
+    /// The loop device goes with the mount.
+    fn unmount(&mut self) -> Result<()> {
+        run("umount", [self.mount_point()])?;
+        self.mounted = false;
+        Ok(())
+    }
+}
+
+impl Drop for LoopFs {
+    fn drop(&mut self) {
+        // After a panic somebody may still hold a file: then it goes when that one does.
+        if self.mounted && self.unmount().is_err() {
+            let lazily = run("umount", [OsStr::new("-l"), self.mount_point().as_ref()]);
+            if let Err(error) = lazily {
+                eprintln!("{} stays mounted: {error:#}", self.mount_point().display());
+            }
+        }
+    }
+}
+
+/// All files below a folder with their lengths; those that vanish meanwhile are left out.
+fn files(folder: &Path) -> BTreeMap<PathBuf, u64> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => folders.push(entry.path()),
+                Ok(metadata) => drop(found.insert(entry.path(), metadata.len())),
+                Err(_) => {}
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,138 @@
+//! A network of its own: a bridge, and a host for each process, whose traffic can be dropped.
+//!
+//! ```text
+//!   this process ── bridge 10.77.0.254
+//!                     ├── host 1: 10.77.0.1   a network namespace each, in which a rule for each
+//!                     ├── host 2: 10.77.0.2   cut direction drops what comes in
+//!                     └── …
+//! ```
+//!
+//! The namespaces of the network, the mounts and the processes belong to this process, which is the
+//! first of its own ([`enter`]): when it ends, however it ends, nothing of them is left.
+
+use std::ffi::OsStr;
+use std::net::Ipv4Addr;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::tool::run;
+
+/// Set for the process that is alone in its namespaces.
+const INSIDE: &str = "TIDEMARK_LAB_INSIDE";
+
+/// A host of the network, from 1 to 200.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Host(pub u8);
+
+/// Where this process itself is.
+pub const HERE: Host = Host(254);
+
+impl Host {
+    /// Its address.
+    pub fn address(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, 0, self.0)
+    }
+
+    fn namespace(self) -> String {
+        format!("host-{}", self.0)
+    }
+
+    /// How to enter its network, and nothing else: `ip netns exec` would take a copy of all mounts
+    /// with it, and nobody could unmount them.
+    fn nsenter(self) -> String {
+        format!("--net=/run/netns/{}", self.namespace())
+    }
+
+    /// A command that runs there.
+    pub fn command(self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(self.nsenter()).arg(program);
+        command
+    }
+}
+
+/// Runs this program again as the first process of its own namespaces, with the same arguments, and
+/// does not return; returns at once in that one. An error says why this machine does not allow it.
+pub fn enter() -> Result<()> {
+    if std::env::var_os(INSIDE).is_some() {
+        return Ok(());
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("networks and disks of their own need root");
+    }
+    let namespaces = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    // Looks first whether it works, since nothing comes back from the real attempt.
+    let trial = ["sh", "-c", "ip link add lan type bridge && iptables -w -L INPUT >/dev/null"];
+    run("unshare", namespaces.iter().chain(&trial))
+        .context("no network of its own is to be had")?;
+    let program = std::env::current_exe()?;
+    let error = Command::new("unshare")
+        .args(namespaces)
+        .arg(program)
+        .args(std::env::args_os().skip(1))
+        .env(INSIDE, "1")
+        .exec();
+    Err(error).context("unshare")
+}
+
+/// The network, while this process lives.
+pub struct Lan(());
+
+impl Lan {
+    /// Makes the network with these hosts; [`enter`] must have been called.
+    pub fn create(hosts: impl IntoIterator<Item = Host>) -> Result<Self> {
+        if std::env::var_os(INSIDE).is_none() {
+            bail!("a network of its own is made inside a namespace of its own only");
+        }
+        ip("link set lo up")?;
+        // Names of namespaces are mounts in this folder, which must be nobody else's.
+        std::fs::create_dir_all("/run/netns")?;
+        run("mount", ["-t", "tmpfs", "tmpfs", "/run/netns"])?;
+        ip("link add lan type bridge")?;
+        ip(&format!("addr add {}/24 dev lan", HERE.address()))?;
+        ip("link set lan up")?;
+        for host in hosts {
+            let (name, port) = (host.namespace(), format!("port-{}", host.0));
+            ip(&format!("netns add {name}"))?;
+            ip(&format!("link add {port} type veth peer name eth0 netns {name}"))?;
+            ip(&format!("link set {port} master lan up"))?;
+            ip(&format!("-n {name} addr add {}/24 dev eth0", host.address()))?;
+            ip(&format!("-n {name} link set eth0 up"))?;
+            ip(&format!("-n {name} link set lo up"))?;
+        }
+        Ok(Lan(()))
+    }
+
+    /// From now on nothing that `from` sends reaches `to`. Other than this process, the one to which
+    /// it does not come drops it, so that the sender notices nothing.
+    pub fn cut(&self, from: Host, to: Host) -> Result<()> {
+        let (host, chain, which, other) = match to {
+            HERE => (from, "OUTPUT", "-d", to),
+            to => (to, "INPUT", "-s", from),
+        };
+        rule(host, &["-A", chain, which, &other.address().to_string(), "-j", "DROP"]).map(drop)
+    }
+
+    /// Nothing is dropped at `host` any more; how many packets were.
+    pub fn heal(&self, host: Host) -> Result<u64> {
+        let rules = rule(host, &["-L", "-v", "-x", "-n"])?;
+        let dropped =
+            rules.lines().filter(|line| line.contains("DROP") && !line.contains("policy"));
+        let dropped =
+            dropped.filter_map(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        let dropped = dropped.sum();
+        rule(host, &["-F"])?;
+        Ok(dropped)
+    }
+}
+
+fn rule(host: Host, arguments: &[&str]) -> Result<String> {
+    let enter = host.nsenter();
+    run("nsenter", [enter.as_str(), "iptables", "-w"].iter().chain(arguments))
+}
+
+fn ip(arguments: &str) -> Result<()> {
+    run("ip", arguments.split(' ')).map(drop)
+}
