@@ -15,7 +15,7 @@ const LINES_MAX: usize = 800;
 
 /// Which crate may use which: a crate's own name, and those of ours that it may name. Data flows
 /// down this list, never up.
-const LAYERS: [(&str, &[&str]); 17] = [
+const LAYERS: [(&str, &[&str]); 18] = [
     ("version", &[]),
     ("process", &[]),
     ("types", &[]),
@@ -35,9 +35,21 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ),
     ("client/cli", &["version", "types", "env", "proto", "token", "client"]),
     ("client", &["types", "env", "proto"]),
+    ("chaos/checker", &["types"]),
     (
         "chaos",
-        &["lab", "types", "env", "token", "proto", "client", "store", "store-core", "store-client"],
+        &[
+            "lab",
+            "types",
+            "env",
+            "token",
+            "proto",
+            "client",
+            "store",
+            "store-core",
+            "store-client",
+            "checker",
+        ],
     ),
     (
         "demo",
