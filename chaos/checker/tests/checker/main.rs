@@ -1,0 +1,8 @@
+//! The checker against histories that are right, wrong, and damaged.
+
+mod corrupt;
+mod corruptions;
+mod files;
+mod judged;
+mod model;
+mod run_facts;
