@@ -75,6 +75,15 @@ pub struct Exit {
     pub log: String,
 }
 
+/// What a process uses.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// Bytes of memory, at most so far.
+    pub memory_max: u64,
+    /// Files and connections that are open.
+    pub files: u64,
+}
+
 /// One of a cluster's processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Member {
@@ -168,6 +177,29 @@ impl Cluster {
         let members: Vec<Member> = cluster.members.keys().copied().collect();
         cluster.start_members(members).await?;
         Ok(cluster)
+    }
+
+    /// Its processes, stores first.
+    pub fn members(&self) -> impl Iterator<Item = Member> + use<> {
+        self.members.keys().copied().collect::<Vec<_>>().into_iter()
+    }
+
+    /// What a running process uses.
+    pub fn usage(&self, member: impl Into<Member>) -> Result<Usage> {
+        let member = member.into();
+        let child = self.process(member)?.child.as_ref();
+        let id = child.with_context(|| format!("{member} does not run"))?.id();
+        let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        let memory_max = peak.with_context(|| format!("{member}: no VmHWM"))? << 10;
+        let files = fs::read_dir(format!("/proc/{id}/fd"))?.count() as u64;
+        Ok(Usage { memory_max, files })
+    }
+
+    /// SIGKILL to everything.
+    pub fn kill_all(&mut self) -> Result<()> {
+        self.members().try_for_each(|member| self.kill(member))
     }
 
     /// Its store nodes.

@@ -13,7 +13,10 @@
 pub mod cluster;
 pub mod ledger;
 pub mod login;
+pub mod notes;
 pub mod phone;
+pub mod run;
 pub mod senders;
 pub mod stores;
 pub mod watcher;
+pub mod words;

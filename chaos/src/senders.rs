@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tidemark_store_client::{Client, Error};
@@ -13,12 +13,13 @@ use tidemark_store_core::command::{Draft, Judged, Send, Start};
 use tidemark_store_core::value::Verdict;
 use tidemark_store_core::{Command, Reply};
 use tidemark_types::{
-    ClientMsgId, ContentHash, DeviceId, Id, OpenId, Recipient, Seq, SessionId, ShardCount, ShardId,
-    UnixMs, UserId,
+    ClientMsgId, ContentHash, DeviceId, Id, OpenId, Recipient, Seq, SessionId, ShardId, UnixMs,
+    UserId,
 };
 use tokio::task::JoinSet;
 
 use crate::cluster::PATIENCE;
+use crate::stores;
 
 /// Every so many messages one goes to all readers at once.
 pub const TO_ALL_EVERY: u64 = 50;
@@ -57,7 +58,7 @@ impl Senders {
         let stop = Arc::new(AtomicBool::new(false));
         let acked = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = JoinSet::new();
-        for (at, shard) in shards(client)?.shards().enumerate() {
+        for (at, shard) in stores::shards(client)?.enumerate() {
             let user = users_on(client, shard, "sender", 1)?.remove(0);
             let sender = Sender { client: client.clone(), user, at, readers: readers.to_vec() };
             tasks.spawn(sender.run(stop.clone(), acked.clone()));
@@ -104,7 +105,7 @@ impl Senders {
 /// Readers on every shard, so many on each.
 pub fn readers(client: &Client, on_each: usize) -> Result<Vec<UserId>> {
     let on = |shard| users_on(client, shard, "reader", on_each);
-    let readers = shards(client)?.shards().map(on).collect::<Result<Vec<_>>>()?;
+    let readers = stores::shards(client)?.map(on).collect::<Result<Vec<_>>>()?;
     Ok(readers.into_iter().flatten().collect())
 }
 
@@ -121,10 +122,6 @@ pub fn users_on(client: &Client, shard: ShardId, role: &str, count: usize) -> Re
         }
     }
     bail!("no {count} names were found for shard {shard}")
-}
-
-fn shards(client: &Client) -> Result<ShardCount> {
-    client.map().shard_count().context("the map has a legal number of shards")
 }
 
 struct Sender {

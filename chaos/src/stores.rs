@@ -3,12 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use tidemark_store::storage::GroupId;
 use tidemark_store_client::Client;
 use tidemark_types::{NodeId, ShardId};
 
 use crate::cluster::{LOOK, PATIENCE};
+
+/// The cluster's shards.
+pub fn shards(client: &Client) -> Result<impl Iterator<Item = ShardId> + use<>> {
+    let count = client.map().shard_count();
+    Ok(count.context("the map has a legal number of shards")?.shards())
+}
 
 /// Waits until some node says itself that it leads the shard: others may remember a leader that
 /// is gone.

@@ -160,6 +160,9 @@ impl Report {
     }
 }
 
+/// Is shown a mailbox with its entries.
+pub type Visit<'a> = dyn FnMut(&Recipient, &Mailbox, &[(Seq, Entry)]) + 'a;
+
 /// A node's directory, opened for reading.
 pub struct Inspector {
     identity: Identity,
@@ -204,6 +207,26 @@ impl Inspector {
         };
         self.replayed(&log, to, |_, view| entries(view, mailbox))?
             .map_err(|source| InspectError::State { group, source })
+    }
+
+    /// Shows every mailbox of a group with its entries, one after the other, at the index that `to`
+    /// says.
+    pub fn visit(
+        &self,
+        group: GroupId,
+        to: Option<u64>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), InspectError> {
+        let Some(log) = survey(&self.log)?.into_iter().find(|log| log.group == group) else {
+            return Ok(());
+        };
+        let looked = self.replayed(&log, to, |_, view| {
+            for (MailboxKey { mailbox }, value) in all::<MailboxKey>(view)? {
+                visit(&mailbox, &value, &entries(view, &mailbox)?);
+            }
+            Ok(())
+        });
+        looked?.map_err(|source| InspectError::State { group, source })
     }
 
     /// Lets `look` see the group's state with its log replayed over it.

@@ -1,0 +1,287 @@
+//! Users who write to each other without pause, each with two devices of the SDK.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use futures::future::join_all;
+use tidemark_checker::Event;
+use tidemark_checker::history::{Device as DeviceNumber, Outcome, User, Way};
+use tidemark_client::store::MemoryStore;
+use tidemark_client::{self as client, AppError, Config, Device, Entry, Handler, Parts};
+use tidemark_env::{Rng, SeededRng};
+use tidemark_store_client::Client;
+use tidemark_store_core::read::{Answer, Query};
+use tidemark_types::{DeviceId, Recipient, Seq, SeqRange};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::cluster::Cluster;
+use crate::login::Login;
+use crate::notes::Notes;
+use crate::words;
+
+/// Devices of each user.
+const DEVICES: u8 = 2;
+
+/// Sends of a user without an outcome, at most; a send that would be one more is left out.
+const OPEN_MAX: usize = 1_024;
+
+/// Bytes of a body, beside the id in it.
+const BODY_BYTES: u64 = 400;
+
+/// How long the rest may take once the load has stopped: a device that was cut off comes back
+/// within a minute.
+const DRAIN_WITHIN: Duration = Duration::from_secs(180);
+
+/// How fast users write.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Pace {
+    /// So many sends a second in all, whatever becomes of them.
+    Open(u32),
+    /// So many sends of each user without an outcome, at all times.
+    Closed(usize),
+}
+
+/// The load of a run.
+pub(super) struct Load {
+    people: Vec<Arc<Person>>,
+    writing: JoinSet<Result<()>>,
+    stop: Arc<AtomicBool>,
+    counts: Arc<Counts>,
+}
+
+/// What was counted so far.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// Sends that were acknowledged.
+    pub acked: AtomicU64,
+    /// Entries that devices took.
+    pub taken: AtomicU64,
+}
+
+struct Person {
+    user: User,
+    devices: Vec<Device>,
+    /// Room for sends without an outcome.
+    open: Arc<Semaphore>,
+    open_max: usize,
+}
+
+impl Load {
+    /// Opens all devices, and starts writing.
+    pub(super) async fn start(
+        cluster: &Cluster,
+        gateways: usize,
+        users: u32,
+        pace: Pace,
+        seed: u64,
+        notes: &Notes,
+    ) -> Result<Self> {
+        let counts = Arc::<Counts>::default();
+        let mut people = Vec::new();
+        for user in (0..users).map(User) {
+            let mut devices = Vec::new();
+            for number in 0..DEVICES {
+                let device = DeviceNumber(number);
+                devices.push(open(cluster, gateways, user, device, notes, &counts).await?);
+            }
+            let open_max = match pace {
+                Pace::Open(_) => OPEN_MAX,
+                Pace::Closed(open) => open,
+            };
+            let open = Arc::new(Semaphore::new(open_max));
+            people.push(Arc::new(Person { user, devices, open, open_max }));
+        }
+        let (stop, mut writing) = (Arc::<AtomicBool>::default(), JoinSet::new());
+        for person in &people {
+            let writer = Writer {
+                person: person.clone(),
+                users,
+                notes: notes.clone(),
+                counts: counts.clone(),
+                rng: SeededRng::new(seed ^ u64::from(person.user.0).rotate_left(32)),
+                stop: stop.clone(),
+            };
+            let every = match pace {
+                Pace::Open(rate) => Some(Duration::from_secs(1) * users / rate.max(1)),
+                Pace::Closed(_) => None,
+            };
+            writing.spawn(writer.write(every));
+        }
+        Ok(Load { people, writing, stop, counts })
+    }
+
+    /// What was counted so far.
+    pub(super) fn counts(&self) -> Arc<Counts> {
+        self.counts.clone()
+    }
+
+    /// Stops writing, and waits until every send has its outcome and every device everything.
+    pub(super) async fn finish(mut self, client: &Client, notes: &Notes) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(wrote) = self.writing.join_next().await {
+            wrote??;
+        }
+        match tokio::time::timeout(DRAIN_WITHIN, self.rest(client)).await {
+            Ok(done) => {
+                done?;
+                notes.note(|at| Event::Quiet { at });
+            }
+            // What is missing is the checker's to say.
+            Err(_) => eprintln!("the run did not come to rest within {} s", DRAIN_WITHIN.as_secs()),
+        }
+        join_all(self.people.iter().flat_map(|person| &person.devices).map(Device::close)).await;
+        Ok(())
+    }
+
+    async fn rest(&self, client: &Client) -> Result<()> {
+        for person in &self.people {
+            let all = u32::try_from(person.open_max)?;
+            drop(person.open.acquire_many(all).await?);
+        }
+        crate::stores::settled(client).await?;
+        for person in &self.people {
+            let head = head(client, person.user).await?;
+            for device in &person.devices {
+                let mut status = device.watch();
+                let all = status.wait_for(|status| status.cursor >= head).await;
+                all.context("a device stopped")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The head of a user's mailbox, read from the leader.
+pub(super) async fn head(client: &Client, user: User) -> Result<Seq> {
+    let query = Query::Mailbox { mailbox: Recipient::User(words::name(user)) };
+    match client.query(&query).await? {
+        Answer::Mailbox(mailbox) => Ok(mailbox.head),
+        other => bail!("{other:?} to a question for a mailbox"),
+    }
+}
+
+async fn open(
+    cluster: &Cluster,
+    gateways: usize,
+    user: User,
+    number: DeviceNumber,
+    notes: &Notes,
+    counts: &Arc<Counts>,
+) -> Result<Device> {
+    let gateways = (0..gateways).map(|gateway| cluster.gateway(gateway)).collect::<Result<_>>()?;
+    let (owner, device) = (words::name(user), DeviceId::new(format!("device-{}", number.0))?);
+    let login = Login::new(&cluster.key(), &owner, &device)?;
+    let application =
+        Application { user, device: number, notes: notes.clone(), counts: counts.clone() };
+    let parts = Parts::new(MemoryStore::default(), application, login);
+    notes.note(|at| Event::Start { at, user, device: number, cursor: Seq::NONE });
+    let (device, mut events) = Device::open(Config::new(owner, device, gateways), parts).await?;
+    tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            if let client::Event::Stopped(reason) = event {
+                eprintln!("user {}, device {} stopped: {reason}", user.0, number.0);
+            }
+        }
+    });
+    Ok(device)
+}
+
+/// Writes down what its device gives it.
+struct Application {
+    user: User,
+    device: DeviceNumber,
+    notes: Notes,
+    counts: Arc<Counts>,
+}
+
+impl Handler for Application {
+    async fn entry(&self, entry: &Entry) -> Result<(), AppError> {
+        let (user, device, seq) = (self.user, self.device, entry.seq);
+        let copy = words::taken(entry)?;
+        self.notes.note(|at| Event::Taken { at, user, device, seq, copy });
+        self.counts.taken.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn gap(&self, gap: SeqRange) -> Result<(), AppError> {
+        let (user, device, to) = (self.user, self.device, gap.last());
+        self.notes.note(|at| Event::Gap { at, user, device, to });
+        Ok(())
+    }
+}
+
+/// Writes in a user's name.
+struct Writer {
+    person: Arc<Person>,
+    users: u32,
+    notes: Notes,
+    counts: Arc<Counts>,
+    rng: SeededRng,
+    stop: Arc<AtomicBool>,
+}
+
+impl Writer {
+    async fn write(self, every: Option<Duration>) -> Result<()> {
+        // Not all at once.
+        let first = every.unwrap_or_default().mul_f64(self.rng.unit());
+        let mut ticks = every.map(|every| {
+            let mut ticks = tokio::time::interval_at(Instant::now() + first, every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+            ticks
+        });
+        while !self.stop.load(Ordering::Relaxed) {
+            let open = match &mut ticks {
+                Some(ticks) => {
+                    ticks.tick().await;
+                    match self.person.open.clone().try_acquire_owned() {
+                        Ok(open) => open,
+                        Err(_) => continue,
+                    }
+                }
+                None => self.person.open.clone().acquire_owned().await?,
+            };
+            let (op, mut sending) = self.send().await?;
+            let (notes, counts) = (self.notes.clone(), self.counts.clone());
+            tokio::spawn(async move {
+                let outcome = match sending.outcome().await {
+                    Ok(client::Outcome::Accepted(accepted)) => {
+                        counts.acked.fetch_add(1, Ordering::Relaxed);
+                        let seq = accepted.seq.unwrap_or_default();
+                        Outcome::Accepted { seq, origin: None }
+                    }
+                    Ok(client::Outcome::Refused(code)) => Outcome::Refused { code },
+                    Ok(client::Outcome::Unknown(_)) | Err(_) => Outcome::Unknown,
+                };
+                notes.note(|at| Event::Sent { op, at, outcome });
+                drop(open);
+            });
+        }
+        Ok(())
+    }
+
+    async fn send(&self) -> Result<(tidemark_checker::history::Op, client::Sending)> {
+        let Person { user: sender, devices, .. } = &*self.person;
+        let number = self.rng.number();
+        let device = DeviceNumber(u8::try_from(number % u64::from(DEVICES))?);
+        // Mostly one recipient, now and then several, perhaps the sender among them.
+        let count = if number.is_multiple_of(8) { 2 + number / 8 % 3 } else { 1 };
+        let mut to: Vec<User> = (0..count)
+            .map(|_| User(u32::try_from(self.rng.number() % u64::from(self.users)).unwrap_or(0)))
+            .collect();
+        to.sort_unstable();
+        to.dedup();
+        let id = u128::from(self.rng.number()) << 64 | u128::from(self.rng.number());
+        let bytes = usize::try_from(self.rng.number() % BODY_BYTES)?;
+        let body = words::body(id, bytes);
+        let content = words::content(words::KIND, &body);
+        let recipients: Vec<_> = to.iter().map(|to| Recipient::User(words::name(*to))).collect();
+        let (op, sender, way) = (self.notes.op(), *sender, Way::Session);
+        self.notes.note(|at| Event::Send { op, at, sender, device, way, id, to, content });
+        let sending = devices[usize::from(device.0)].send(&recipients, words::KIND, body).await?;
+        Ok((op, sending))
+    }
+}

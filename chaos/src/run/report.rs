@@ -1,0 +1,113 @@
+//! What a run has shown: `report.json` for programs, `report.html` for people.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use tidemark_checker::{Report, Verdict};
+
+use super::Plan;
+pub use super::stage::Felt;
+
+mod page;
+
+/// The content of `report.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Which scenario.
+    pub scenario: String,
+    /// For everything that was left to chance.
+    pub seed: u64,
+    /// Seconds of load.
+    pub seconds: u64,
+    /// Sends that were acknowledged.
+    pub acked: u64,
+    /// Recipients' copies of sends.
+    pub delivered: u64,
+    /// Sends that were refused for good.
+    pub refused: u64,
+    /// Copies and outcomes that are missing.
+    pub lost: u64,
+    /// Copies and outcomes that are there once too often.
+    pub duplicated: u64,
+    /// Entries that stand before one that they must follow.
+    pub out_of_order: u64,
+    /// Seqs that a mailbox lacks.
+    pub seq_gaps: u64,
+    /// Mailboxes and groups whose replicas differ.
+    pub divergent_replicas: u64,
+    /// Bytes of logs and states that power cuts took.
+    pub unsynced_bytes_lost: u64,
+    /// What was done.
+    pub faults: Vec<Felt>,
+    /// `holds`, `violated` or `void`.
+    pub verdict: String,
+}
+
+impl Summary {
+    pub(super) fn of(
+        plan: &Plan,
+        report: &Report,
+        faults: Vec<Felt>,
+        unsynced_bytes_lost: u64,
+    ) -> Self {
+        let counts = report.counts;
+        let verdict = match report.verdict {
+            // What never happened proves nothing.
+            Verdict::Holds if faults.is_empty() => Verdict::Void,
+            verdict => verdict,
+        };
+        Summary {
+            scenario: plan.scenario.name.to_owned(),
+            seed: plan.seed,
+            seconds: plan.seconds,
+            acked: counts.accepted,
+            delivered: counts.delivered,
+            refused: counts.refused,
+            lost: counts.lost,
+            duplicated: counts.duplicated,
+            out_of_order: counts.out_of_order,
+            seq_gaps: counts.seq_gaps,
+            divergent_replicas: counts.divergent_replicas,
+            unsynced_bytes_lost,
+            faults,
+            verdict: verdict.to_string(),
+        }
+    }
+
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self.verdict.as_str() {
+            "holds" => 0,
+            "violated" => 1,
+            _ => 2,
+        }
+    }
+
+    /// How long shards were unavailable after the faults of each kind: how many, median, highest.
+    pub fn unavailable(&self) -> Vec<(String, usize, u64, u64)> {
+        let mut kinds = std::collections::BTreeMap::<&str, Vec<u64>>::new();
+        for fault in &self.faults {
+            kinds.entry(&fault.kind).or_default().push(fault.unavailable_ms);
+        }
+        let all = kinds.into_iter().map(|(kind, mut times)| {
+            times.sort_unstable();
+            let (median, most) = (times[times.len() / 2], times[times.len() - 1]);
+            (kind.to_owned(), times.len(), median, most)
+        });
+        all.collect()
+    }
+}
+
+/// Writes both files into `folder`.
+pub(super) fn write(
+    folder: &Path,
+    history: &Path,
+    summary: &Summary,
+    report: &Report,
+) -> Result<()> {
+    fs::write(folder.join("report.json"), serde_json::to_string_pretty(summary)?)?;
+    fs::write(folder.join("report.html"), page::page(history, summary, report)?)?;
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! A run while it goes on: the cluster, the load, and who looks at it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use tidemark_checker::Event;
+use tidemark_env::SeededRng;
+use tidemark_store_client::Client;
+use tidemark_types::{NodeId, ShardId};
+
+use super::facts::{Facts, Lives};
+use super::fault::Fault;
+use super::probe::Probes;
+use super::scenario::{self, Scenario};
+use crate::cluster::Cluster;
+use crate::notes::Notes;
+
+/// Between two faults, so that each is seen apart.
+const CALM: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
+
+/// How long shards may take to serve again after a fault.
+const SERVE_WITHIN: Duration = Duration::from_secs(60);
+
+/// A run while it goes on.
+pub(super) struct Stage {
+    pub(super) cluster: Cluster,
+    pub(super) client: Client,
+    pub(super) notes: Notes,
+    pub(super) probes: Probes,
+    pub(super) facts: Facts,
+    pub(super) lives: Lives,
+    pub(super) rng: Arc<SeededRng>,
+    pub(super) shard_count: u16,
+    pub(super) gateways: usize,
+    pub(super) felt: Vec<Felt>,
+    pub(super) unsynced_bytes_lost: u64,
+}
+
+/// A fault and what it cost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Felt {
+    /// The name of its own scenario, without `-all`.
+    pub kind: String,
+    /// Whom it befell.
+    pub target: String,
+    /// When it began, in milliseconds since the run did.
+    pub at_ms: u64,
+    /// The longest time between two acknowledgements of a probe in the shards concerned.
+    pub unavailable_ms: u64,
+}
+
+impl Stage {
+    /// Injects one fault after the other until the time is up.
+    pub(super) async fn play(&mut self, scenario: &Scenario, seconds: u64) -> Result<()> {
+        let began = Instant::now();
+        let left = || Duration::from_secs(seconds).saturating_sub(began.elapsed());
+        loop {
+            let calm = self.between(CALM[0], CALM[1]);
+            tokio::time::sleep(calm.min(left())).await;
+            if left() < CALM[0] {
+                tokio::time::sleep(left()).await;
+                return Ok(());
+            }
+            let fault = scenario.next(self).await?;
+            self.strike(fault).await?;
+        }
+    }
+
+    async fn strike(&mut self, fault: Fault) -> Result<()> {
+        let Fault { kind, target, shards, harm } = fault;
+        let changes = self.facts.leaders.lock().changes;
+        let named = || (kind.to_owned(), target.clone());
+        let at = self.notes.note(|at| {
+            let (kind, target) = named();
+            Event::Fault { at, kind, target }
+        });
+        let mut effects = self.inflict(&harm).await?;
+        self.notes.note(|at| {
+            let (kind, target) = named();
+            Event::Healed { at, kind, target }
+        });
+        // Whether they do is the checker's to say.
+        let served = tokio::time::timeout(SERVE_WITHIN, self.probes.served(&shards)).await.is_ok();
+        effects.push(("leaders changed", self.facts.leaders.lock().changes - changes));
+        for (name, amount) in &effects {
+            let (kind, name, amount) = (kind.to_owned(), (*name).to_owned(), *amount);
+            self.notes.note(|at| Event::Effect { at, kind, name, amount });
+        }
+        let gap = self.probes.longest_gap(&shards, at);
+        let said: Vec<String> =
+            effects.iter().map(|(name, amount)| format!("{amount} {name}")).collect();
+        let (at_ms, unavailable_ms) = (at.0 / 1_000_000, u64::try_from(gap.as_millis())?);
+        println!(
+            "{:>7.1} s  {kind} {target}: {}, {} shards, unavailable {unavailable_ms} ms{}",
+            at_ms as f64 / 1e3,
+            said.join(", "),
+            shards.len(),
+            if served { "" } else { ", and still so" },
+        );
+        // A power cut that cost nothing proves nothing, and is repeated.
+        if effects.first().is_some_and(|(_, amount)| *amount > 0) {
+            self.felt.push(Felt { kind: kind.to_owned(), target, at_ms, unavailable_ms });
+        }
+        Ok(())
+    }
+
+    /// All shards.
+    pub(super) fn shards(&self) -> Vec<ShardId> {
+        scenario::shards(self.shard_count)
+    }
+
+    /// The shards that a node led when last heard of.
+    pub(super) fn led_by(&self, node: NodeId) -> Vec<ShardId> {
+        let led = self.facts.leaders.lock().led_by(node);
+        let numbers = led.into_iter().filter_map(|group| u16::try_from(group).ok());
+        numbers.filter(|number| *number < self.shard_count).map(ShardId::new).collect()
+    }
+}

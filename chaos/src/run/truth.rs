@@ -1,0 +1,93 @@
+//! What every replica holds in the end, read from its own files.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use tidemark_checker::Event;
+use tidemark_checker::history::{Copy, Digest, Group, Node, User};
+use tidemark_store::inspect::{self, Inspector, Report};
+use tidemark_store_core::value::{Entry, Mailbox};
+use tidemark_types::{NodeId, Recipient, Seq};
+
+use crate::cluster::Cluster;
+use crate::notes::Notes;
+use crate::words;
+
+/// Reads every node's files into the history; the nodes must be down.
+pub(super) fn read(cluster: &Cluster, notes: &Notes) -> Result<()> {
+    let open = |node| Ok((node, Inspector::open(&cluster.data_dir(node))?));
+    let replicas = cluster.ids().into_iter().map(open).collect::<Result<Vec<_>>>()?;
+    let (nodes, inspectors): (Vec<NodeId>, Vec<Inspector>) = replicas.into_iter().unzip();
+    let reports = inspect::level(&inspectors)?;
+    for report in &reports {
+        hashes(report, notes)?;
+    }
+    for group in &reports[0].groups {
+        let mut digests = BTreeMap::<User, Vec<u64>>::new();
+        for (at, (node, inspector)) in nodes.iter().zip(&inspectors).enumerate() {
+            visit(inspector, group.group, group.at, &mut |user, mailbox, copies| {
+                let digest = Digest::of(copies.iter().map(|(seq, copy)| (*seq, copy))).value();
+                digests.entry(user).or_default().push(digest);
+                let (node, floor, head) = (Node(node.get()), mailbox.floor, mailbox.head);
+                notes.note(|_| Event::Mailbox { node, user, floor, head, digest });
+                for (seq, copy) in copies.iter().filter(|_| at == 0) {
+                    notes.note(|_| Event::Entry { user, seq: *seq, copy: *copy });
+                }
+            })?;
+        }
+        let same = |digests: &Vec<u64>| {
+            digests.len() == nodes.len() && digests.iter().all(|digest| *digest == digests[0])
+        };
+        digests.retain(|_, digests| !same(digests));
+        for (node, inspector) in nodes.iter().zip(&inspectors).filter(|_| !digests.is_empty()) {
+            visit(inspector, group.group, group.at, &mut |user, _, copies| {
+                for (seq, copy) in copies.iter().filter(|_| digests.contains_key(&user)) {
+                    let (node, seq, copy) = (Node(node.get()), *seq, *copy);
+                    notes.note(|_| Event::ReplicaEntry { node, user, seq, copy });
+                }
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn hashes(report: &Report, notes: &Notes) -> Result<()> {
+    for group in &report.groups {
+        let hash = u128::from_str_radix(&group.state_hash, 16)?;
+        let (node, group, index) =
+            (Node(report.node.get()), Group(group.group.get()), group.at.unwrap_or_default());
+        notes.note(|at| Event::StateHash { at, node, group, index, hash });
+    }
+    Ok(())
+}
+
+type Show<'a> = dyn FnMut(User, &Mailbox, &[(Seq, Copy)]) + 'a;
+
+/// Shows the mailboxes of a group in the history's words.
+fn visit(
+    inspector: &Inspector,
+    group: tidemark_store::storage::GroupId,
+    to: Option<u64>,
+    show: &mut Show<'_>,
+) -> Result<()> {
+    let mut failed = None;
+    inspector.visit(group, to, &mut |mailbox, value, entries: &[(Seq, Entry)]| {
+        let copies = entries.iter().map(|(seq, entry)| Ok((*seq, words::held(entry)?)));
+        let shown = owner(mailbox).and_then(|user| {
+            let copies = copies.collect::<Result<Vec<_>>>()?;
+            show(user, value, &copies);
+            Ok(())
+        });
+        if let Err(error) = shown {
+            failed.get_or_insert(error);
+        }
+    })?;
+    failed.map_or(Ok(()), Err)
+}
+
+fn owner(mailbox: &Recipient) -> Result<User> {
+    match mailbox {
+        Recipient::User(name) => words::user(name),
+        Recipient::Group(name) => anyhow::bail!("{name}: there are no groups in this run"),
+    }
+}
