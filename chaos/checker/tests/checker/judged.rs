@@ -1,9 +1,10 @@
 //! What is right is found right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use tidemark_checker::history::{Event, User};
-use tidemark_checker::{Demands, History, Report, Story, Verdict, check};
+use tidemark_checker::history::{Event, Op, Outcome, User, Way};
+use tidemark_checker::{Code, Demands, History, Report, Story, Verdict, check};
+use tidemark_types::ErrorCode;
 
 use crate::model;
 
@@ -44,6 +45,37 @@ fn five_hundred_valid_histories_hold() {
         seen.removed,
     ];
     assert!(reached.iter().all(|count| *count > 100), "{seen:?}");
+}
+
+/// A device has repeated its send unseen, so what says nothing of earlier attempts says nothing.
+#[test]
+fn only_a_code_that_settles_a_devices_send_is_its_refusal() {
+    let valid = model::history(11, 600);
+    let told = |code| {
+        let mut events = valid.clone();
+        let devices: BTreeSet<Op> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Send { op, way: Way::Session, .. } => Some(*op),
+                _ => None,
+            })
+            .collect();
+        for event in &mut events {
+            if let Event::Sent { op, outcome, .. } = event
+                && devices.contains(op)
+                && matches!(outcome, Outcome::Accepted { .. })
+            {
+                *outcome = Outcome::Refused { code };
+            }
+        }
+        let demands = Demands { accepted_share_min: 0.0, ..demands() };
+        check(&events, &demands).expect("a vector can be read")
+    };
+    let expired = told(ErrorCode::SessionExpired);
+    assert_eq!(expired.verdict, Verdict::Holds, "{expired}");
+    assert!(expired.counts.happened > 50, "{expired}");
+    let ended = told(ErrorCode::SessionEnded);
+    assert_eq!(ended.wrong.keys().copied().collect::<Vec<_>>(), [Code::C11]);
 }
 
 #[test]

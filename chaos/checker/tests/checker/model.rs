@@ -476,10 +476,30 @@ impl Model {
                 while self.take_one(user, device) {}
             }
         }
+        self.last_looks();
         let at = self.tick();
         self.events.push(Event::Quiet { at });
         self.truth();
         self.events
+    }
+
+    /// Cursors that have come to the head, and new devices that begin there.
+    fn last_looks(&mut self) {
+        for user in 0..self.accounts.len() as u32 {
+            if self.rng.random_bool(0.5) {
+                self.new_phone(user);
+            }
+            for device in 0..self.accounts[user as usize].phones.len() as u8 {
+                let phone = self.phone(user, device);
+                phone.cursor = if phone.running { phone.last } else { phone.cursor };
+                let asked = self.tick();
+                self.replies.push_back(Reply::Cursor(asked, user, device));
+                while self.take_one(user, device) {}
+            }
+        }
+        while !self.replies.is_empty() {
+            self.answer();
+        }
     }
 
     fn truth(&mut self) {

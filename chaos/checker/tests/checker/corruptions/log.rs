@@ -37,9 +37,17 @@ pub(super) const KINDS: &[Kind] = &[
     Kind { name: "a copy of another origin", code: C5, also: &[C4], apply: other_origin },
     Kind { name: "taken before it was sent", code: C5, also: &[C6, C7d], apply: taken_before },
     Kind { name: "a refusal of nothing", code: C5, also: &[C9d], apply: refusal_of_nothing },
+    Kind { name: "a refusal of no number", code: C5, also: &[C9d], apply: refusal_of_no_number },
+    Kind { name: "a refusal told to another", code: C5, also: &[C9d], apply: told_to_another },
     Kind { name: "order of time", code: C6, also: &[C5, C7a, C7d, C8], apply: order_of_time },
     Kind { name: "order of a session", code: C6, also: &[C5, C7a, C7d, C8], apply: session_order },
     Kind { name: "a refused send is there", code: C11, also: &[C9d], apply: refused_is_there },
+    Kind {
+        name: "a refused send is everywhere",
+        code: C11,
+        also: &[C9d],
+        apply: refused_everywhere,
+    },
     Kind { name: "a refused send is told refused", code: C11, also: &[C9d], apply: refused_told },
     Kind { name: "unknown, and not at a recipient", code: C11, also: &[], apply: half_lost },
     Kind { name: "unknown, and only at a recipient", code: C11, also: &[], apply: half_there },
@@ -400,6 +408,30 @@ fn refusal_of_nothing(tape: &mut Tape) -> Option<()> {
     Some(())
 }
 
+/// In a mailbox that hides nothing, and whose user has sends that nobody saw a number of.
+fn refusal_of_no_number(tape: &mut Tape) -> Option<()> {
+    let message = some_message(tape, |tape, it| {
+        it.way == Way::Session
+            && tape.is_whole(it.sender)
+            && it.to.iter().any(|user| *user != it.sender)
+            && tape.find(it.sender, it.sender, it.id).is_none()
+    })?;
+    let (sender, code) = (message.sender, ErrorCode::Blocked);
+    let recipient = *message.to.iter().find(|user| **user != sender)?;
+    let origin = Origin::Session { session: 1_000, n: 1 };
+    tape.append(sender, Copy::Refusal { sender, origin, id: None, recipient, code });
+    Some(())
+}
+
+fn told_to_another(tape: &mut Tape) -> Option<()> {
+    let (entry, user) = (some_refusal(tape)?, some_entry(tape)?.user);
+    if user == entry.user {
+        return None;
+    }
+    tape.append(user, entry.copy);
+    Some(())
+}
+
 fn order_of_time(tape: &mut Tape) -> Option<()> {
     let own = |tape: &Tape, it: &Message| tape.find(it.sender, it.sender, it.id);
     let first = some_message(tape, |tape, it| accepted(it) && own(tape, it).is_some())?;
@@ -450,15 +482,34 @@ fn refused_is_there(tape: &mut Tape) -> Option<()> {
     Some(())
 }
 
+/// A back end's, all attempts at which were refused, is nevertheless at everybody.
+fn refused_everywhere(tape: &mut Tape) -> Option<()> {
+    let message = some_message(tape, refused_by_all)?;
+    let content = tape.events.iter().find_map(|event| match event {
+        Event::Send { op, content, .. } if message.ops.contains(op) => Some(*content),
+        _ => None,
+    })?;
+    let (sender, id) = (message.sender, message.id);
+    let mut users = message.to;
+    users.push(sender);
+    users.sort_unstable();
+    users.dedup();
+    for user in users {
+        tape.append(user, Copy::Message { sender, origin: Origin::Backend, id, content });
+    }
+    Some(())
+}
+
+fn refused_by_all(_: &Tape, message: &Message) -> bool {
+    message.way == Way::Backend
+        && message.ops.len() == message.answers.len()
+        && message.answers.iter().all(|(.., outcome)| matches!(outcome, Outcome::Refused { .. }))
+}
+
 /// Only a send that has a number can be named by a refusal, so a back end's is refused here.
 fn refused_told(tape: &mut Tape) -> Option<()> {
     let message = some_message(tape, |tape, it| {
-        it.way == Way::Backend
-            && it.to.iter().any(|user| *user != it.sender)
-            && tape.find(it.sender, it.sender, it.id).is_none()
-            && !it.to.iter().any(|user| tape.find(*user, it.sender, it.id).is_some())
-            && it.ops.len() == it.answers.len()
-            && it.answers.iter().all(|(.., outcome)| matches!(outcome, Outcome::Refused { .. }))
+        refused_by_all(tape, it) && it.to.iter().any(|user| *user != it.sender)
     })?;
     let recipient = *message.to.iter().find(|user| **user != message.sender)?;
     let (sender, origin, code) = (message.sender, Origin::Backend, ErrorCode::Blocked);

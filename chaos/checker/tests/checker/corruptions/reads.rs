@@ -29,6 +29,7 @@ pub(super) const KINDS: &[Kind] = &[
     Kind { name: "taken beyond the end", code: C9c, also: &[C9d], apply: taken_beyond },
     Kind { name: "not taken in the end", code: C9d, also: &[C10], apply: not_taken },
     Kind { name: "a cursor that goes back", code: C10, also: &[], apply: cursor_back },
+    Kind { name: "a cursor above the head", code: C10, also: &[C9a, C9d], apply: cursor_beyond },
     Kind { name: "a cursor above the device", code: C10, also: &[], apply: cursor_above },
 ];
 
@@ -99,8 +100,8 @@ fn head_of_future(tape: &mut Tape) -> Option<()> {
         let began = tape.message_of(&entry.copy).map(|message| message.began);
         entry.user == read.user && began > Some(read.at)
     });
-    let later: Vec<Entry> = later.collect();
-    let later = tape.any(&later)?;
+    // The first of them, so that the read covers none but this one.
+    let later: Entry = later.min_by_key(|entry| entry.seq)?;
     set_head(tape, read.place, later.seq)
 }
 
@@ -285,6 +286,17 @@ fn cursor_back(tape: &mut Tape) -> Option<()> {
     if let Event::CursorIs { seq, .. } = &mut tape.events[later] {
         *seq = high.back(1);
     }
+    Some(())
+}
+
+/// The device says that it is there, too.
+fn cursor_beyond(tape: &mut Tape) -> Option<()> {
+    started_beyond(tape)?;
+    let quiet = tape.quiet();
+    let Event::Start { at, user, device, cursor: seq } = tape.events[quiet - 1] else {
+        return None;
+    };
+    tape.events.insert(quiet, Event::CursorIs { asked: at, at, user, device, seq });
     Some(())
 }
 
