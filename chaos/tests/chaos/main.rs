@@ -4,6 +4,7 @@ mod devices;
 mod leader_kill;
 mod relay;
 mod replicas;
+mod runs;
 
 use std::time::Duration;
 

@@ -153,6 +153,8 @@ impl Group {
         let config = openraft_config(id, config).validate().map_err(|e| failed(e.to_string()))?;
         let raft = openraft::Raft::new(replica, Arc::new(config), network, log, machine).await;
         let raft = raft.map_err(|e| failed(e.to_string()))?;
+        // Until its core takes messages, its metrics are those of a replica without vote and log.
+        raft.with_raft_state(|_| ()).await.map_err(|e| failed(e.to_string()))?;
         Ok(Group { id, replica, state, raft, goal: Arc::default() })
     }
 
