@@ -39,6 +39,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
     (
         "chaos",
         &[
+            "version",
             "lab",
             "types",
             "env",
