@@ -10,6 +10,7 @@
 
 mod starter;
 mod steward;
+mod succession;
 mod watchdog;
 
 use std::io;
@@ -141,6 +142,7 @@ impl Node {
         let (log, writer) = LogStore::open(LogDb::open(&log_dir(dir))?, LogOptions::default())?;
         let (log, log_thread) = (Arc::new(log), writer.spawn()?);
         let state = StateDb::open_or_replace(&state_dir(dir))?;
+        let gone = peers.gone();
         for (node, address) in identity.others() {
             peers.dial(&Replica { node, address: address.grpc.clone() });
         }
@@ -180,6 +182,7 @@ impl Node {
         let others = identity.others().map(|(node, _)| node).collect();
         tasks.spawn(around.time.clone().measure(client, others));
         tasks.spawn(around.space.clone().keep());
+        tasks.spawn(succession::run(hosted.clone(), gone));
         let node = Arc::new(Node {
             identity,
             hosted,

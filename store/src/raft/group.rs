@@ -1,5 +1,7 @@
 //! One Raft group of this node, in our own words: the rest of the store never sees openraft.
 
+mod succession;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -14,7 +16,6 @@ use openraft::errors::{
 };
 use openraft::impls::OneshotResponder;
 use openraft::metrics::RaftServerMetrics;
-use openraft::network::{NetSnapshot, RaftNetworkFactory};
 use openraft::raft::{
     AppendEntriesRequest, ClientWriteResult, SnapshotResponse, StreamAppendResult,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
@@ -28,6 +29,7 @@ use tokio::sync::oneshot;
 
 use super::log::GroupLog;
 use super::machine::{Applied, Machine};
+use super::network::Network;
 use super::snapshot::{self, Snapshot, SnapshotStream};
 use super::types::{Payload, Replica, ReplicaId, TypeConfig, Vote};
 use crate::config::RaftConfig;
@@ -48,6 +50,7 @@ const CLOSE_ENTRIES: u64 = 1_000;
 pub struct Group {
     id: GroupId,
     replica: ReplicaId,
+    network: Network,
     state: StateDb,
     raft: Inner,
     /// What its leader had committed when it was first heard of.
@@ -135,27 +138,24 @@ impl Submitted {
 
 impl Group {
     /// Starts the group from its log and state.
-    pub async fn start<N>(
+    pub async fn start(
         id: GroupId,
         replica: ReplicaId,
         config: &RaftConfig,
-        network: N,
+        network: Network,
         log: GroupLog,
         machine: Machine,
-    ) -> Result<Self, GroupError>
-    where
-        N: RaftNetworkFactory<TypeConfig>,
-        N::Network: NetSnapshot<TypeConfig, SnapshotData = Snapshot>,
-    {
+    ) -> Result<Self, GroupError> {
         let failed = |reason: String| GroupError::Start { group: id, reason };
         let state = machine.db().clone();
         let machine = machine.with_log(log.clone());
         let config = openraft_config(id, config).validate().map_err(|e| failed(e.to_string()))?;
-        let raft = openraft::Raft::new(replica, Arc::new(config), network, log, machine).await;
+        let links = network.clone();
+        let raft = openraft::Raft::new(replica, Arc::new(config), links, log, machine).await;
         let raft = raft.map_err(|e| failed(e.to_string()))?;
         // Until its core takes messages, its metrics are those of a replica without vote and log.
         raft.with_raft_state(|_| ()).await.map_err(|e| failed(e.to_string()))?;
-        Ok(Group { id, replica, state, raft, goal: Arc::default() })
+        Ok(Group { id, replica, network, state, raft, goal: Arc::default() })
     }
 
     /// Makes `members` a new group; on one of them, once.

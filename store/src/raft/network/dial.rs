@@ -6,12 +6,17 @@
 //!      └──────── 100 ms to 1 s later, each failure doubling, jittered ◄───────┘
 //! ```
 //!
+//! A connection that was lost is made anew at once: where its process is gone, the system answers that
+//! nobody listens, and [`Peers::gone`] tells it, long before any timer would.
+//!
 //! While a peer is down every call to it fails at once: Raft has its own patience, and a queue
 //! would only make its requests old. Only the very first attempt is waited for: a follower that is
 //! to take over has nobody dialed yet, and its first election must not fail for that.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +24,8 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tidemark_store_core::codec::DecodeError;
 use tidemark_types::{ClusterId, NodeId};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
@@ -38,6 +44,12 @@ use crate::storage::GroupId;
 const RECONNECT_MIN: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
 
+/// A connection that lasted so long is made anew without a pause, once.
+const LASTING: Duration = Duration::from_secs(1);
+
+/// Nodes found gone of which the groups have not been told: more than a cluster loses at once.
+const GONE_MAX: usize = 64;
+
 const STOPPING: &str = "this node is stopping";
 
 /// The connections of this node to all others; a cheap handle.
@@ -51,6 +63,7 @@ struct Inner {
     me: Me,
     connector: Arc<dyn Connector>,
     peers: Mutex<BTreeMap<NodeId, Arc<Peer>>>,
+    gone: broadcast::Sender<NodeId>,
     fetches: Semaphore,
     /// Dropped with the last handle, which ends the tasks.
     alive: watch::Sender<()>,
@@ -60,8 +73,16 @@ impl Peers {
     /// No connections yet.
     pub fn new(me: Me, connector: Arc<dyn Connector>) -> Self {
         let (alive, _) = watch::channel(());
+        let (gone, _) = broadcast::channel(GONE_MAX);
         let fetches = Semaphore::new(FETCHES_MAX);
-        Peers(Arc::new(Inner { me, connector, peers: Mutex::default(), fetches, alive }))
+        let peers = Mutex::default();
+        Peers(Arc::new(Inner { me, connector, peers, gone, fetches, alive }))
+    }
+
+    /// The nodes whose process is gone, as that is found: the connection broke, and nobody listens
+    /// there any more. It ends with the last handle of these connections.
+    pub fn gone(&self) -> broadcast::Receiver<NodeId> {
+        self.0.gone.subscribe()
     }
 
     /// Who dials.
@@ -108,8 +129,9 @@ impl Peers {
             address: Mutex::new(replica.address.clone()),
             state: watch::Sender::new(State::New),
         });
-        let dialer =
-            Dialer { me: self.0.me, connector: self.0.connector.clone(), peer: peer.clone() };
+        let Inner { me, connector, gone, .. } = &*self.0;
+        let (connector, gone) = (connector.clone(), gone.clone());
+        let dialer = Dialer { me: *me, connector, gone, peer: peer.clone() };
         tokio::spawn(dialer.run(self.0.alive.subscribe()));
         peers.insert(replica.node, peer.clone());
         peer
@@ -190,10 +212,27 @@ enum Lost {
     Frame(#[from] FrameError),
 }
 
+impl Lost {
+    /// Does nobody listen there, as far as the other's system says?
+    fn is_refused(&self) -> bool {
+        let Lost::NoWay(NoWay::Connect(error)) = self else { return false };
+        let mut cause = Some(error as &(dyn Error + 'static));
+        while let Some(error) = cause {
+            let io = error.downcast_ref::<io::Error>();
+            if io.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+}
+
 /// Keeps one peer connected.
 struct Dialer {
     me: Me,
     connector: Arc<dyn Connector>,
+    gone: broadcast::Sender<NodeId>,
     peer: Arc<Peer>,
 }
 
@@ -211,18 +250,29 @@ impl Dialer {
     async fn keep_up(&self) -> Infallible {
         let mut pause = RECONNECT_MIN;
         let mut told = String::new();
+        let mut fell = false;
         loop {
-            let mut was_up = false;
-            let Err(lost) = self.exchange(&mut was_up).await;
+            let mut up: Option<Instant> = None;
+            let Err(lost) = self.exchange(&mut up).await;
+            if std::mem::take(&mut fell) && lost.is_refused() {
+                // Nobody listens if the node has no groups yet.
+                let _ = self.gone.send(self.peer.node);
+            }
             let reason = lost.to_string();
             // A node that stays down is told once, not once a second.
-            if was_up || reason != told {
+            if up.is_some() || reason != told {
                 let address = self.peer.address.lock().clone();
                 tracing::warn!(peer = %self.peer.node, address, reason, "no connection to a node");
             }
             self.peer.state.send_replace(State::Down(reason.as_str().into()));
             told = reason;
-            pause = if was_up { RECONNECT_MIN } else { pause };
+            if let Some(since) = up {
+                pause = RECONNECT_MIN;
+                fell = since.elapsed() >= LASTING;
+            }
+            if fell {
+                continue;
+            }
             tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
             pause = (pause * 2).min(RECONNECT_MAX);
             metrics::peer_reconnect(self.peer.node);
@@ -230,12 +280,12 @@ impl Dialer {
     }
 
     /// One connection from its beginning to its end.
-    async fn exchange(&self, was_up: &mut bool) -> Result<Infallible, Lost> {
+    async fn exchange(&self, up_since: &mut Option<Instant>) -> Result<Infallible, Lost> {
         let connecting = tokio::time::timeout(CONNECT_WITHIN, self.connect());
         let (connection, mut answers) = connecting.await.map_err(|_| NoWay::Slow)??;
         let connection = Arc::new(connection);
         self.peer.state.send_replace(State::Up(connection.clone()));
-        *was_up = true;
+        *up_since = Some(Instant::now());
         tracing::info!(peer = %self.peer.node, "connected to a node");
         let up = Up { peer: &self.peer, connection: &connection };
         metrics::peer_connected(self.peer.node, true);

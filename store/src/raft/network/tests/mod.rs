@@ -9,6 +9,7 @@ mod idle;
 mod net;
 mod protocol;
 mod snapshot;
+mod succession;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
