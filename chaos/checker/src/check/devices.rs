@@ -88,6 +88,11 @@ impl Devices {
     /// C9d: whoever ran when all was quiet had everything.
     pub(super) fn finish(self, book: &Book, findings: &mut Findings) {
         for ((user, device), seat) in self.seats {
+            let cursor = seat.cursor.last().filter(|cursor| cursor.seq > Seq::NONE);
+            if let Some(cursor) = cursor.filter(|_| !seat.started) {
+                let reason = format_args!("{user}'s {device} has a cursor, and never started");
+                findings.flaw(&[cursor.clue(user)], reason);
+            }
             let Some(mailbox) = book.mailboxes.get(&user).filter(|mailbox| mailbox.is_read())
             else {
                 continue;
@@ -145,6 +150,16 @@ impl Act<'_> {
             let head = mailbox.head();
             self.add(Code::C9a, format_args!("starts after {cursor}, and the head is {head}"));
         }
+        // The server may have known of the device before its application began.
+        let early = self.seat.cursor.last().filter(|_| !self.seat.started);
+        if let Some(early) = early.filter(|early| early.seq > cursor) {
+            let clues = [early.clue(self.user), self.clue()];
+            let reason = format_args!(
+                "{}'s {} starts after {cursor}, and the server's cursor was {}",
+                self.user, self.device, early.seq
+            );
+            self.findings.add(Code::C10, Some(self.user), &clues, reason);
+        }
         (self.seat.started, self.seat.runs) = (true, true);
         self.moved(cursor);
     }
@@ -192,7 +207,7 @@ impl Act<'_> {
     /// C10: not below what was read before it was asked for, and not above the device or the log.
     fn cursor_is(self, asked: Nanos, seq: Seq, book: &mut Book) {
         let (user, device) = (self.user, self.device);
-        let Seat { cursor, high, at: moved, .. } = self.seat;
+        let Seat { started, cursor, high, at: moved, .. } = self.seat;
         let clue = Clue::Device(user, device, self.at);
         let mut add = |other: Clue, what: fmt::Arguments<'_>| {
             let reason = format_args!("{user}'s {device}: the server's cursor is {seq} {what}");
@@ -202,7 +217,7 @@ impl Act<'_> {
             add(before.clue(user), format_args!("and was {}", before.seq));
         }
         let mailbox = book.mailbox(user);
-        if seq > *high {
+        if *started && seq > *high {
             let device = Clue::Device(user, device, *moved);
             add(device, format_args!("and the device took no more than {high}"));
         } else if mailbox.is_read() && seq > mailbox.head() {

@@ -45,6 +45,8 @@ pub(super) struct Mailbox {
     pub(super) removed: BTreeMap<Seq, Slot>,
     /// The highest seq that was acknowledged or delivered.
     pub(super) seen: Timeline,
+    /// The highest head that was read.
+    pub(super) heads: Timeline,
     /// The first and the last time at which something that it holds was sent.
     pub(super) span: Option<(Nanos, Nanos)>,
     floor: Seq,
@@ -91,6 +93,9 @@ impl Mailbox {
     pub(super) fn at(&self, seq: Seq) -> Place {
         if !self.is_read() {
             return Place::Unread;
+        }
+        if seq == Seq::NONE {
+            return Place::Nothing;
         }
         if seq <= self.floor {
             return self.removed.get(&seq).map_or(Place::Unseen, |slot| Place::Held(*slot));

@@ -15,7 +15,7 @@
 //! **What retention removed.** The final log lacks the entries up to the floor. They are judged by
 //! what was seen of them: what a device took or a page showed is part of the log too, and must be
 //! the same whenever it is seen again. Only an outcome that may lie in a part that nobody saw is
-//! excused; that part begins after the highest seq that was seen before the send began.
+//! excused; that part begins after the highest seq or head that was seen before the send began.
 
 mod book;
 mod copies;

@@ -14,7 +14,7 @@ use tidemark_types::Seq;
 use super::book::{Book, Slot, Which};
 use super::findings::{Clue, Findings};
 use super::mailbox::Place;
-use super::timeline::{By, Timeline};
+use super::timeline::By;
 use crate::history::{Copy, Event, Nanos, Op, User};
 use crate::report::Code;
 
@@ -47,8 +47,6 @@ struct Page<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Reads {
     open: HashMap<Op, Asked>,
-    /// The heads of each mailbox, and since when they were known.
-    known: BTreeMap<User, Timeline>,
     heads: BTreeMap<User, Vec<Head>>,
 }
 
@@ -56,10 +54,10 @@ impl Reads {
     pub(super) fn take(&mut self, event: &Event, book: &mut Book, findings: &mut Findings) {
         match event {
             Event::Head { op, at, user } => {
-                self.open.insert(*op, Asked { at: *at, user: *user, after: None });
+                self.ask(*op, Asked { at: *at, user: *user, after: None }, findings);
             }
             Event::Range { op, at, user, after } => {
-                self.open.insert(*op, Asked { at: *at, user: *user, after: Some(*after) });
+                self.ask(*op, Asked { at: *at, user: *user, after: Some(*after) }, findings);
             }
             Event::HeadIs { op, at, seq } => match self.open.remove(op) {
                 Some(asked) => {
@@ -79,6 +77,12 @@ impl Reads {
         }
     }
 
+    fn ask(&mut self, op: Op, asked: Asked, findings: &mut Findings) {
+        if self.open.insert(op, asked).is_some() {
+            findings.flaw(&[Clue::Op(op)], format_args!("{op} began twice"));
+        }
+    }
+
     /// C7a, C7b, C7c; the rest is known in the end.
     fn head(&mut self, asked: Asked, head: Head, book: &mut Book, findings: &mut Findings) {
         let Asked { at, user, .. } = asked;
@@ -91,8 +95,7 @@ impl Reads {
             );
             findings.add(Code::C7a, Some(user), &[seen.clue(user), clue], reason);
         }
-        let known = self.known.entry(user).or_default();
-        if let Some(earlier) = known.before(at).filter(|earlier| earlier.seq > head.seq) {
+        if let Some(earlier) = mailbox.heads.before(at).filter(|earlier| earlier.seq > head.seq) {
             let reason = format_args!(
                 "{user}: the head was {} at {}, and a later read says {}",
                 earlier.seq, earlier.at, head.seq
@@ -107,7 +110,11 @@ impl Reads {
             );
             findings.add(Code::C7c, Some(user), &[clue, Clue::Mailbox(user)], reason);
         }
-        known.note(head.at, head.seq, By::Op(head.op));
+        if !mailbox.is_read() && head.seq > Seq::NONE {
+            let reason = format_args!("{user}: no replica of the mailbox with this head was read");
+            findings.flaw(&[clue], reason);
+        }
+        mailbox.heads.note(head.at, head.seq, By::Op(head.op));
         self.heads.entry(user).or_default().push(head);
     }
 

@@ -1,9 +1,9 @@
 //! C1: a mailbox is dense on every replica. C2: replicas hold the same.
 //!
 //! The entries of one replica are known, and the digests of all: where a digest is the same, so
-//! are the entries.
+//! are the entries. Every node has a replica of every mailbox.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tidemark_types::Seq;
 
@@ -15,10 +15,12 @@ use crate::report::Code;
 
 /// Compares what replicas hold in the end.
 pub(super) fn check(book: &Book, findings: &mut Findings) {
+    let replicas = book.mailboxes.values().flat_map(|mailbox| &mailbox.replicas);
+    let nodes: BTreeSet<Node> = replicas.map(|replica| replica.node).collect();
     for (user, mailbox) in book.mailboxes.iter().filter(|(_, mailbox)| mailbox.is_read()) {
         let seqs = mailbox.entries.iter().map(|(seq, _)| *seq);
         dense(*user, None, (mailbox.floor(), mailbox.head()), seqs, findings);
-        same(*user, mailbox, findings);
+        same(*user, mailbox, &nodes, findings);
     }
 }
 
@@ -57,17 +59,19 @@ fn dense(
 }
 
 /// Do all replicas say what the known entries say? If not, the entries of each are compared.
-fn same(user: User, mailbox: &Mailbox, findings: &mut Findings) {
+fn same(user: User, mailbox: &Mailbox, nodes: &BTreeSet<Node>, findings: &mut Findings) {
     let (floor, head, digest) = (mailbox.floor(), mailbox.head(), mailbox.digest.value());
-    let differs = mailbox
-        .replicas
+    let replicas = &mailbox.replicas;
+    let differs = replicas
         .iter()
         .find(|replica| (replica.floor, replica.head, replica.digest) != (floor, head, digest));
+    let lacks = |node: &&Node| !replicas.iter().any(|replica| replica.node == **node);
+    let differs = differs.map(|replica| replica.node).or(nodes.iter().find(lacks).copied());
     let Some(differs) = differs else { return };
     findings.counts.divergent_replicas += 1;
     let mut clues = vec![Clue::Mailbox(user)];
     clues.extend(first_difference(mailbox).map(|seq| Clue::Entry(user, seq)));
-    let reason = format_args!("{user}: {} does not hold what another replica does", differs.node);
+    let reason = format_args!("{user}: {} does not hold what another replica does", differs);
     findings.add(Code::C2, Some(user), &clues, reason);
 
     let mut seqs = BTreeMap::<Node, Vec<Seq>>::new();

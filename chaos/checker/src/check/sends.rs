@@ -33,6 +33,8 @@ fn all_were_read(book: &Book, findings: &mut Findings) {
     let involved = book.sends().flat_map(|(which, message)| {
         book.ends(which).iter().map(|end| end.user).chain([message.sender])
     });
+    let seen = book.mailboxes.iter().filter(|(_, mailbox)| mailbox.seen.last().is_some());
+    let involved = involved.chain(seen.map(|(user, _)| *user));
     let unread = |user: &User| book.mailboxes.get(user).is_none_or(|mailbox| !mailbox.is_read());
     let involved: BTreeSet<User> = involved.filter(unread).collect();
     for user in involved {
@@ -173,7 +175,9 @@ impl Send<'_> {
 
     /// A seq below which the send cannot be, since it was seen before the send began.
     fn seen_before(&self, mailbox: &Mailbox) -> Seq {
-        mailbox.seen.before(self.message.invoked).map_or(Seq::NONE, |point| point.seq)
+        let known = [&mailbox.seen, &mailbox.heads];
+        let known = known.iter().filter_map(|known| known.before(self.message.invoked));
+        known.map(|point| point.seq).max().unwrap_or(Seq::NONE)
     }
 
     /// The recipients but the sender.

@@ -47,6 +47,11 @@ impl Timeline {
         let known = self.0.partition_point(|point| point.at < time);
         self.0[..known].last()
     }
+
+    /// What is known in the end.
+    pub(super) fn last(&self) -> Option<&Point> {
+        self.0.last()
+    }
 }
 
 #[cfg(test)]

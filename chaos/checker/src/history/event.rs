@@ -158,7 +158,8 @@ pub struct RaftFacts {
     pub leads: bool,
     /// Index of the last entry in its log.
     pub last: u64,
-    /// Index up to which it knows entries to be committed, if it says so.
+    /// Index up to which it knows entries to be committed, if it says so. It may hear of that
+    /// before it has the entries.
     pub committed: Option<u64>,
     /// Index of the last entry in its state.
     pub applied: u64,

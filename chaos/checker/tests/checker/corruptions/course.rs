@@ -32,6 +32,9 @@ pub(super) const KINDS: &[Kind] = &[
     Kind { name: "an answer to nothing", code: C14, also: &[], apply: answer_to_nothing },
     Kind { name: "two messages of one id", code: C14, also: &[], apply: id_again },
     Kind { name: "a mailbox that nobody read", code: C14, also: &[], apply: unread },
+    Kind { name: "a head that nobody can know", code: C14, also: &[], apply: unread_head },
+    Kind { name: "a question twice", code: C14, also: &[], apply: asked_twice },
+    Kind { name: "a cursor of no device", code: C14, also: &[], apply: cursor_of_none },
     Kind { name: "a send after the rest", code: C14, also: &[], apply: late_send },
     Kind { name: "a device that never started", code: C14, also: &[], apply: never_started },
     Kind { name: "a bound passed", code: C15, also: &[], apply: cost },
@@ -222,6 +225,35 @@ fn unread(tape: &mut Tape) -> Option<()> {
         Event::Mailbox { user: of, .. } | Event::Entry { user: of, .. } => *of != user,
         _ => true,
     });
+    Some(())
+}
+
+/// Of a mailbox that no replica was asked for.
+fn unread_head(tape: &mut Tape) -> Option<()> {
+    let place = tape.pick(|event| matches!(event, Event::Head { .. }))?;
+    let Event::Head { op: of, user, .. } = &mut tape.events[place] else { return None };
+    let of = *of;
+    *user = User(1_000);
+    let is_its = |event: &Event| match event {
+        Event::HeadIs { op, seq, .. } => *op == of && *seq > Seq::NONE,
+        _ => false,
+    };
+    tape.events.iter().any(is_its).then_some(())
+}
+
+fn asked_twice(tape: &mut Tape) -> Option<()> {
+    let place = tape.pick(|event| matches!(event, Event::Head { .. } | Event::Range { .. }))?;
+    let again = tape.events[place].clone();
+    tape.events.insert(place, again);
+    Some(())
+}
+
+fn cursor_of_none(tape: &mut Tape) -> Option<()> {
+    let place = tape.pick(|event| matches!(event, Event::CursorIs { .. }))?;
+    match &mut tape.events[place] {
+        Event::CursorIs { device, seq, .. } if *seq > Seq::NONE => *device = Device(9),
+        _ => return None,
+    }
     Some(())
 }
 

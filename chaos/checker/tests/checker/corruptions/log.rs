@@ -1,7 +1,7 @@
 //! What is wrong in mailboxes and acknowledgements: C1 to C6, C11.
 
 use tidemark_checker::Code;
-use tidemark_checker::history::{Copy, Digest, Event, Node, Op, Origin, Outcome, User, Way};
+use tidemark_checker::history::{Copy, Digest, Event, Nanos, Node, Op, Origin, Outcome, User, Way};
 use tidemark_types::{ErrorCode, Seq};
 
 use super::Kind;
@@ -17,12 +17,14 @@ pub(super) const KINDS: &[Kind] = &[
     Kind { name: "a replica that is behind", code: C2, also: &[], apply: behind },
     Kind { name: "an entry that one replica has otherwise", code: C2, also: &[], apply: otherwise },
     Kind { name: "a hole on one replica", code: C1, also: &[C2], apply: replica_hole },
+    Kind { name: "a mailbox that one replica lacks", code: C2, also: &[], apply: replica_lacks },
     Kind { name: "another state hash", code: C2, also: &[], apply: state_hash },
     Kind { name: "a message twice", code: C3, also: &[C6, C9d], apply: twice },
     Kind { name: "a send taken in two sessions", code: C3, also: &[C9d], apply: two_sessions },
     Kind { name: "a number used twice", code: C3, also: &[C4, C5, C6, C11], apply: number_twice },
     Kind { name: "a recipient's copy lost", code: C4, also: &[], apply: copy_lost },
     Kind { name: "a copy lost after retention", code: C4, also: &[], apply: lost_after_floor },
+    Kind { name: "a copy lost after a head", code: C4, also: &[], apply: lost_after_head },
     Kind { name: "a refusal lost", code: C4, also: &[], apply: refusal_lost },
     Kind { name: "a send lost", code: C4, also: &[C7a, C8], apply: send_lost },
     Kind { name: "a wrong acknowledgement", code: C4, also: &[C7a, C8], apply: wrong_ack },
@@ -176,6 +178,15 @@ fn differ(tape: &mut Tape, differs: impl Fn(Copy) -> Option<Copy>) -> Option<()>
     Some(())
 }
 
+/// One replica has not got the mailbox at all.
+fn replica_lacks(tape: &mut Tape) -> Option<()> {
+    let user = some_entry(tape)?.user;
+    let its = |event: &Event| matches!(event, Event::Mailbox { user: of, .. } if *of == user);
+    let place = tape.pick(its)?;
+    tape.events.remove(place);
+    Some(())
+}
+
 fn state_hash(tape: &mut Tape) -> Option<()> {
     let at = tape.pick(|event| matches!(event, Event::StateHash { .. }))?;
     let mut other = tape.events[at].clone();
@@ -225,6 +236,24 @@ fn copy_lost(tape: &mut Tape) -> Option<()> {
 
 /// What was seen before the send began says that its copy was not among what retention removed.
 fn lost_after_floor(tape: &mut Tape) -> Option<()> {
+    lost_above(tape, |tape, user, began| tape.seen_before(user, began))
+}
+
+/// A head says it.
+fn lost_after_head(tape: &mut Tape) -> Option<()> {
+    lost_above(tape, |tape, user, began| {
+        let heads = tape.events.iter().filter_map(|event| match event {
+            Event::HeadIs { op, at, seq } if *at < began && tape.owner(*op) == Some(user) => {
+                Some(*seq)
+            }
+            _ => None,
+        });
+        heads.max().unwrap_or_default()
+    })
+}
+
+/// A copy is lost of a send that began when so much had been removed already.
+fn lost_above(tape: &mut Tape, known: impl Fn(&Tape, User, Nanos) -> Seq) -> Option<()> {
     let copies = tape.entries().into_iter().filter(|entry| {
         let Some(message) = tape.message_of(&entry.copy) else { return false };
         let floor = tape.ends(entry.user).0;
@@ -232,7 +261,7 @@ fn lost_after_floor(tape: &mut Tape) -> Option<()> {
             && entry.user != message.sender
             && !tape.is_silent(entry.user)
             && floor > Seq::NONE
-            && tape.seen_before(entry.user, message.began) >= floor
+            && known(tape, entry.user, message.began) >= floor
             && tape.find(message.sender, message.sender, message.id).is_some()
     });
     let copies: Vec<Entry> = copies.collect();

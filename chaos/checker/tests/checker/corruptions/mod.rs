@@ -23,16 +23,16 @@ const SEEDS_MAX: u64 = 400;
 
 /// A way to break a history.
 pub(crate) struct Kind {
-    name: &'static str,
+    pub(crate) name: &'static str,
     /// What it must be found as.
-    code: Code,
+    pub(crate) code: Code,
     /// As what it may be found besides, since it contradicts these too.
     also: &'static [Code],
     /// None if the history has nothing that could be broken so.
-    apply: fn(&mut Tape) -> Option<()>,
+    pub(crate) apply: fn(&mut Tape) -> Option<()>,
 }
 
-fn kinds() -> impl Iterator<Item = &'static Kind> {
+pub(crate) fn kinds() -> impl Iterator<Item = &'static Kind> {
     log::KINDS.iter().chain(reads::KINDS).chain(course::KINDS)
 }
 

@@ -26,11 +26,13 @@ pub(super) const KINDS: &[Kind] = &[
     Kind { name: "a gap that was none", code: C9b, also: &[], apply: gap_of_nothing },
     Kind { name: "a gap behind the device", code: C9b, also: &[], apply: gap_behind },
     Kind { name: "taken otherwise", code: C9c, also: &[], apply: taken_otherwise },
+    Kind { name: "taken at no place", code: C9c, also: &[C9a, C9b], apply: taken_at_none },
     Kind { name: "taken beyond the end", code: C9c, also: &[C9d], apply: taken_beyond },
     Kind { name: "not taken in the end", code: C9d, also: &[C10], apply: not_taken },
     Kind { name: "a cursor that goes back", code: C10, also: &[], apply: cursor_back },
     Kind { name: "a cursor above the head", code: C10, also: &[C9a, C9d], apply: cursor_beyond },
     Kind { name: "a cursor above the device", code: C10, also: &[], apply: cursor_above },
+    Kind { name: "a cursor above the start", code: C10, also: &[], apply: cursor_above_start },
 ];
 
 /// A head that was read: its place, whose, when it was asked for and answered, what it was.
@@ -244,6 +246,17 @@ fn taken_otherwise(tape: &mut Tape) -> Option<()> {
     Some(())
 }
 
+/// 0 is the place before the first one.
+fn taken_at_none(tape: &mut Tape) -> Option<()> {
+    let place = tape.pick(|event| matches!(event, Event::Taken { .. }))?;
+    let mut none = tape.events[place].clone();
+    if let Event::Taken { seq, .. } = &mut none {
+        *seq = Seq::NONE;
+    }
+    tape.events.insert(place, none);
+    Some(())
+}
+
 /// The last that a device took, if it took it at the end of the run.
 fn last_taken(tape: &mut Tape) -> Option<usize> {
     let (_, who, _) = some_taken(tape)?;
@@ -297,6 +310,22 @@ fn cursor_beyond(tape: &mut Tape) -> Option<()> {
         return None;
     };
     tape.events.insert(quiet, Event::CursorIs { asked: at, at, user, device, seq });
+    Some(())
+}
+
+/// Before a device's application begins, its cursor is the start that it is given.
+fn cursor_above_start(tape: &mut Tape) -> Option<()> {
+    let place = tape.pick(|event| matches!(event, Event::Start { .. }))?;
+    let Event::Start { at, user, device, cursor } = tape.events[place] else { return None };
+    let starts = tape.of_device((user, device), |event| matches!(event, Event::Start { .. }));
+    if starts.first() != Some(&place) || cursor >= tape.ends(user).1 {
+        return None;
+    }
+    let seq = next(cursor);
+    tape.events.insert(place, Event::CursorIs { asked: at, at, user, device, seq });
+    // It is found by the start alone.
+    let later = tape.of_device((user, device), |event| matches!(event, Event::CursorIs { .. }));
+    later.iter().skip(1).rev().for_each(|at| drop(tape.events.remove(*at)));
     Some(())
 }
 
