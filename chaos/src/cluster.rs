@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tidemark_env::{Rng, SystemClock, SystemRng};
 use tidemark_lab::disk::{Cut, LoopFs, Loss};
 use tidemark_lab::lan::Lan;
-use tidemark_lab::preload::Preload;
+use tidemark_lab::preload::{Library, Preload};
 use tidemark_store_client::{Client, ClientConfig};
 use tidemark_token::SigningKey;
 use tidemark_types::NodeId;
@@ -57,15 +57,6 @@ impl Spec {
     }
 }
 
-/// What comes between a cluster's processes and the system.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Tools {
-    /// Their clocks can be set.
-    pub clocks: bool,
-    /// The stores' reads and writes can be made to fail.
-    pub calls: bool,
-}
-
 /// Where a cluster's processes are.
 enum Place {
     /// All on this machine's loopback, with their data in the test's folder.
@@ -93,7 +84,7 @@ pub struct Cluster {
 struct Process {
     grpc: SocketAddr,
     http: SocketAddr,
-    preload: Preload,
+    preload: Option<Preload>,
     child: Option<Child>,
 }
 
@@ -101,19 +92,19 @@ impl Cluster {
     /// Creates and starts a cluster on loopback, and waits until every group has a leader and every
     /// gateway takes devices.
     pub async fn start(spec: Spec) -> Result<Self> {
-        Self::start_with(spec, Tools::default()).await
+        Self::start_with(spec, false).await
     }
 
-    /// The same with tools between the processes and the system.
-    pub async fn start_with(spec: Spec, tools: Tools) -> Result<Self> {
+    /// The same; something may stand between the processes and the system ([`Cluster::preload`]).
+    pub async fn start_with(spec: Spec, preload: bool) -> Result<Self> {
         let addresses = |_| Ok([free_address()?, free_address()?]);
         let alone = tidemark_lab::alone()?;
-        Self::create_and_start(spec, tools, Place::Loopback, alone, addresses).await
+        Self::create_and_start(spec, preload, Place::Loopback, alone, addresses).await
     }
 
     /// The same with a host for each process and a disk for each store; [`tidemark_lab::lan::enter`] must have
     /// been called.
-    pub async fn start_in_lab(spec: Spec, tools: Tools) -> Result<Self> {
+    pub async fn start_in_lab(spec: Spec, preload: bool) -> Result<Self> {
         let alone = tidemark_lab::alone()?;
         let lan = Lan::create(spec.members().map(Member::host))?;
         let mut disks = BTreeMap::new();
@@ -123,12 +114,12 @@ impl Cluster {
         let addresses = |member: Member| {
             Ok(PORTS.map(|port| SocketAddr::from((member.host().address(), port))))
         };
-        Self::create_and_start(spec, tools, Place::Lab { lan, disks }, alone, addresses).await
+        Self::create_and_start(spec, preload, Place::Lab { lan, disks }, alone, addresses).await
     }
 
     async fn create_and_start(
         spec: Spec,
-        tools: Tools,
+        preload: bool,
         place: Place,
         alone: File,
         addresses: impl Fn(Member) -> Result<[SocketAddr; 2]>,
@@ -137,11 +128,11 @@ impl Cluster {
         let binaries = binaries()?;
         let members = BTreeMap::new();
         let mut cluster = Cluster { binaries, folder, members, place, _alone: alone };
+        let library = preload.then(|| Library::compile(cluster.folder.path())).transpose()?;
         for member in spec.members() {
             let [grpc, http] = addresses(member)?;
-            let calls = tools.calls && matches!(member, Member::Node(_));
-            let (folder, name) = (cluster.folder.path(), member.to_string());
-            let preload = Preload::new(folder, &name, tools.clocks, calls)?;
+            let control = cluster.folder.path().join(format!("{member}.control"));
+            let preload = library.as_ref().map(|library| library.before(&control)).transpose()?;
             cluster.members.insert(member, Process { grpc, http, preload, child: None });
         }
         cluster.create(spec)?;
@@ -170,7 +161,8 @@ impl Cluster {
 
     /// What stands between a process and the system.
     pub fn preload(&self, member: impl Into<Member>) -> Result<&Preload> {
-        Ok(&self.process(member.into())?.preload)
+        let preload = self.process(member.into())?.preload.as_ref();
+        preload.context("nothing stands between this cluster and the system")
     }
 
     /// SIGKILL to everything.
@@ -295,7 +287,7 @@ impl Cluster {
             Place::Loopback => Command::new("env"),
             Place::Lab { .. } => member.host().command("env"),
         };
-        command.args(process.preload.environment()).arg(program);
+        command.args(process.preload.iter().flat_map(Preload::environment)).arg(program);
         command.args(["run", "--insecure"]);
         match member {
             Member::Node(node) => {

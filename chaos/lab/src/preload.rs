@@ -1,33 +1,71 @@
-//! Libraries that come between a program and the system: clocks that are wrong, disks that fail.
+//! What stands between a program and the system: a clock that is wrong, calls that fail.
 //!
 //! ```text
-//!   program ── libfaketime ── the clock        told by a file: how far, how fast
-//!           └─ libfiu      ── reads, writes    told by a pipe: which call fails
+//!   program ── preload.c ── clock_gettime, fsync, fdatasync, write, pwrite, pread
+//!                 ▲
+//!                 └── a file that both map: how wrong, how many fail; how many did
 //! ```
 //!
-//! Both are loaded when the program starts and do nothing until they are told. The monotonic clock
+//! It is loaded when the program starts, and does nothing until it is told. The monotonic clock
 //! stays as it is.
+//!
+//! A library of our own, since libfaketime and libfiu cannot stand before a program that brings its
+//! own allocator: they allocate before they are ready, the allocator asks for the time or for
+//! memory, and that asks them. It is compiled where it is needed, by the compiler that a build of
+//! this repository needs anyway.
 
-use std::fs::{self, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::UNIX_EPOCH;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 
-const FIU: [&str; 2] = ["/usr/lib/fiu/fiu_run_preload.so", "/usr/lib/fiu/fiu_posix_preload.so"];
+use crate::tool::run;
 
-const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+const SOURCE: &str = include_str!("preload.c");
 
-/// How long a program may take to say that it has understood.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes of each number that the library and we share, and the places of the first ones.
+const NUMBER: u64 = 8;
+const OFF_NS: u64 = 0;
+const FAST_PPM: u64 = 1;
+const SINCE_NS: u64 = 2;
+const CALLS: u64 = 3;
+const NUMBERS: u64 = CALLS + 2 * 5;
 
-/// What comes between one program and the system.
-#[derive(Clone, Debug)]
+/// The library, compiled.
+pub struct Library {
+    path: PathBuf,
+}
+
+impl Library {
+    /// Compiles it into `folder`.
+    pub fn compile(folder: &Path) -> Result<Self> {
+        let (source, path) = (folder.join("preload.c"), folder.join("preload.so"));
+        fs::write(&source, SOURCE)?;
+        let [source, library] = [&source, &path].map(|path| path.as_os_str());
+        let flags = ["-O2", "-shared", "-fPIC", "-o"].map(AsRef::as_ref);
+        run("cc", flags.into_iter().chain([library, source]))?;
+        Ok(Library { path })
+    }
+
+    /// For one program, which does not run yet; `control` is a file of its own.
+    pub fn before(&self, control: &Path) -> Result<Preload> {
+        let file = File::options().create(true).truncate(true).read(true).write(true).open(control);
+        let file = file.with_context(|| control.display().to_string())?;
+        file.set_len(NUMBERS * NUMBER)?;
+        let environment = vec![
+            format!("LAB_CONTROL={}", control.display()),
+            format!("LD_PRELOAD={}", self.path.display()),
+        ];
+        Ok(Preload { file, environment })
+    }
+}
+
+/// What stands between one program and the system.
 pub struct Preload {
-    clock: Option<PathBuf>,
-    calls: Option<PathBuf>,
+    file: File,
+    environment: Vec<String>,
 }
 
 /// How a clock goes.
@@ -37,8 +75,8 @@ pub enum Pace {
     Right,
     /// So many seconds ahead; behind if negative.
     Off(i64),
-    /// So many times as fast, since the program started.
-    Times(f64),
+    /// So many millionths too fast, from now on.
+    Fast(i64),
 }
 
 /// A call that fails with EIO.
@@ -48,9 +86,11 @@ pub enum Call {
     Fsync,
     /// fdatasync.
     Fdatasync,
-    /// write at a position.
+    /// write to a file.
+    Write,
+    /// write to a place in a file.
     Pwrite,
-    /// read at a position.
+    /// read from a place in a file.
     Pread,
 }
 
@@ -60,108 +100,54 @@ impl Call {
         match self {
             Call::Fsync => "fsync",
             Call::Fdatasync => "fdatasync",
+            Call::Write => "write",
             Call::Pwrite => "pwrite",
             Call::Pread => "pread",
         }
     }
 
-    fn point(self) -> &'static str {
-        match self {
-            Call::Fsync => "posix/io/sync/fsync",
-            Call::Fdatasync => "posix/io/sync/fdatasync",
-            Call::Pwrite => "posix/io/rw/pwrite",
-            Call::Pread => "posix/io/rw/pread",
-        }
+    /// The place of its first number.
+    fn place(self) -> u64 {
+        CALLS + 2 * self as u64
     }
 }
 
 impl Preload {
-    /// For a program whose files here begin with `name`: a clock, or calls, or both.
-    pub fn new(folder: &Path, name: &str, clock: bool, calls: bool) -> Result<Self> {
-        let wanted = clock.then(faketime).into_iter();
-        for library in wanted.chain(FIU.map(str::to_owned).into_iter().filter(|_| calls)) {
-            let there = Path::new(&library).is_file();
-            ensure!(there, "{library} is missing: scripts/setup installs it");
-        }
-        let file = |kind: &str| folder.join(format!("{name}.{kind}"));
-        let preload =
-            Preload { clock: clock.then(|| file("clock")), calls: calls.then(|| file("calls")) };
-        preload.set_clock(Pace::Right)?;
-        Ok(preload)
-    }
-
     /// What stands between `env` and the program.
-    pub fn environment(&self) -> Vec<String> {
-        let mut libraries = Vec::new();
-        let mut variables = Vec::new();
-        if let Some(file) = &self.clock {
-            libraries.push(faketime());
-            variables.push(format!("FAKETIME_TIMESTAMP_FILE={}", file.display()));
-            variables.push("FAKETIME_CACHE_DURATION=1".to_owned());
-            variables.push("FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned());
-        }
-        if let Some(pipe) = &self.calls {
-            libraries.extend(FIU.map(str::to_owned));
-            variables.push(format!("FIU_CTRL_FIFO={}", pipe.display()));
-        }
-        if !libraries.is_empty() {
-            variables.push(format!("LD_PRELOAD={}", libraries.join(":")));
-        }
-        variables
+    pub fn environment(&self) -> &[String] {
+        &self.environment
     }
 
-    /// How the clock goes from now on; within a second the program knows.
+    /// How the clock goes from now on.
     pub fn set_clock(&self, pace: Pace) -> Result<()> {
-        let Some(file) = &self.clock else { return Ok(()) };
-        let text = match pace {
-            Pace::Right => "+0".to_owned(),
-            Pace::Off(seconds) => format!("{seconds:+}"),
-            Pace::Times(times) => format!("+0 x{times}"),
+        let (off, fast) = match pace {
+            Pace::Right => (0, 0),
+            Pace::Off(seconds) => (seconds * 1_000_000_000, 0),
+            Pace::Fast(millionths) => (0, millionths),
         };
-        // Never half of it.
-        let new = file.with_extension("new");
-        fs::write(&new, text)?;
-        Ok(fs::rename(new, file)?)
+        self.set(SINCE_NS, i64::try_from(UNIX_EPOCH.elapsed()?.as_nanos())?)?;
+        self.set(FAST_PPM, fast)?;
+        self.set(OFF_NS, off)
     }
 
-    /// From now on this call of the process fails with EIO, or only the next one.
-    pub fn fail(&self, process: u32, call: Call, once: bool) -> Result<()> {
-        const EIO: i32 = 5;
-        let once = if once { ",onetime" } else { "" };
-        self.tell(process, &format!("enable name={}{once},failinfo={EIO}", call.point()))
+    /// From now on this call fails with EIO, or only the next one.
+    pub fn fail(&self, call: Call, once: bool) -> Result<()> {
+        self.set(call.place(), if once { 1 } else { -1 })
     }
 
     /// It does what it should again.
-    pub fn mend(&self, process: u32, call: Call) -> Result<()> {
-        self.tell(process, &format!("disable name={}", call.point()))
+    pub fn mend(&self, call: Call) -> Result<()> {
+        self.set(call.place(), 0)
     }
 
-    fn tell(&self, process: u32, what: &str) -> Result<()> {
-        let pipe = self.calls.as_ref().context("no calls of this program can fail")?;
-        let end = |side: &str| PathBuf::from(format!("{}-{process}.{side}", pipe.display()));
-        // Neither end waits: the program may be gone.
-        let nonblocking =
-            |options: &mut OpenOptions, side: &str| options.custom_flags(NONBLOCK).open(end(side));
-        let mut answers = nonblocking(OpenOptions::new().read(true), "out")?;
-        let mut orders = nonblocking(OpenOptions::new().write(true), "in")?;
-        orders.write_all(format!("{what}\n").as_bytes())?;
-        let from = Instant::now();
-        let mut answer = [0; 64];
-        loop {
-            match answers.read(&mut answer) {
-                Ok(length) if length > 0 => {
-                    let said = String::from_utf8_lossy(&answer[..length]);
-                    ensure!(said.trim() == "0", "{what}: {said}");
-                    return Ok(());
-                }
-                _ if from.elapsed() > ANSWER_WITHIN => bail!("{what}: no answer"),
-                _ => std::thread::sleep(Duration::from_millis(2)),
-            }
-        }
+    /// How often it failed so far.
+    pub fn failed(&self, call: Call) -> Result<u64> {
+        let mut number = [0; NUMBER as usize];
+        self.file.read_exact_at(&mut number, (call.place() + 1) * NUMBER)?;
+        Ok(u64::from_ne_bytes(number))
     }
-}
 
-/// Where Debian puts it.
-fn faketime() -> String {
-    format!("/usr/lib/{}-linux-gnu/faketime/libfaketime.so.1", std::env::consts::ARCH)
+    fn set(&self, place: u64, number: i64) -> Result<()> {
+        Ok(self.file.write_all_at(&number.to_ne_bytes(), place * NUMBER)?)
+    }
 }

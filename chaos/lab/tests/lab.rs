@@ -11,7 +11,7 @@ use tidemark_lab::ballast::Ballast;
 use tidemark_lab::disk::LoopFs;
 use tidemark_lab::lan::{self, HERE, Host, Lan};
 use tidemark_lab::packets::{WeakHost, Weather};
-use tidemark_lab::preload::{Pace, Preload};
+use tidemark_lab::preload::{Call, Library, Pace};
 use tidemark_lab::throttle::Throttle;
 
 const DISK_BYTES: u64 = 256 << 20;
@@ -91,7 +91,7 @@ fn a_stalled_disk_goes_on_when_it_may() -> Result<()> {
 #[test]
 fn a_clock_is_wrong_for_the_program_alone() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let preload = Preload::new(folder.path(), "date", true, false)?;
+    let preload = Library::compile(folder.path())?.before(&folder.path().join("date"))?;
     let ahead = || -> Result<i64> {
         let told =
             Command::new("env").args(preload.environment()).args(["date", "+%s"]).output()?;
@@ -102,7 +102,33 @@ fn a_clock_is_wrong_for_the_program_alone() -> Result<()> {
     ensure!(ahead()?.abs() < 60, "it is wrong already");
     preload.set_clock(Pace::Off(-3_600))?;
     ensure!((-3_660..-3_540).contains(&ahead()?), "it is {} s ahead", ahead()?);
+    preload.set_clock(Pace::Fast(500_000))?;
+    std::thread::sleep(Duration::from_secs(8));
+    ensure!((3..60).contains(&ahead()?), "it is {} s ahead", ahead()?);
     preload.set_clock(Pace::Right)?;
     ensure!(ahead()?.abs() < 60, "it is still wrong");
+    Ok(())
+}
+
+#[test]
+fn calls_fail_as_often_as_asked_for() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let preload = Library::compile(folder.path())?.before(&folder.path().join("dd"))?;
+    let dd = || -> Result<bool> {
+        let file = format!("of={}", folder.path().join("file").display());
+        let mut dd = Command::new("env");
+        dd.args(preload.environment()).args(["dd", "if=/dev/zero", "count=4", "conv=fdatasync"]);
+        Ok(dd.arg(file).output()?.status.success())
+    };
+    for call in [Call::Fdatasync, Call::Write] {
+        ensure!(dd()?, "it fails already");
+        preload.fail(call, true)?;
+        ensure!(!dd()? && dd()?, "{}: once is not once", call.name());
+        preload.fail(call, false)?;
+        ensure!(!dd()? && !dd()?, "{}: it does not go on", call.name());
+        preload.mend(call)?;
+        ensure!(dd()?, "{}: it still fails", call.name());
+        ensure!(preload.failed(call)? >= 3, "{} failed {}", call.name(), preload.failed(call)?);
+    }
     Ok(())
 }

@@ -78,10 +78,10 @@ pub async fn run(plan: &Plan) -> Result<Summary> {
     let notes = Notes::create(&path)?;
     let stores = plan.scenario.stores();
     let spec = Spec { nodes: 3, shards: SHARDS, gateways: GATEWAYS, stores };
-    let tools = plan.scenario.tools(plan.lab);
+    let preload = plan.scenario.preload();
     let cluster = match plan.lab {
-        true => Cluster::start_in_lab(spec, tools).await?,
-        false => Cluster::start_with(spec, tools).await?,
+        true => Cluster::start_in_lab(spec, preload).await?,
+        false => Cluster::start_with(spec, preload).await?,
     };
     let client = cluster.client(CALL_DEADLINE).await?;
     let lives = facts::Lives::default();

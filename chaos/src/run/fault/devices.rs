@@ -42,9 +42,10 @@ impl Stage {
 
     pub(super) async fn storm(&mut self, gateway: usize, rounds: u32) -> Result<Effects> {
         let (cut, made) = self.air.connections();
-        let address = self.cluster.gateway(gateway)?;
-        for _ in 0..rounds {
-            self.air.cut(&address);
+        for round in 0..rounds as usize {
+            // Whoever is cut off goes to the next gateway: there are all of them the next time.
+            let gateway = (gateway + round) % self.gateways;
+            self.air.cut(&self.cluster.gateway(gateway)?);
             tokio::time::sleep(BETWEEN_CUTS).await;
         }
         let (cut_now, made_now) = self.air.connections();

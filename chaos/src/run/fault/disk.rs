@@ -9,6 +9,7 @@ use tidemark_lab::throttle::Throttle;
 use tidemark_types::NodeId;
 
 use super::Effects;
+use crate::cluster::Member;
 use crate::run::stage::Stage;
 
 /// What of a disk's space is left.
@@ -71,21 +72,21 @@ impl Stage {
         call: Call,
         once: bool,
     ) -> Result<Effects> {
-        let process = self.cluster.process_id(node)?;
-        self.cluster.preload(node)?.fail(process, call, once)?;
+        let preload = self.cluster.preload(node)?;
+        let before = preload.failed(call)?;
+        preload.fail(call, once)?;
         let ended = self.cluster.ends_within(node, CALLED_WITHIN).await?;
-        let Some(exit) = ended else {
-            self.cluster.preload(node)?.mend(process, call)?;
-            // Others are made only now and then; this one with every acknowledgement.
-            if call == Call::Fdatasync {
-                self.amount(&format!("node-{node}"), "goes on after a failed fdatasync", 1, 0);
-            }
-            return Ok(Vec::new());
-        };
-        let seen =
-            exit.log.matches("Input/output error").count() + exit.log.matches("os error 5").count();
-        self.revive(&[node.into()]).await?;
-        Ok(vec![("processes that stopped by it", 1), ("errors in its log", seen as u64)])
+        let preload = self.cluster.preload(node)?;
+        preload.mend(call)?;
+        let failed = preload.failed(call)? - before;
+        if ended.is_some() {
+            self.revive(&[node.into()]).await?;
+        } else if failed > 0 {
+            let what = format!("goes on after {} failed", call.name());
+            self.amount(&Member::Node(node), &what, failed, 0);
+        }
+        let stopped = u64::from(ended.is_some());
+        Ok(vec![("calls failed", failed), ("processes that stopped by it", stopped)])
     }
 
     pub(super) async fn fill_disk(

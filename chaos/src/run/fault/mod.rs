@@ -107,7 +107,7 @@ pub(super) enum Harm {
     SetClock(Member, Pace, Duration),
     /// Of a thousand frames between devices and gateways so many are lost.
     LoseFrames(u32, Duration),
-    /// All connections to a gateway are cut, so many times.
+    /// All connections to a gateway are cut, then all to the next one, so many times.
     Storm(usize, u32),
     /// Some devices do not read, or take their time.
     SlowDevices(Duration),

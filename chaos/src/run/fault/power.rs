@@ -29,6 +29,12 @@ pub(in crate::run) struct NewMajority {
     pub each: Duration,
 }
 
+/// How often a power cut that lost nothing is repeated.
+const CUTS_MAX: u32 = 10;
+
+/// The load between two of them.
+const BETWEEN_CUTS: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(1_500)];
+
 impl Stage {
     pub(super) async fn cut_power(&mut self, nodes: &[NodeId], cut: Cut) -> Result<Effects> {
         let losses = self.cluster.cut_power(nodes, cut, self.rng.as_ref())?;
@@ -48,8 +54,7 @@ impl Stage {
         let NewMajority { alone, cut, away, paused, how, each } = *recipe;
         self.hide(alone, paused)?;
         tokio::time::sleep(each).await;
-        let losses = self.cluster.cut_power(&[cut], how, self.rng.as_ref())?;
-        let lost = self.count(&losses);
+        let lost = self.cut_until_it_loses(cut, how).await?;
         // Before the other one is back, or nobody would need the disk.
         self.hide(away, paused)?;
         let mut dropped = self.show(alone, paused)?;
@@ -67,6 +72,22 @@ impl Stage {
             effects.push(("packets dropped", dropped));
         }
         Ok(effects)
+    }
+
+    /// Cuts a node's power, and again while it lost nothing: a disk may have just written all. The
+    /// node is down then.
+    async fn cut_until_it_loses(&mut self, node: NodeId, how: Cut) -> Result<u64> {
+        for attempt in 1.. {
+            let losses = self.cluster.cut_power(&[node], how, self.rng.as_ref())?;
+            let lost = self.count(&losses);
+            if lost > 0 || attempt == CUTS_MAX {
+                return Ok(lost);
+            }
+            self.revive(&[node.into()]).await?;
+            let soon = self.between(BETWEEN_CUTS[0], BETWEEN_CUTS[1]);
+            tokio::time::sleep(soon).await;
+        }
+        unreachable!("attempts end")
     }
 
     fn hide(&self, node: NodeId, paused: bool) -> Result<()> {

@@ -214,7 +214,7 @@ async fn disk(kind: Kind, stage: &Stage, node: NodeId) -> Result<Fault> {
             fault("disk-stall", Member::Node(node), led(node), harm)
         }
         Kind::Eio => {
-            let calls = [Call::Fdatasync, Call::Fdatasync, Call::Fsync, Call::Pwrite, Call::Pread];
+            let calls = [Call::Fdatasync, Call::Write, Call::Fsync, Call::Pwrite, Call::Pread];
             let (call, once) = (*stage.pick(&calls), stage.below(2) == 0);
             let target = format!("node-{node}, {}{}", call.name(), if once { " once" } else { "" });
             fault("eio", target, led(node), Harm::FailCall(node, call, once))
@@ -253,7 +253,7 @@ fn clock(stage: &Stage) -> Fault {
     let (name, pace) = *stage.pick(&[
         ("an hour ahead", Pace::Off(3_600)),
         ("an hour behind", Pace::Off(-3_600)),
-        ("half as fast again", Pace::Times(1.5)),
+        ("half as fast again", Pace::Fast(500_000)),
         ("a month ahead", Pace::Off(30 * 24 * 3_600)),
     ]);
     let each = stage.between(seconds(6.0), seconds(10.0));

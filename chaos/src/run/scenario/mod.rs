@@ -8,7 +8,6 @@ use tidemark_types::ShardId;
 use super::fault::Fault;
 use super::load::{Pace, Shape};
 use super::stage::Stage;
-use crate::cluster::Tools;
 
 /// A scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +101,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "a node's disk takes 5 to 40 writes a second"),
     scenario("disk-stall", Kind::DiskStall, true, &["commits over 2 s"],
         "a node's disk takes nothing for 10 s"),
-    scenario("eio", Kind::Eio, true, &["processes that stopped by it"],
+    scenario("eio", Kind::Eio, true, &["calls failed", "processes that stopped by it"],
         "a sync, write or read of a node's disk fails"),
     scenario("enospc", Kind::Enospc, true,
         &["sends refused or a process stopped", "reads answered meanwhile"],
@@ -119,7 +118,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "each node and gateway in turn is stopped in order"),
     scenario("reconnect-storm", Kind::ReconnectStorm, false,
         &["connections cut", "connections made anew"],
-        "all of a gateway's 300 devices come back at once, again and again"),
+        "all devices of a gateway, of 600, come back at once, again and again"),
     scenario("slow-consumers", Kind::SlowConsumers, false, &["entries not read meanwhile"],
         "devices that do not read, or take their time, get most of the messages"),
     scenario("mixed", Kind::Mixed, false, &[], "all of these by chance, one after the other"),
@@ -162,11 +161,9 @@ impl Scenario {
         }
     }
 
-    /// What must come between the processes and the system.
-    pub(super) fn tools(&self, lab: bool) -> Tools {
-        let clocks = matches!(self.kind, Kind::Clock | Kind::Mixed);
-        let calls = lab && matches!(self.kind, Kind::Eio | Kind::Mixed);
-        Tools { clocks, calls }
+    /// Must something stand between the processes and the system?
+    pub(super) fn preload(&self) -> bool {
+        matches!(self.kind, Kind::Clock | Kind::Eio | Kind::Mixed)
     }
 
     /// The next fault, by chance.
