@@ -4,24 +4,29 @@
 //! something. Processes are killed by the handles we hold, never by name, and none outlives its
 //! [`Cluster`].
 
+mod http;
+mod member;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tidemark_env::{Rng, SystemClock, SystemRng};
 use tidemark_lab::disk::{Cut, LoopFs, Loss};
-use tidemark_lab::lan::{Host, Lan};
+use tidemark_lab::lan::Lan;
+use tidemark_lab::preload::{Library, Preload};
 use tidemark_store_client::{Client, ClientConfig};
 use tidemark_token::SigningKey;
 use tidemark_types::NodeId;
+
+pub use member::{Exit, Member, Usage};
 
 /// How long anything may take that should take seconds, on a machine with two busy cores.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -66,59 +71,6 @@ const DISK_BYTES: u64 = 8 << 30;
 /// Ports of a server that has a host of its own.
 const PORTS: [u16; 2] = [7100, 7200];
 
-/// How a process ended by itself.
-#[derive(Debug)]
-pub struct Exit {
-    /// Its exit status.
-    pub status: ExitStatus,
-    /// The end of its log.
-    pub log: String,
-}
-
-/// What a process uses.
-#[derive(Clone, Copy, Debug)]
-pub struct Usage {
-    /// Bytes of memory, at most so far.
-    pub memory_max: u64,
-    /// Files and connections that are open.
-    pub files: u64,
-}
-
-/// One of a cluster's processes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Member {
-    /// A store node.
-    Node(NodeId),
-    /// A gateway, counted from 0.
-    Gateway(usize),
-}
-
-impl From<NodeId> for Member {
-    fn from(node: NodeId) -> Self {
-        Member::Node(node)
-    }
-}
-
-impl Member {
-    /// Its host in the lab.
-    pub fn host(self) -> Host {
-        let number = |number: u64| u8::try_from(number).expect("a cluster has few members");
-        match self {
-            Member::Node(node) => Host(number(node.get())),
-            Member::Gateway(gateway) => Host(100 + number(gateway as u64)),
-        }
-    }
-}
-
-impl fmt::Display for Member {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Member::Node(node) => write!(f, "node-{node}"),
-            Member::Gateway(number) => write!(f, "gateway-{number}"),
-        }
-    }
-}
-
 /// Stores and gateways as processes, with their data in a folder of the test.
 pub struct Cluster {
     binaries: PathBuf,
@@ -132,6 +84,7 @@ pub struct Cluster {
 struct Process {
     grpc: SocketAddr,
     http: SocketAddr,
+    preload: Option<Preload>,
     child: Option<Child>,
 }
 
@@ -139,13 +92,19 @@ impl Cluster {
     /// Creates and starts a cluster on loopback, and waits until every group has a leader and every
     /// gateway takes devices.
     pub async fn start(spec: Spec) -> Result<Self> {
+        Self::start_with(spec, false).await
+    }
+
+    /// The same; something may stand between the processes and the system ([`Cluster::preload`]).
+    pub async fn start_with(spec: Spec, preload: bool) -> Result<Self> {
         let addresses = |_| Ok([free_address()?, free_address()?]);
-        Self::create_and_start(spec, Place::Loopback, tidemark_lab::alone()?, addresses).await
+        let alone = tidemark_lab::alone()?;
+        Self::create_and_start(spec, preload, Place::Loopback, alone, addresses).await
     }
 
     /// The same with a host for each process and a disk for each store; [`tidemark_lab::lan::enter`] must have
     /// been called.
-    pub async fn start_in_lab(spec: Spec) -> Result<Self> {
+    pub async fn start_in_lab(spec: Spec, preload: bool) -> Result<Self> {
         let alone = tidemark_lab::alone()?;
         let lan = Lan::create(spec.members().map(Member::host))?;
         let mut disks = BTreeMap::new();
@@ -155,11 +114,12 @@ impl Cluster {
         let addresses = |member: Member| {
             Ok(PORTS.map(|port| SocketAddr::from((member.host().address(), port))))
         };
-        Self::create_and_start(spec, Place::Lab { lan, disks }, alone, addresses).await
+        Self::create_and_start(spec, preload, Place::Lab { lan, disks }, alone, addresses).await
     }
 
     async fn create_and_start(
         spec: Spec,
+        preload: bool,
         place: Place,
         alone: File,
         addresses: impl Fn(Member) -> Result<[SocketAddr; 2]>,
@@ -168,9 +128,12 @@ impl Cluster {
         let binaries = binaries()?;
         let members = BTreeMap::new();
         let mut cluster = Cluster { binaries, folder, members, place, _alone: alone };
+        let library = preload.then(|| Library::compile(cluster.folder.path())).transpose()?;
         for member in spec.members() {
             let [grpc, http] = addresses(member)?;
-            cluster.members.insert(member, Process { grpc, http, child: None });
+            let control = cluster.folder.path().join(format!("{member}.control"));
+            let preload = library.as_ref().map(|library| library.before(&control)).transpose()?;
+            cluster.members.insert(member, Process { grpc, http, preload, child: None });
         }
         cluster.create(spec)?;
         // Stores come first in the order of members: a gateway asks them for the map.
@@ -186,15 +149,20 @@ impl Cluster {
 
     /// What a running process uses.
     pub fn usage(&self, member: impl Into<Member>) -> Result<Usage> {
+        Usage::of(self.process_id(member)?)
+    }
+
+    /// The number that the system gave a running process.
+    pub fn process_id(&self, member: impl Into<Member>) -> Result<u32> {
         let member = member.into();
         let child = self.process(member)?.child.as_ref();
-        let id = child.with_context(|| format!("{member} does not run"))?.id();
-        let status = fs::read_to_string(format!("/proc/{id}/status"))?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let peak = peak.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-        let memory_max = peak.with_context(|| format!("{member}: no VmHWM"))? << 10;
-        let files = fs::read_dir(format!("/proc/{id}/fd"))?.count() as u64;
-        Ok(Usage { memory_max, files })
+        Ok(child.with_context(|| format!("{member} does not run"))?.id())
+    }
+
+    /// What stands between a process and the system.
+    pub fn preload(&self, member: impl Into<Member>) -> Result<&Preload> {
+        let preload = self.process(member.into())?.preload.as_ref();
+        preload.context("nothing stands between this cluster and the system")
     }
 
     /// SIGKILL to everything.
@@ -216,6 +184,14 @@ impl Cluster {
         match &self.place {
             Place::Loopback => self.folder.path().join(Member::Node(node).to_string()),
             Place::Lab { disks, .. } => disks[&node].data(),
+        }
+    }
+
+    /// A node's disk, if it has one of its own.
+    pub fn disk(&self, node: NodeId) -> Result<&LoopFs> {
+        match &self.place {
+            Place::Loopback => bail!("node {node} has no disk of its own"),
+            Place::Lab { disks, .. } => disks.get(&node).context("a disk for each node"),
         }
     }
 
@@ -306,10 +282,12 @@ impl Cluster {
             Member::Node(_) => "tidemark-store",
             Member::Gateway(_) => "tidemark-gateway",
         });
+        // Through `env`, so that nothing comes between the system and what enters the network.
         let mut command = match &self.place {
-            Place::Loopback => Command::new(program),
-            Place::Lab { .. } => member.host().command(program),
+            Place::Loopback => Command::new("env"),
+            Place::Lab { .. } => member.host().command("env"),
         };
+        command.args(process.preload.iter().flat_map(Preload::environment)).arg(program);
         command.args(["run", "--insecure"]);
         match member {
             Member::Node(node) => {
@@ -374,16 +352,27 @@ impl Cluster {
     /// Waits until it has ended by itself.
     pub async fn exited(&mut self, member: impl Into<Member>) -> Result<Exit> {
         let member = member.into();
+        let ended = self.ends_within(member, PATIENCE).await?;
+        ended.with_context(|| format!("{member} does not stop: {}", self.end_of_log(member)))
+    }
+
+    /// How a process ended by itself, if it does within this time.
+    pub async fn ends_within(
+        &mut self,
+        member: impl Into<Member>,
+        time: Duration,
+    ) -> Result<Option<Exit>> {
+        let member = member.into();
         let from = Instant::now();
         loop {
             let child = self.process_mut(member)?.child.as_mut();
             let child = child.with_context(|| format!("{member} does not run"))?;
             if let Some(status) = child.try_wait()? {
                 self.process_mut(member)?.child = None;
-                return Ok(Exit { status, log: self.end_of_log(member) });
+                return Ok(Some(Exit { status, log: self.end_of_log(member) }));
             }
-            if from.elapsed() > PATIENCE {
-                bail!("{member} does not stop: {}", self.end_of_log(member));
+            if from.elapsed() > time {
+                return Ok(None);
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -411,7 +400,17 @@ impl Cluster {
 
     /// What a member says on a path of its HTTP port, headers and all.
     pub async fn get(&self, member: impl Into<Member>, path: &str) -> Result<String> {
-        get(self.process(member.into())?.http, path).await
+        http::get(self.process(member.into())?.http, path).await
+    }
+
+    /// A metric of a member, all labels together; 0 if nothing was counted.
+    pub async fn metric(&self, member: impl Into<Member>, name: &str) -> Result<f64> {
+        Ok(http::metric(&self.get(member, "/metrics").await?, name))
+    }
+
+    /// A member's wall clock, in whole seconds.
+    pub async fn clock(&self, member: impl Into<Member>) -> Result<SystemTime> {
+        http::date(&self.get(member, "/healthz").await?)
     }
 
     fn create(&self, spec: Spec) -> Result<()> {
@@ -487,18 +486,4 @@ fn binaries() -> Result<PathBuf> {
 /// An address that nobody listens on now.
 fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
-}
-
-async fn get(address: SocketAddr, path: &str) -> Result<String> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let exchange = async {
-        let mut stream = tokio::net::TcpStream::connect(address).await?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        anyhow::Ok(answer)
-    };
-    tokio::time::timeout(Duration::from_secs(5), exchange).await?
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use tidemark_chaos::run::report::Summary;
+use tidemark_chaos::run::report::{Summary, Unavailable};
 use tidemark_chaos::run::scenario::{SCENARIOS, Scenario};
 use tidemark_chaos::run::{self, Plan};
 use tidemark_checker::Verdict;
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::List => {
             for Scenario { name, what, needs_lab, .. } in SCENARIOS {
-                println!("{name:16} {what}{}", if needs_lab { " (needs root)" } else { "" });
+                println!("{name:16} {what}{}", if *needs_lab { " (needs root)" } else { "" });
             }
             Ok(0)
         }
@@ -127,13 +127,20 @@ fn run(name: &str, seconds: u64, seed: u64, folder: PathBuf, loopback: bool) -> 
         );
         let plan = Plan { scenario, seconds, seed, folder, lab };
         let summary = runtime.block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            // Whatever ends the run, it puts everything back first.
+            let mut terminated = signal(SignalKind::terminate())?;
             tokio::select! {
                 summary = run::run(&plan) => summary,
                 _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+                _ = terminated.recv() => anyhow::bail!("terminated"),
             }
         })?;
-        for (kind, times, median, most) in summary.unavailable() {
-            println!("{kind}: {times} times, unavailable p50 {median} ms, max {most} ms");
+        for Unavailable { kind, faults, p50_ms, p99_ms, max_ms } in summary.unavailable() {
+            println!(
+                "{kind}: {faults} times, unavailable p50 {p50_ms} ms, p99 {p99_ms} ms, \
+                 max {max_ms} ms"
+            );
         }
         println!(
             "ledger: acked={} delivered={} lost={} duplicated={} out_of_order={} seq_gaps={} \

@@ -75,6 +75,12 @@ impl LoopFs {
         self.mount_point().join("data")
     }
 
+    /// The block device under it, as major and minor number.
+    pub fn device(&self) -> Result<(u32, u32)> {
+        let device = rustix::fs::stat(self.mount_point())?.st_dev;
+        Ok((rustix::fs::major(device), rustix::fs::minor(device)))
+    }
+
     /// A folder on a filesystem that keeps its power.
     pub fn safe(&self) -> &Path {
         self.folder.path()

@@ -35,7 +35,7 @@ impl Host {
         Ipv4Addr::new(10, 77, 0, self.0)
     }
 
-    fn namespace(self) -> String {
+    pub(crate) fn namespace(self) -> String {
         format!("host-{}", self.0)
     }
 
@@ -108,27 +108,75 @@ impl Lan {
     /// From now on nothing that `from` sends reaches `to`. Other than this process, the one to which
     /// it does not come drops it, so that the sender notices nothing.
     pub fn cut(&self, from: Host, to: Host) -> Result<()> {
-        let (host, chain, which, other) = match to {
-            HERE => (from, "OUTPUT", "-d", to),
-            to => (to, "INPUT", "-s", from),
-        };
+        let Place { host, chain, which, other } = Place::of(from, to);
         rule(host, &["-A", chain, which, &other.address().to_string(), "-j", "DROP"]).map(drop)
     }
 
-    /// Nothing is dropped at `host` any more; how many packets were.
-    pub fn heal(&self, host: Host) -> Result<u64> {
+    /// Undoes one [`Lan::cut`]; how many packets it dropped.
+    pub fn allow(&self, from: Host, to: Host) -> Result<u64> {
+        let Place { host, chain, which, other } = Place::of(from, to);
+        let address = other.address().to_string();
+        let rules = rule(host, &["-L", chain, "-v", "-x", "-n"])?;
+        let ours = |columns: &Vec<&str>| {
+            columns.get(2) == Some(&"DROP") && columns[7..].contains(&address.as_str())
+        };
+        let mut rules = rules.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let dropped = rules.find(ours).and_then(|columns| columns[0].parse().ok());
+        rule(host, &["-D", chain, which, &address, "-j", "DROP"])?;
+        Ok(dropped.unwrap_or_default())
+    }
+
+    /// From now on this share of the TCP packets that `from` sends to `to`, which must be a host of
+    /// its own, is answered with a reset: the connection is gone for both.
+    pub fn reset(&self, from: Host, to: Host, share: f64) -> Result<()> {
+        let (source, share) = (from.address().to_string(), format!("{share:.6}"));
+        let which = ["-A", "INPUT", "-p", "tcp", "-s", &source];
+        let chance = ["-m", "statistic", "--mode", "random", "--probability", &share];
+        let what = ["-j", "REJECT", "--reject-with", "tcp-reset"];
+        rule(to, &[&which[..], &chance, &what].concat()).map(drop)
+    }
+
+    /// Nothing is dropped or reset at `host` any more; how much was.
+    pub fn heal(&self, host: Host) -> Result<Dropped> {
         let rules = rule(host, &["-L", "-v", "-x", "-n"])?;
-        let dropped =
-            rules.lines().filter(|line| line.contains("DROP") && !line.contains("policy"));
-        let dropped =
-            dropped.filter_map(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-        let dropped = dropped.sum();
+        let packets = |target: &str| -> u64 {
+            let rules = rules.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+            let ours = rules.filter(|columns| columns.get(2) == Some(&target));
+            ours.filter_map(|columns| columns[0].parse::<u64>().ok()).sum()
+        };
+        let dropped = Dropped { packets: packets("DROP"), resets: packets("REJECT") };
         rule(host, &["-F"])?;
         Ok(dropped)
     }
 }
 
-fn rule(host: Host, arguments: &[&str]) -> Result<String> {
+/// Where one direction is cut.
+struct Place {
+    host: Host,
+    chain: &'static str,
+    which: &'static str,
+    other: Host,
+}
+
+impl Place {
+    fn of(from: Host, to: Host) -> Self {
+        match to {
+            HERE => Place { host: from, chain: "OUTPUT", which: "-d", other: to },
+            to => Place { host: to, chain: "INPUT", which: "-s", other: from },
+        }
+    }
+}
+
+/// What rules at a host did until it was healed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Packets that did not arrive.
+    pub packets: u64,
+    /// Packets that were answered with a reset.
+    pub resets: u64,
+}
+
+pub(crate) fn rule(host: Host, arguments: &[&str]) -> Result<String> {
     let enter = host.nsenter();
     run("nsenter", [enter.as_str(), "iptables", "-w"].iter().chain(arguments))
 }

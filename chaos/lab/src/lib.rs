@@ -1,11 +1,15 @@
-//! What faults need of a machine: a filesystem whose power can be cut, a network that can be split,
-//! and the right to be alone.
+//! What faults need of a machine: filesystems whose power can be cut, disks that are slow, full or
+//! broken, networks that can be split and weak, clocks that are wrong, and the right to be alone.
 //!
 //! Knows nothing of Tidemark. Everything here cleans up after itself, also when a test panics, and
 //! touches only what it made.
 
+pub mod ballast;
 pub mod disk;
 pub mod lan;
+pub mod packets;
+pub mod preload;
+pub mod throttle;
 mod tool;
 
 use std::fs::{File, OpenOptions};

@@ -9,8 +9,8 @@ use futures::future::join_all;
 use tidemark_checker::Event;
 use tidemark_checker::history::{Device as DeviceNumber, Outcome, User, Way};
 use tidemark_client::store::MemoryStore;
-use tidemark_client::{self as client, AppError, Config, Device, Entry, Handler, Parts};
-use tidemark_env::{Rng, SeededRng};
+use tidemark_client::{self as client, AppError, Config, Content, Device, Entry, Handler, Parts};
+use tidemark_env::{Clock, Rng, SeededRng, SystemClock, SystemRng};
 use tidemark_store_client::Client;
 use tidemark_store_core::read::{Answer, Query};
 use tidemark_types::{DeviceId, Recipient, Seq, SeqRange};
@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::air::Air;
 use crate::cluster::Cluster;
 use crate::login::Login;
 use crate::notes::Notes;
@@ -32,6 +33,12 @@ const OPEN_MAX: usize = 1_024;
 /// Bytes of a body, beside the id in it.
 const BODY_BYTES: u64 = 400;
 
+/// The same where slow devices are to be buried.
+const HEAVY_BODY_BYTES: u64 = 8 << 10;
+
+/// Every so many users has devices that may be slow.
+const SLOW_EVERY: u32 = 8;
+
 /// How long the rest may take once the load has stopped: a device that was cut off comes back
 /// within a minute.
 const DRAIN_WITHIN: Duration = Duration::from_secs(180);
@@ -43,6 +50,17 @@ pub(super) enum Pace {
     Open(u32),
     /// So many sends of each user without an outcome, at all times.
     Closed(usize),
+}
+
+/// What a load is like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    /// How many users there are.
+    pub users: u32,
+    /// How fast they write.
+    pub pace: Pace,
+    /// Everybody writes to those with slow devices as well, and much.
+    pub heavy: bool,
 }
 
 /// The load of a run.
@@ -60,9 +78,12 @@ pub(super) struct Counts {
     pub acked: AtomicU64,
     /// Entries that devices took.
     pub taken: AtomicU64,
+    /// While slow devices are slow: how late the others took an entry, at most, in milliseconds.
+    pub late_ms: AtomicU64,
 }
 
-struct Person {
+/// A user with devices.
+pub(super) struct Person {
     user: User,
     devices: Vec<Device>,
     /// Room for sends without an outcome.
@@ -70,25 +91,50 @@ struct Person {
     open_max: usize,
 }
 
+impl Person {
+    /// May its devices be slow?
+    pub(super) fn is_slow(&self) -> bool {
+        is_slow(self.user)
+    }
+
+    /// How far the mailbox goes, as its leader says.
+    pub(super) async fn head(&self, client: &Client) -> Result<Seq> {
+        head(client, self.user).await
+    }
+
+    /// How many entries its devices have not taken yet.
+    pub(super) async fn behind(&self, client: &Client) -> Result<u64> {
+        let head = self.head(client).await?;
+        let behind = |device: &Device| u64::from(head.since(device.status().cursor));
+        Ok(self.devices.iter().map(behind).sum())
+    }
+}
+
+fn is_slow(user: User) -> bool {
+    user.0.is_multiple_of(SLOW_EVERY)
+}
+
 impl Load {
     /// Opens all devices, and starts writing.
     pub(super) async fn start(
         cluster: &Cluster,
         gateways: usize,
-        users: u32,
-        pace: Pace,
+        shape: Shape,
         seed: u64,
+        air: &Air,
         notes: &Notes,
     ) -> Result<Self> {
-        let counts = Arc::<Counts>::default();
+        let (counts, air) = (Arc::<Counts>::default(), air.clone());
+        let gateways = (0..gateways).map(|gateway| cluster.gateway(gateway));
+        let gateways = gateways.collect::<Result<Vec<_>>>()?;
+        let place = Opening { cluster, gateways, air, notes: notes.clone(), counts };
         let mut people = Vec::new();
-        for user in (0..users).map(User) {
+        for user in (0..shape.users).map(User) {
             let mut devices = Vec::new();
             for number in 0..DEVICES {
-                let device = DeviceNumber(number);
-                devices.push(open(cluster, gateways, user, device, notes, &counts).await?);
+                devices.push(place.device(user, DeviceNumber(number)).await?);
             }
-            let open_max = match pace {
+            let open_max = match shape.pace {
                 Pace::Open(_) => OPEN_MAX,
                 Pace::Closed(open) => open,
             };
@@ -99,19 +145,24 @@ impl Load {
         for person in &people {
             let writer = Writer {
                 person: person.clone(),
-                users,
+                shape,
                 notes: notes.clone(),
-                counts: counts.clone(),
+                counts: place.counts.clone(),
                 rng: SeededRng::new(seed ^ u64::from(person.user.0).rotate_left(32)),
                 stop: stop.clone(),
             };
-            let every = match pace {
-                Pace::Open(rate) => Some(Duration::from_secs(1) * users / rate.max(1)),
+            let every = match shape.pace {
+                Pace::Open(rate) => Some(Duration::from_secs(1) * shape.users / rate.max(1)),
                 Pace::Closed(_) => None,
             };
             writing.spawn(writer.write(every));
         }
-        Ok(Load { people, writing, stop, counts })
+        Ok(Load { people, writing, stop, counts: place.counts })
+    }
+
+    /// Who writes.
+    pub(super) fn people(&self) -> Vec<Arc<Person>> {
+        self.people.clone()
     }
 
     /// What was counted so far.
@@ -156,7 +207,7 @@ impl Load {
 }
 
 /// The head of a user's mailbox, read from the leader.
-pub(super) async fn head(client: &Client, user: User) -> Result<Seq> {
+async fn head(client: &Client, user: User) -> Result<Seq> {
     let query = Query::Mailbox { mailbox: Recipient::User(words::name(user)) };
     match client.query(&query).await? {
         Answer::Mailbox(mailbox) => Ok(mailbox.head),
@@ -164,43 +215,80 @@ pub(super) async fn head(client: &Client, user: User) -> Result<Seq> {
     }
 }
 
-async fn open(
-    cluster: &Cluster,
-    gateways: usize,
-    user: User,
-    number: DeviceNumber,
-    notes: &Notes,
-    counts: &Arc<Counts>,
-) -> Result<Device> {
-    let gateways = (0..gateways).map(|gateway| cluster.gateway(gateway)).collect::<Result<_>>()?;
-    let (owner, device) = (words::name(user), DeviceId::new(format!("device-{}", number.0))?);
-    let login = Login::new(&cluster.key(), &owner, &device)?;
-    let application =
-        Application { user, device: number, notes: notes.clone(), counts: counts.clone() };
-    let parts = Parts::new(MemoryStore::default(), application, login);
-    notes.note(|at| Event::Start { at, user, device: number, cursor: Seq::NONE });
-    let (device, mut events) = Device::open(Config::new(owner, device, gateways), parts).await?;
-    tokio::spawn(async move {
-        while let Some(event) = events.next().await {
-            if let client::Event::Stopped(reason) = event {
-                eprintln!("user {}, device {} stopped: {reason}", user.0, number.0);
+/// What devices are opened with.
+struct Opening<'a> {
+    cluster: &'a Cluster,
+    gateways: Vec<String>,
+    air: Air,
+    notes: Notes,
+    counts: Arc<Counts>,
+}
+
+impl Opening<'_> {
+    /// Opens one. Of a user with slow devices the first may stop reading, and the second's
+    /// application may take its time.
+    async fn device(&self, user: User, number: DeviceNumber) -> Result<Device> {
+        let (owner, device) = (words::name(user), DeviceId::new(format!("device-{}", number.0))?);
+        let Opening { air, notes, counts, .. } = self;
+        let application = Application {
+            user,
+            device: number,
+            tired: is_slow(user) && number != DeviceNumber(0),
+            air: air.clone(),
+            notes: notes.clone(),
+            counts: counts.clone(),
+        };
+        let parts = Parts {
+            store: MemoryStore::default(),
+            handler: application,
+            tokens: Login::new(&self.cluster.key(), &owner, &device)?,
+            connector: air.connector(is_slow(user) && number == DeviceNumber(0)),
+            clock: Arc::new(SystemClock::new()),
+            rng: Arc::new(SystemRng),
+        };
+        notes.note(|at| Event::Start { at, user, device: number, cursor: Seq::NONE });
+        let config = Config::new(owner, device, self.gateways.clone());
+        let (device, mut events) = Device::open(config, parts).await?;
+        tokio::spawn(async move {
+            while let Some(event) = events.next().await {
+                if let client::Event::Stopped(reason) = event {
+                    eprintln!("user {}, device {} stopped: {reason}", user.0, number.0);
+                }
             }
-        }
-    });
-    Ok(device)
+        });
+        Ok(device)
+    }
 }
 
 /// Writes down what its device gives it.
 struct Application {
     user: User,
     device: DeviceNumber,
+    /// It takes its time when the air is heavy.
+    tired: bool,
+    air: Air,
     notes: Notes,
     counts: Arc<Counts>,
+}
+
+impl Application {
+    /// How late an entry is, where others are slow.
+    fn look_at_the_clock(&self, entry: &Entry) {
+        let Content::Message(message) = &entry.content else { return };
+        if self.air.is_heavy() && !is_slow(self.user) {
+            let late = SystemClock::new().wall().get().saturating_sub(message.sent.get());
+            self.counts.late_ms.fetch_max(late, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Handler for Application {
     async fn entry(&self, entry: &Entry) -> Result<(), AppError> {
         let (user, device, seq) = (self.user, self.device, entry.seq);
+        self.look_at_the_clock(entry);
+        if self.tired && !self.air.slowness().is_zero() {
+            tokio::time::sleep(self.air.slowness()).await;
+        }
         let copy = words::taken(entry)?;
         self.notes.note(|at| Event::Taken { at, user, device, seq, copy });
         self.counts.taken.fetch_add(1, Ordering::Relaxed);
@@ -217,7 +305,7 @@ impl Handler for Application {
 /// Writes in a user's name.
 struct Writer {
     person: Arc<Person>,
-    users: u32,
+    shape: Shape,
     notes: Notes,
     counts: Arc<Counts>,
     rng: SeededRng,
@@ -269,13 +357,16 @@ impl Writer {
         let device = DeviceNumber(u8::try_from(number % u64::from(DEVICES))?);
         // Mostly one recipient, now and then several, perhaps the sender among them.
         let count = if number.is_multiple_of(8) { 2 + number / 8 % 3 } else { 1 };
-        let mut to: Vec<User> = (0..count)
-            .map(|_| User(u32::try_from(self.rng.number() % u64::from(self.users)).unwrap_or(0)))
-            .collect();
+        let anybody = |_| u32::try_from(self.rng.number() % u64::from(self.shape.users));
+        let mut to = (0..count).map(|at| Ok(User(anybody(at)?))).collect::<Result<Vec<_>>>()?;
+        if self.shape.heavy {
+            to.push(User(anybody(0)? / SLOW_EVERY * SLOW_EVERY));
+        }
         to.sort_unstable();
         to.dedup();
         let id = u128::from(self.rng.number()) << 64 | u128::from(self.rng.number());
-        let bytes = usize::try_from(self.rng.number() % BODY_BYTES)?;
+        let bytes_max = if self.shape.heavy { HEAVY_BODY_BYTES } else { BODY_BYTES };
+        let bytes = usize::try_from(self.rng.number() % bytes_max)?;
         let body = words::body(id, bytes);
         let content = words::content(words::KIND, &body);
         let recipients: Vec<_> = to.iter().map(|to| Recipient::User(words::name(*to))).collect();

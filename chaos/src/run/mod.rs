@@ -25,6 +25,7 @@ use tidemark_checker::history::Nanos;
 use tidemark_checker::{Demands, Event, Files, Report, check};
 use tidemark_env::SeededRng;
 
+use crate::air::Air;
 use crate::cluster::{Cluster, Spec};
 use crate::notes::Notes;
 use crate::stores;
@@ -39,8 +40,6 @@ use stage::Stage;
 const SHARDS: u16 = 8;
 /// Its gateways.
 const GATEWAYS: usize = 2;
-/// Users: three on each shard, about.
-const USERS: u32 = 24;
 
 /// A call of the runner itself.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
@@ -77,18 +76,20 @@ pub async fn run(plan: &Plan) -> Result<Summary> {
         fs::remove_file(&path)?;
     }
     let notes = Notes::create(&path)?;
-    let spec = Spec { nodes: 3, shards: SHARDS, gateways: GATEWAYS, stores: "" };
+    let stores = plan.scenario.stores();
+    let spec = Spec { nodes: 3, shards: SHARDS, gateways: GATEWAYS, stores };
+    let preload = plan.scenario.preload();
     let cluster = match plan.lab {
-        true => Cluster::start_in_lab(spec).await?,
-        false => Cluster::start(spec).await?,
+        true => Cluster::start_in_lab(spec, preload).await?,
+        false => Cluster::start_with(spec, preload).await?,
     };
     let client = cluster.client(CALL_DEADLINE).await?;
     let lives = facts::Lives::default();
     let probes = Probes::start(&client, &notes)?;
     let facts = Facts::start(&client, &lives, &notes);
-    let pace = plan.scenario.pace();
-    let load = Load::start(&cluster, GATEWAYS, USERS, pace, plan.seed, &notes).await?;
-    println!("{USERS} users with two devices each write at {pace:?}");
+    let (shape, air) = (plan.scenario.shape(), Air::new(plan.seed));
+    let load = Load::start(&cluster, GATEWAYS, shape, plan.seed, &air, &notes).await?;
+    println!("{} users with two devices each write at {:?}", shape.users, shape.pace);
     let telling = tokio::spawn(tell(load.counts()));
     let mut stage = Stage {
         cluster,
@@ -97,6 +98,9 @@ pub async fn run(plan: &Plan) -> Result<Summary> {
         probes,
         facts,
         lives,
+        air,
+        people: load.people(),
+        counts: load.counts(),
         rng: Arc::new(SeededRng::new(plan.seed)),
         shard_count: SHARDS,
         gateways: GATEWAYS,
@@ -132,16 +136,14 @@ pub fn judge(files: &[PathBuf]) -> Result<Report> {
 }
 
 fn demands(seconds: u64) -> Demands {
-    let effects = SCENARIOS.iter().filter(|scenario| !scenario.effect.is_empty());
+    let effects = SCENARIOS.iter().filter(|scenario| !scenario.effects.is_empty());
     let effects = effects.map(|scenario| {
-        let kind = scenario.name.trim_end_matches("-all");
-        (kind.to_owned(), vec![scenario.effect.to_owned()])
+        let names = scenario.effects.iter().map(|name| (*name).to_owned());
+        (scenario.fault_kind().to_owned(), names.collect())
     });
-    let mut effects: std::collections::BTreeMap<_, _> = effects.collect();
-    effects.entry("leader-kill".to_owned()).or_default().push("leaders changed".to_owned());
     Demands {
         accepted_min: seconds * ACCEPTED_PER_SECOND,
-        effects,
+        effects: effects.collect(),
         recovery: Nanos(30_000_000_000),
         ..Demands::default()
     }

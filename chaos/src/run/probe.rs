@@ -75,6 +75,11 @@ impl Probes {
         }
     }
 
+    /// Acknowledgements so far.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.acked.lock().values().map(|acks| acks.len() as u64).sum()
+    }
+
     /// The longest time between two acknowledgements of a probe, in any of these shards, since just
     /// before `since`.
     pub(super) fn longest_gap(&self, shards: &[ShardId], since: Nanos) -> Duration {

@@ -85,19 +85,41 @@ impl Summary {
         }
     }
 
-    /// How long shards were unavailable after the faults of each kind: how many, median, highest.
-    pub fn unavailable(&self) -> Vec<(String, usize, u64, u64)> {
+    /// How long shards were unavailable after the faults of each kind.
+    pub fn unavailable(&self) -> Vec<Unavailable> {
         let mut kinds = std::collections::BTreeMap::<&str, Vec<u64>>::new();
         for fault in &self.faults {
             kinds.entry(&fault.kind).or_default().push(fault.unavailable_ms);
         }
         let all = kinds.into_iter().map(|(kind, mut times)| {
             times.sort_unstable();
-            let (median, most) = (times[times.len() / 2], times[times.len() - 1]);
-            (kind.to_owned(), times.len(), median, most)
+            // The lowest that so many of a hundred do not exceed.
+            let within = |percent: usize| times[(times.len() * percent).div_ceil(100) - 1];
+            Unavailable {
+                kind: kind.to_owned(),
+                faults: times.len(),
+                p50_ms: within(50),
+                p99_ms: within(99),
+                max_ms: within(100),
+            }
         });
         all.collect()
     }
+}
+
+/// How long shards were unavailable after the faults of one kind, in milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unavailable {
+    /// Which kind.
+    pub kind: String,
+    /// How many there were.
+    pub faults: usize,
+    /// Half of them took no longer.
+    pub p50_ms: u64,
+    /// Of a hundred, 99 took no longer.
+    pub p99_ms: u64,
+    /// None took longer.
+    pub max_ms: u64,
 }
 
 /// Writes both files into `folder`.

@@ -11,9 +11,11 @@ use tidemark_store_client::Client;
 use tidemark_types::{NodeId, ShardId};
 
 use super::facts::{Facts, Lives};
-use super::fault::Fault;
+use super::fault::{Effects, Fault};
+use super::load::{Counts, Person};
 use super::probe::Probes;
-use super::scenario::{self, Scenario};
+use super::scenario::{self, SCENARIOS, Scenario};
+use crate::air::Air;
 use crate::cluster::Cluster;
 use crate::notes::Notes;
 
@@ -31,6 +33,9 @@ pub(super) struct Stage {
     pub(super) probes: Probes,
     pub(super) facts: Facts,
     pub(super) lives: Lives,
+    pub(super) air: Air,
+    pub(super) people: Vec<Arc<Person>>,
+    pub(super) counts: Arc<Counts>,
     pub(super) rng: Arc<SeededRng>,
     pub(super) shard_count: u16,
     pub(super) gateways: usize,
@@ -99,8 +104,8 @@ impl Stage {
             shards.len(),
             if served { "" } else { ", and still so" },
         );
-        // A power cut that cost nothing proves nothing, and is repeated.
-        if effects.first().is_some_and(|(_, amount)| *amount > 0) {
+        // One that cost nothing proves nothing, and is repeated.
+        if had_effect(kind, &effects) {
             self.felt.push(Felt { kind: kind.to_owned(), target, at_ms, unavailable_ms });
         }
         Ok(())
@@ -117,4 +122,11 @@ impl Stage {
         let numbers = led.into_iter().filter_map(|group| u16::try_from(group).ok());
         numbers.filter(|number| *number < self.shard_count).map(ShardId::new).collect()
     }
+}
+
+/// Was everything seen that must be seen of a fault of this kind?
+fn had_effect(kind: &str, effects: &Effects) -> bool {
+    let seen = |name: &&str| effects.iter().any(|(seen, amount)| seen == name && *amount > 0);
+    let scenario = SCENARIOS.iter().find(|scenario| scenario.fault_kind() == kind);
+    scenario.is_some_and(|scenario| scenario.effects.iter().all(seen))
 }

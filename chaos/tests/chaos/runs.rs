@@ -41,6 +41,17 @@ fn every_promise_holds_while_leaders_are_killed_and_nodes_cut_off() -> Result<()
 }
 
 #[test]
+fn lost_acknowledgements_and_entries_cost_time_and_nothing_else() -> Result<()> {
+    run("ack-loss", 15).map(drop)
+}
+
+#[test]
+fn a_weak_network_and_a_disk_that_fails_lose_nothing() -> Result<()> {
+    run("weak-network", 12)?;
+    run("eio", 12).map(drop)
+}
+
+#[test]
 fn a_run_without_a_fault_proves_nothing() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let status = Command::new(env!("CARGO_BIN_EXE_tidemark-chaos"))

@@ -9,7 +9,7 @@ use tidemark_env::{Clock, Rng};
 use tidemark_proto::Failure;
 use tidemark_proto::store::v1::{
     ClockRequest, ClockResponse, MapRequest, StatusRequest, StatusResponse, TransferLeaderRequest,
-    request, response,
+    TrustClockRequest, request, response,
 };
 use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::value::{ClusterMap, Placement, Value};
@@ -175,6 +175,16 @@ impl Client {
         let clock = client.clock(ClockRequest {}).await.map_err(unavailable)?;
         let ClockResponse { wall_ms, trusted } = clock.into_inner();
         Ok(trusted.then_some(UnixMs::new(wall_ms)))
+    }
+
+    /// Tells a node that its clock is right again, whatever it did before (R17).
+    pub async fn trust_clock(&self, node: NodeId) -> Result<(), Error> {
+        let mut client = store_client(self.channel(node)?);
+        let request = client.trust_clock(TrustClockRequest {});
+        match tokio::time::timeout(ATTEMPT_TIMEOUT, request).await {
+            Ok(trusted) => trusted.map(drop).map_err(unavailable),
+            Err(_) => Err(Error::Unavailable(format!("node {node} does not answer"))),
+        }
     }
 
     /// Moves a group's leadership from `from` to `to`; the term in which it leads then.

@@ -9,7 +9,7 @@ use anyhow::Result;
 use tidemark_checker::history::{Nanos, Op, Outcome, RaftFacts};
 use tidemark_checker::{Event, Files, History, Report, Story};
 
-use super::Summary;
+use super::{Summary, Unavailable};
 
 /// Pixels.
 const WIDTH: f64 = 1_100.0;
@@ -253,10 +253,14 @@ fn chart(
 fn faults(summary: &Summary) -> Result<String> {
     let mut page =
         "<h2>Faults</h2><table><tr><th>kind<th class=n>times<th class=n>unavailable ms, \
-                    p50<th class=n>max"
+                    p50<th class=n>p99<th class=n>max"
             .to_owned();
-    for (kind, times, median, most) in summary.unavailable() {
-        write!(page, "<tr><td>{kind}<td class=n>{times}<td class=n>{median}<td class=n>{most}")?;
+    for Unavailable { kind, faults, p50_ms, p99_ms, max_ms } in summary.unavailable() {
+        write!(
+            page,
+            "<tr><td>{kind}<td class=n>{faults}<td class=n>{p50_ms}<td class=n>{p99_ms}\
+             <td class=n>{max_ms}"
+        )?;
     }
     page += "</table><details><summary>each</summary><table><tr><th class=n>at s<th>kind<th>target\
              <th class=n>unavailable ms";

@@ -1,0 +1,134 @@
+//! Each tool does what it says, and undoes it. Needs root, as the tools do.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use tidemark_lab::ballast::Ballast;
+use tidemark_lab::disk::LoopFs;
+use tidemark_lab::lan::{self, HERE, Host, Lan};
+use tidemark_lab::packets::{WeakHost, Weather};
+use tidemark_lab::preload::{Call, Library, Pace};
+use tidemark_lab::throttle::Throttle;
+
+const DISK_BYTES: u64 = 256 << 20;
+
+/// How long a host takes to say that nobody listens there; none if it says nothing.
+fn refused_after(host: Host, patience: Duration) -> Option<Duration> {
+    let (address, began) = (SocketAddr::from((host.address(), 9)), Instant::now());
+    let refused = TcpStream::connect_timeout(&address, patience).err()?;
+    (refused.kind() == std::io::ErrorKind::ConnectionRefused).then(|| began.elapsed())
+}
+
+#[test]
+fn packets_are_late_or_lost_until_the_sky_clears() -> Result<()> {
+    let _alone = tidemark_lab::alone()?;
+    lan::enter()?;
+    let host = Host(1);
+    let lan = Lan::create([host])?;
+    let patience = Duration::from_secs(30);
+    let (delay, jitter) = (Duration::from_millis(200), Duration::ZERO);
+    ensure!(refused_after(host, patience).context("no answer")? < delay, "it is late already");
+    let weak = WeakHost::start(host, &[HERE], Weather { loss: 0.0, delay, jitter }, 1)?;
+    // The question and the answer.
+    ensure!(refused_after(host, patience).context("no answer")? >= 2 * delay, "it is not late");
+    let tally = weak.end()?;
+    ensure!(tally.late >= 2 && tally.lost == 0, "{tally:?}");
+
+    let weather = Weather { loss: 1.0, delay: Duration::ZERO, jitter };
+    let weak = WeakHost::start(host, &[HERE], weather, 1)?;
+    ensure!(refused_after(host, Duration::from_secs(2)).is_none(), "a lost packet was answered");
+    ensure!(weak.end()?.lost > 0, "nothing was lost");
+    ensure!(refused_after(host, patience).context("no answer")? < delay, "it is still late");
+
+    lan.cut(HERE, host)?;
+    ensure!(refused_after(host, Duration::from_secs(2)).is_none(), "a cut was answered");
+    ensure!(lan.allow(HERE, host)? > 0, "nothing was dropped");
+    ensure!(refused_after(host, patience).is_some(), "it is still cut");
+    Ok(())
+}
+
+#[test]
+fn a_full_disk_has_space_again() -> Result<()> {
+    let disk = LoopFs::create(DISK_BYTES)?;
+    fs::create_dir(disk.data())?;
+    let bytes = || rustix::fs::statvfs(disk.data()).map(|disk| disk.f_bavail * disk.f_frsize);
+    let before = bytes()?;
+    let ballast = Ballast::leave(&disk.data(), 8 << 20)?;
+    ensure!(bytes()? <= 8 << 20, "{} bytes are left", bytes()?);
+    drop(ballast);
+    ensure!(bytes()? == before, "{} bytes are left", bytes()?);
+    let ballast = Ballast::fill(&disk.data())?;
+    let full = fs::write(disk.data().join("file"), vec![b'x'; 1 << 20]);
+    ensure!(full.is_err(), "a full disk takes a file");
+    drop(ballast);
+    fs::write(disk.data().join("file"), vec![b'x'; 1 << 20])?;
+    Ok(())
+}
+
+#[test]
+fn a_stalled_disk_goes_on_when_it_may() -> Result<()> {
+    let disk = LoopFs::create(DISK_BYTES)?;
+    let mut throttle = Throttle::create(std::process::id(), disk.device()?)?;
+    throttle.stall()?;
+    let path = disk.safe().join("mnt/file");
+    let writing = std::thread::spawn(move || {
+        let mut file = File::create(path)?;
+        file.write_all(&vec![b'x'; 64 << 10])?;
+        file.sync_data()
+    });
+    std::thread::sleep(Duration::from_secs(2));
+    let waits = !writing.is_finished();
+    drop(throttle);
+    writing.join().expect("it does not panic")?;
+    ensure!(waits, "a stalled disk took what was written");
+    Ok(())
+}
+
+#[test]
+fn a_clock_is_wrong_for_the_program_alone() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let preload = Library::compile(folder.path())?.before(&folder.path().join("date"))?;
+    let ahead = || -> Result<i64> {
+        let told =
+            Command::new("env").args(preload.environment()).args(["date", "+%s"]).output()?;
+        let told: i64 = String::from_utf8(told.stdout)?.trim().parse()?;
+        let now = SystemTime::UNIX_EPOCH.elapsed()?.as_secs();
+        Ok(told - i64::try_from(now)?)
+    };
+    ensure!(ahead()?.abs() < 60, "it is wrong already");
+    preload.set_clock(Pace::Off(-3_600))?;
+    ensure!((-3_660..-3_540).contains(&ahead()?), "it is {} s ahead", ahead()?);
+    preload.set_clock(Pace::Fast(500_000))?;
+    std::thread::sleep(Duration::from_secs(8));
+    ensure!((3..60).contains(&ahead()?), "it is {} s ahead", ahead()?);
+    preload.set_clock(Pace::Right)?;
+    ensure!(ahead()?.abs() < 60, "it is still wrong");
+    Ok(())
+}
+
+#[test]
+fn calls_fail_as_often_as_asked_for() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let preload = Library::compile(folder.path())?.before(&folder.path().join("dd"))?;
+    let dd = || -> Result<bool> {
+        let file = format!("of={}", folder.path().join("file").display());
+        let mut dd = Command::new("env");
+        dd.args(preload.environment()).args(["dd", "if=/dev/zero", "count=4", "conv=fdatasync"]);
+        Ok(dd.arg(file).output()?.status.success())
+    };
+    for call in [Call::Fdatasync, Call::Write] {
+        ensure!(dd()?, "it fails already");
+        preload.fail(call, true)?;
+        ensure!(!dd()? && dd()?, "{}: once is not once", call.name());
+        preload.fail(call, false)?;
+        ensure!(!dd()? && !dd()?, "{}: it does not go on", call.name());
+        preload.mend(call)?;
+        ensure!(dd()?, "{}: it still fails", call.name());
+        ensure!(preload.failed(call)? >= 3, "{} failed {}", call.name(), preload.failed(call)?);
+    }
+    Ok(())
+}

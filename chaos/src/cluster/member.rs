@@ -1,0 +1,79 @@
+//! A cluster's processes: their names, their hosts, what they use, how they end.
+
+use std::fmt;
+use std::fs;
+use std::process::ExitStatus;
+
+use anyhow::{Context, Result};
+use tidemark_lab::lan::Host;
+use tidemark_types::NodeId;
+
+/// How a process ended by itself.
+#[derive(Debug)]
+pub struct Exit {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// The end of its log.
+    pub log: String,
+}
+
+/// What a process uses.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Bytes of memory, at most so far.
+    pub memory_max: u64,
+    /// Files and connections that are open.
+    pub files: u64,
+}
+
+/// One of a cluster's processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Member {
+    /// A store node.
+    Node(NodeId),
+    /// A gateway, counted from 0.
+    Gateway(usize),
+}
+
+impl From<NodeId> for Member {
+    fn from(node: NodeId) -> Self {
+        Member::Node(node)
+    }
+}
+
+impl Member {
+    /// Its host in the lab.
+    pub fn host(self) -> Host {
+        let number = |number: u64| u8::try_from(number).expect("a cluster has few members");
+        match self {
+            Member::Node(node) => Host(number(node.get())),
+            Member::Gateway(gateway) => Host(100 + number(gateway as u64)),
+        }
+    }
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Member::Node(node) => write!(f, "node-{node}"),
+            Member::Gateway(number) => write!(f, "gateway-{number}"),
+        }
+    }
+}
+
+impl Usage {
+    /// Of a running process.
+    pub(super) fn of(process: u32) -> Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+        let kilobytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let amount = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+            amount.with_context(|| format!("process {process} has no {name}"))
+        };
+        let (memory, memory_max) = (kilobytes("VmRSS:")? << 10, kilobytes("VmHWM:")? << 10);
+        let files = fs::read_dir(format!("/proc/{process}/fd"))?.count() as u64;
+        Ok(Usage { memory, memory_max, files })
+    }
+}

@@ -1,0 +1,43 @@
+//! Wall clocks that are wrong.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Result, ensure};
+use tidemark_lab::preload::Pace;
+
+use super::Effects;
+use crate::cluster::{Member, PATIENCE};
+use crate::run::stage::Stage;
+
+/// A node looks at its clock this often, and so does what stands between it and the clock.
+const NOTICED: Duration = Duration::from_secs(2);
+
+impl Stage {
+    pub(super) async fn set_clock(
+        &mut self,
+        member: Member,
+        pace: Pace,
+        each: Duration,
+    ) -> Result<Effects> {
+        self.cluster.preload(member)?.set_clock(pace)?;
+        tokio::time::sleep(each).await;
+        let clock = self.cluster.clock(member).await?;
+        let now = SystemTime::now();
+        let off = clock.duration_since(now).or_else(|_| now.duration_since(clock));
+        self.cluster.preload(member)?.set_clock(Pace::Right)?;
+        tokio::time::sleep(NOTICED).await;
+        if let Member::Node(node) = member {
+            // What an operator does who has repaired the clock.
+            let from = tokio::time::Instant::now();
+            while self.client.clock(node).await?.is_none() {
+                self.client.trust_clock(node).await?;
+                tokio::time::sleep(NOTICED).await;
+                ensure!(from.elapsed() < PATIENCE, "{member} does not trust its clock again");
+            }
+        }
+        self.all_ready().await?;
+        // Told in whole seconds: one of them may be an illusion.
+        let seconds = off.unwrap_or_default().as_secs();
+        Ok(vec![("seconds wrong", seconds.saturating_sub(1))])
+    }
+}

@@ -1,0 +1,189 @@
+//! The scenarios: which faults, at which load, and what must be seen of them.
+
+mod draw;
+
+use anyhow::Result;
+use tidemark_types::ShardId;
+
+use super::fault::Fault;
+use super::load::{Pace, Shape};
+use super::stage::Stage;
+
+/// A scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub what: &'static str,
+    /// Networks and disks of their own are what it is about.
+    pub needs_lab: bool,
+    /// What must have been seen of its faults, all of it.
+    pub effects: &'static [&'static str],
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    LeaderKill,
+    FollowerKill,
+    GatewayKill,
+    KillAll,
+    Pause,
+    Partition,
+    Blackhole,
+    WeakNetwork,
+    AckLoss,
+    PowerCut,
+    PowerCutAll,
+    PartKill,
+    PauseKill,
+    SlowDisk,
+    DiskStall,
+    Eio,
+    Enospc,
+    Corrupt,
+    Clock,
+    Snapshot,
+    Transfer,
+    Rolling,
+    ReconnectStorm,
+    SlowConsumers,
+    Mixed,
+}
+
+const fn scenario(
+    name: &'static str,
+    kind: Kind,
+    needs_lab: bool,
+    effects: &'static [&'static str],
+    what: &'static str,
+) -> Scenario {
+    Scenario { name, what, needs_lab, effects, kind }
+}
+
+const KILLED: &[&str] = &["processes killed"];
+const DROPPED: &[&str] = &["packets dropped"];
+const LOST: &[&str] = &["unsynced bytes lost"];
+const NEEDED: &[&str] = &["unsynced bytes lost", "commits of the new majority"];
+
+/// All of them.
+#[rustfmt::skip]
+pub const SCENARIOS: &[Scenario] = &[
+    scenario("leader-kill", Kind::LeaderKill, false, &["processes killed", "leaders changed"],
+        "a shard's leader is killed, at 2,000 sends a second"),
+    scenario("follower-kill", Kind::FollowerKill, false, KILLED,
+        "a node is killed; felt by the shards that it does not lead"),
+    scenario("gateway-kill", Kind::GatewayKill, false, KILLED,
+        "a gateway is killed; its devices go to another"),
+    scenario("kill-all", Kind::KillAll, false, KILLED,
+        "all nodes are killed at once"),
+    scenario("pause", Kind::Pause, false, &["milliseconds paused"],
+        "a process is stopped for 0.2 to 30 s and goes on"),
+    scenario("partition", Kind::Partition, true, DROPPED,
+        "nodes do not hear each other: both ways, one way, a bridge, flapping"),
+    scenario("blackhole", Kind::Blackhole, true, DROPPED,
+        "nothing comes from or to a node for 30 to 60 s"),
+    scenario("weak-network", Kind::WeakNetwork, true, &["packets lost", "packets late"],
+        "up to 30 % loss, up to 500 ms delay, packets that overtake, resets"),
+    scenario("ack-loss", Kind::AckLoss, false,
+        &["SendAck frames dropped", "Deliver frames dropped", "Ack frames dropped"],
+        "SendAck, Deliver and Ack frames are lost between devices and gateways"),
+    scenario("power-cut", Kind::PowerCut, true, LOST,
+        "a node's disk loses its power, at the highest load"),
+    scenario("power-cut-all", Kind::PowerCutAll, true, LOST,
+        "all nodes' disks at once, at the highest load"),
+    scenario("part-kill", Kind::PartKill, true, NEEDED,
+        "a node is cut off for 30 s, another loses its power, and these two are the majority"),
+    scenario("pause-kill", Kind::PauseKill, true, NEEDED,
+        "the same with a node that is paused"),
+    scenario("slow-disk", Kind::SlowDisk, true, &["commits over 50 ms"],
+        "a node's disk takes 5 to 40 writes a second"),
+    scenario("disk-stall", Kind::DiskStall, true, &["commits over 2 s"],
+        "a node's disk takes nothing for 10 s"),
+    scenario("eio", Kind::Eio, true, &["calls failed", "processes that stopped by it"],
+        "a sync, write or read of a node's disk fails"),
+    scenario("enospc", Kind::Enospc, true,
+        &["sends refused or a process stopped", "reads answered meanwhile"],
+        "a node's disk has little space left, or none"),
+    scenario("corrupt", Kind::Corrupt, true, &["damage found"],
+        "bits of a node's log or state are flipped, or a file ends half-way"),
+    scenario("clock", Kind::Clock, false, &["seconds wrong"],
+        "a wall clock jumps by an hour, runs half as fast again, or is a month ahead"),
+    scenario("snapshot", Kind::Snapshot, false, &["snapshots installed"],
+        "a node comes back when the log no longer reaches back, and is killed meanwhile"),
+    scenario("transfer", Kind::Transfer, false, &["leaders moved"],
+        "a shard's leadership is handed over"),
+    scenario("rolling-restart", Kind::Rolling, false, &["processes restarted"],
+        "each node and gateway in turn is stopped in order"),
+    scenario("reconnect-storm", Kind::ReconnectStorm, false,
+        &["connections cut", "connections made anew"],
+        "all devices of a gateway, of 600, come back at once, again and again"),
+    scenario("slow-consumers", Kind::SlowConsumers, false, &["entries not read meanwhile"],
+        "devices that do not read, or take their time, get most of the messages"),
+    scenario("mixed", Kind::Mixed, false, &[], "all of these by chance, one after the other"),
+];
+
+impl Scenario {
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<&'static Scenario> {
+        SCENARIOS.iter().find(|scenario| scenario.name == name)
+    }
+
+    /// The kind of its faults.
+    pub(super) fn fault_kind(&self) -> &'static str {
+        self.name.trim_end_matches("-all")
+    }
+
+    /// What users do.
+    pub(super) fn shape(&self) -> Shape {
+        // Three on each shard, about.
+        const USERS: u32 = 24;
+        let open = |rate| Shape { users: USERS, pace: Pace::Open(rate), heavy: false };
+        match self.kind {
+            Kind::PowerCut | Kind::PowerCutAll | Kind::PartKill | Kind::PauseKill => {
+                Shape { pace: Pace::Closed(16), ..open(0) }
+            }
+            Kind::LeaderKill => open(2_000),
+            Kind::ReconnectStorm => Shape { users: 300, ..open(600) },
+            Kind::SlowConsumers => Shape { heavy: true, ..open(400) },
+            _ => open(1_000),
+        }
+    }
+
+    /// The stores' configuration.
+    pub(super) fn stores(&self) -> &'static str {
+        match self.kind {
+            // A log so short that a node which is away for some seconds needs a snapshot.
+            Kind::Snapshot => "[raft]\nsnapshot_entries = 300\nkeep_entries = 100\n",
+            Kind::Corrupt | Kind::Mixed => "[raft]\nsnapshot_entries = 2000\nkeep_entries = 1000\n",
+            _ => "",
+        }
+    }
+
+    /// Must something stand between the processes and the system?
+    pub(super) fn preload(&self) -> bool {
+        matches!(self.kind, Kind::Clock | Kind::Eio | Kind::Mixed)
+    }
+
+    /// The next fault, by chance.
+    pub(super) async fn next(&self, stage: &Stage) -> Result<Fault> {
+        let kind = match self.kind {
+            Kind::Mixed => {
+                let lab = stage.cluster.lan().is_some();
+                let fits = |scenario: &&Scenario| {
+                    scenario.kind != Kind::Mixed && (lab || !scenario.needs_lab)
+                };
+                let kinds: Vec<Kind> = SCENARIOS.iter().filter(fits).map(|one| one.kind).collect();
+                *stage.pick(&kinds)
+            }
+            kind => kind,
+        };
+        draw::draw(kind, stage).await
+    }
+}
+
+/// The shards of a run.
+pub(super) fn shards(count: u16) -> Vec<ShardId> {
+    (0..count).map(ShardId::new).collect()
+}
