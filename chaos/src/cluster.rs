@@ -23,6 +23,8 @@ use tidemark_store_client::{Client, ClientConfig};
 use tidemark_token::SigningKey;
 use tidemark_types::NodeId;
 
+use crate::build::Build;
+
 /// How long anything may take that should take seconds, on a machine with two busy cores.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -40,6 +42,8 @@ pub struct Spec {
     pub gateways: usize,
     /// The stores' configuration, in TOML; what it leaves out has its default.
     pub stores: &'static str,
+    /// Which build of the servers runs.
+    pub build: Build,
 }
 
 impl Spec {
@@ -74,6 +78,23 @@ pub struct Exit {
     /// The end of its log.
     pub log: String,
 }
+
+/// A process that was started does not say that it is ready, or has ended.
+#[derive(Debug)]
+pub struct NotReady {
+    /// Which one.
+    pub member: Member,
+    said: String,
+    log: String,
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is not ready ({}): {}", self.member, self.said, self.log)
+    }
+}
+
+impl std::error::Error for NotReady {}
 
 /// What a process uses.
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +146,7 @@ pub struct Cluster {
     folder: TempDir,
     members: BTreeMap<Member, Process>,
     place: Place,
+    build: Build,
     _alone: File,
 }
 
@@ -167,7 +189,8 @@ impl Cluster {
         let folder = tempfile::Builder::new().prefix("tidemark-chaos-").tempdir()?;
         let binaries = binaries()?;
         let members = BTreeMap::new();
-        let mut cluster = Cluster { binaries, folder, members, place, _alone: alone };
+        let build = spec.build;
+        let mut cluster = Cluster { binaries, folder, members, place, build, _alone: alone };
         for member in spec.members() {
             let [grpc, http] = addresses(member)?;
             cluster.members.insert(member, Process { grpc, http, child: None });
@@ -197,9 +220,27 @@ impl Cluster {
         Ok(Usage { memory_max, files })
     }
 
-    /// SIGKILL to everything.
+    /// Has it ended by itself? Then it may be started again.
+    pub fn has_ended(&mut self, member: impl Into<Member>) -> Result<bool> {
+        let member = member.into();
+        let child = self.process_mut(member)?.child.as_mut();
+        let child = child.with_context(|| format!("{member} does not run"))?;
+        let ended = child.try_wait()?.is_some();
+        if ended {
+            self.process_mut(member)?.child = None;
+        }
+        Ok(ended)
+    }
+
+    /// Does it run, as far as it was not seen to end?
+    pub fn runs(&self, member: impl Into<Member>) -> bool {
+        self.process(member.into()).is_ok_and(|process| process.child.is_some())
+    }
+
+    /// SIGKILL to everything that runs.
     pub fn kill_all(&mut self) -> Result<()> {
-        self.members().try_for_each(|member| self.kill(member))
+        let running: Vec<Member> = self.members().filter(|member| self.runs(*member)).collect();
+        running.into_iter().try_for_each(|member| self.kill(member))
     }
 
     /// Its store nodes.
@@ -289,7 +330,7 @@ impl Cluster {
             self.start_member(*member)?;
         }
         for member in &members {
-            self.ready(*member).await?;
+            self.ready_beside(*member, &members).await?;
         }
         Ok(())
     }
@@ -302,14 +343,12 @@ impl Cluster {
             bail!("{member} runs already");
         }
         let (grpc, http) = (process.grpc.to_string(), process.http.to_string());
-        let program = self.binaries.join(match member {
-            Member::Node(_) => "tidemark-store",
-            Member::Gateway(_) => "tidemark-gateway",
-        });
+        let program = self.binaries.join(self.build.program(member));
         let mut command = match &self.place {
             Place::Loopback => Command::new(program),
             Place::Lab { .. } => member.host().command(program),
         };
+        self.build.prepare(&mut command, member);
         command.args(["run", "--insecure"]);
         match member {
             Member::Node(node) => {
@@ -392,18 +431,29 @@ impl Cluster {
     /// Waits until a process says that it is ready.
     pub async fn ready(&mut self, member: impl Into<Member>) -> Result<()> {
         let member = member.into();
+        self.ready_beside(member, &[member]).await
+    }
+
+    /// The same; fails at once if one of `others` has ended, without which it may never be ready.
+    async fn ready_beside(&mut self, member: Member, others: &[Member]) -> Result<()> {
         let from = Instant::now();
         loop {
             let said = self.get(member, "/readyz").await;
             if matches!(&said, Ok(answer) if answer.starts_with("HTTP/1.1 200")) {
                 return Ok(());
             }
-            let exited = match self.process_mut(member)?.child.as_mut() {
-                Some(child) => child.try_wait()?,
-                None => bail!("{member} does not run"),
-            };
-            if exited.is_some() || from.elapsed() > PATIENCE {
-                bail!("{member} is not ready ({said:?}): {}", self.end_of_log(member));
+            let mut ended = None;
+            for other in others {
+                let child = self.process_mut(*other)?.child.as_mut();
+                let child = child.with_context(|| format!("{other} does not run"))?;
+                if child.try_wait()?.is_some() {
+                    ended = Some(*other);
+                }
+            }
+            if ended.is_some() || from.elapsed() > PATIENCE {
+                let member = ended.unwrap_or(member);
+                let log = self.end_of_log(member);
+                return Err(NotReady { member, said: format!("{said:?}"), log }.into());
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -475,7 +525,7 @@ impl Drop for Cluster {
 }
 
 /// Where the binaries are: beside the folder of the test's own.
-fn binaries() -> Result<PathBuf> {
+pub fn binaries() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let built = |folder: &&Path| {
         ["tidemark-store", "tidemark-gateway"].iter().all(|name| folder.join(name).is_file())

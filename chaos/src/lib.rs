@@ -4,12 +4,14 @@
 //!   Cluster ── processes of tidemark-store on loopback, killed by the ids we started
 //!   Senders ── users who send through the store's client and write down what was acknowledged
 //!   Phone   ── a device of the SDK, through the gateways
+//!   Wire    ── a back end's calls to a gateway
 //!   Watcher ── somebody who watches mailboxes as a gateway does
 //!   Ledger  ── what was acknowledged against what every replica holds on disk
 //! ```
 //!
 //! The ledger trusts nothing but the replicas' own files, read while the nodes are down.
 
+pub mod build;
 pub mod cluster;
 pub mod ledger;
 pub mod login;
@@ -19,4 +21,5 @@ pub mod run;
 pub mod senders;
 pub mod stores;
 pub mod watcher;
+pub mod wire;
 pub mod words;

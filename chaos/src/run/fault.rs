@@ -45,6 +45,9 @@ pub(super) enum Harm {
     PowerCut(Vec<NodeId>, Cut),
     /// A shard's leadership is handed to another node.
     Transfer(ShardId),
+    /// A node comes back on an empty disk while one that knows better is down, and one that lacks
+    /// what was acknowledged is there: the one that knows, the node, the one that lacks it.
+    EmptyDisk([NodeId; 3]),
     /// Each node and each gateway in turn is stopped in order and started again.
     Rolling,
 }
@@ -74,6 +77,7 @@ impl Stage {
             Harm::Split { cuts, each, rounds } => self.split(cuts, *each, *rounds).await,
             Harm::PowerCut(nodes, cut) => self.cut_power(nodes, *cut).await,
             Harm::Transfer(shard) => self.transfer(*shard).await,
+            Harm::EmptyDisk(roles) => self.empty_disk(*roles).await,
             Harm::Rolling => self.roll().await,
         }
     }
@@ -145,7 +149,7 @@ impl Stage {
         Ok(vec![("processes restarted", members.len() as u64)])
     }
 
-    async fn all_ready(&mut self) -> Result<()> {
+    pub(super) async fn all_ready(&mut self) -> Result<()> {
         for member in self.cluster.members().collect::<Vec<_>>() {
             self.cluster.ready(member).await?;
         }

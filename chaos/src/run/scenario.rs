@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tidemark_lab::disk::Cut;
 use tidemark_lab::lan::{HERE, Host};
 use tidemark_types::{NodeId, ShardId};
@@ -40,6 +40,7 @@ enum Kind {
     PowerCutAll,
     Transfer,
     Rolling,
+    EmptyDisk,
     Mixed,
 }
 
@@ -58,7 +59,7 @@ const fn scenario(
 }
 
 /// All of them.
-pub const SCENARIOS: [Scenario; 12] = [
+pub const SCENARIOS: [Scenario; 13] = [
     scenario(
         "leader-kill",
         Kind::LeaderKill,
@@ -130,11 +131,18 @@ pub const SCENARIOS: [Scenario; 12] = [
         "processes restarted",
         "each node and gateway in turn is stopped in order",
     ),
+    scenario(
+        "empty-disk",
+        Kind::EmptyDisk,
+        true,
+        "starts refused",
+        "a node comes back on an empty disk, where its vote would lose what was acknowledged",
+    ),
     scenario("mixed", Kind::Mixed, false, "", "all of these by chance, one after the other"),
 ];
 
 /// What `mixed` draws from where it has a lab; without one, from those that need none.
-const MIXED: [Kind; 11] = [
+const MIXED: [Kind; 12] = [
     Kind::LeaderKill,
     Kind::FollowerKill,
     Kind::GatewayKill,
@@ -146,6 +154,7 @@ const MIXED: [Kind; 11] = [
     Kind::PowerCutAll,
     Kind::Transfer,
     Kind::Rolling,
+    Kind::EmptyDisk,
 ];
 
 impl Scenario {
@@ -240,6 +249,13 @@ async fn draw(kind: Kind, stage: &Stage) -> Result<Fault> {
             fault("transfer", &target, vec![shard], Harm::Transfer(shard))
         }
         Kind::Rolling => fault("rolling-restart", &"all processes", all, Harm::Rolling),
+        Kind::EmptyDisk => {
+            let others: Vec<NodeId> = nodes.into_iter().filter(|other| *other != node).collect();
+            let keeper = *stage.pick(&others);
+            let late = others.iter().copied().find(|other| *other != keeper);
+            let late = late.context("a cluster of three")?;
+            fault("empty-disk", &named(node), all, Harm::EmptyDisk([keeper, node, late]))
+        }
         Kind::Mixed => unreachable!("it draws from the others"),
     })
 }
