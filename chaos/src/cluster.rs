@@ -8,6 +8,7 @@ mod http;
 mod member;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -25,6 +26,8 @@ use tidemark_lab::preload::{Library, Preload};
 use tidemark_store_client::{Client, ClientConfig};
 use tidemark_token::SigningKey;
 use tidemark_types::NodeId;
+
+use crate::build::Build;
 
 pub use member::{Exit, Member, Usage};
 
@@ -45,6 +48,8 @@ pub struct Spec {
     pub gateways: usize,
     /// The stores' configuration, in TOML; what it leaves out has its default.
     pub stores: &'static str,
+    /// Which build of the servers runs.
+    pub build: Build,
 }
 
 impl Spec {
@@ -71,12 +76,30 @@ const DISK_BYTES: u64 = 8 << 30;
 /// Ports of a server that has a host of its own.
 const PORTS: [u16; 2] = [7100, 7200];
 
+/// A process that was started does not say that it is ready, or has ended.
+#[derive(Debug)]
+pub struct NotReady {
+    /// Which one.
+    pub member: Member,
+    said: String,
+    log: String,
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is not ready ({}): {}", self.member, self.said, self.log)
+    }
+}
+
+impl std::error::Error for NotReady {}
+
 /// Stores and gateways as processes, with their data in a folder of the test.
 pub struct Cluster {
     binaries: PathBuf,
     folder: TempDir,
     members: BTreeMap<Member, Process>,
     place: Place,
+    build: Build,
     _alone: File,
 }
 
@@ -127,7 +150,8 @@ impl Cluster {
         let folder = tempfile::Builder::new().prefix("tidemark-chaos-").tempdir()?;
         let binaries = binaries()?;
         let members = BTreeMap::new();
-        let mut cluster = Cluster { binaries, folder, members, place, _alone: alone };
+        let build = spec.build;
+        let mut cluster = Cluster { binaries, folder, members, place, build, _alone: alone };
         let library = preload.then(|| Library::compile(cluster.folder.path())).transpose()?;
         for member in spec.members() {
             let [grpc, http] = addresses(member)?;
@@ -165,9 +189,27 @@ impl Cluster {
         preload.context("nothing stands between this cluster and the system")
     }
 
-    /// SIGKILL to everything.
+    /// Has it ended by itself? Then it may be started again.
+    pub fn has_ended(&mut self, member: impl Into<Member>) -> Result<bool> {
+        let member = member.into();
+        let child = self.process_mut(member)?.child.as_mut();
+        let child = child.with_context(|| format!("{member} does not run"))?;
+        let ended = child.try_wait()?.is_some();
+        if ended {
+            self.process_mut(member)?.child = None;
+        }
+        Ok(ended)
+    }
+
+    /// Does it run, as far as it was not seen to end?
+    pub fn runs(&self, member: impl Into<Member>) -> bool {
+        self.process(member.into()).is_ok_and(|process| process.child.is_some())
+    }
+
+    /// SIGKILL to everything that runs.
     pub fn kill_all(&mut self) -> Result<()> {
-        self.members().try_for_each(|member| self.kill(member))
+        let running: Vec<Member> = self.members().filter(|member| self.runs(*member)).collect();
+        running.into_iter().try_for_each(|member| self.kill(member))
     }
 
     /// Its store nodes.
@@ -265,7 +307,7 @@ impl Cluster {
             self.start_member(*member)?;
         }
         for member in &members {
-            self.ready(*member).await?;
+            self.ready_beside(*member, &members).await?;
         }
         Ok(())
     }
@@ -278,15 +320,13 @@ impl Cluster {
             bail!("{member} runs already");
         }
         let (grpc, http) = (process.grpc.to_string(), process.http.to_string());
-        let program = self.binaries.join(match member {
-            Member::Node(_) => "tidemark-store",
-            Member::Gateway(_) => "tidemark-gateway",
-        });
+        let program = self.binaries.join(self.build.program(member));
         // Through `env`, so that nothing comes between the system and what enters the network.
         let mut command = match &self.place {
             Place::Loopback => Command::new("env"),
             Place::Lab { .. } => member.host().command("env"),
         };
+        self.build.prepare(&mut command, member);
         command.args(process.preload.iter().flat_map(Preload::environment)).arg(program);
         command.args(["run", "--insecure"]);
         match member {
@@ -381,18 +421,29 @@ impl Cluster {
     /// Waits until a process says that it is ready.
     pub async fn ready(&mut self, member: impl Into<Member>) -> Result<()> {
         let member = member.into();
+        self.ready_beside(member, &[member]).await
+    }
+
+    /// The same; fails at once if one of `others` has ended, without which it may never be ready.
+    async fn ready_beside(&mut self, member: Member, others: &[Member]) -> Result<()> {
         let from = Instant::now();
         loop {
             let said = self.get(member, "/readyz").await;
             if matches!(&said, Ok(answer) if answer.starts_with("HTTP/1.1 200")) {
                 return Ok(());
             }
-            let exited = match self.process_mut(member)?.child.as_mut() {
-                Some(child) => child.try_wait()?,
-                None => bail!("{member} does not run"),
-            };
-            if exited.is_some() || from.elapsed() > PATIENCE {
-                bail!("{member} is not ready ({said:?}): {}", self.end_of_log(member));
+            let mut ended = None;
+            for other in others {
+                let child = self.process_mut(*other)?.child.as_mut();
+                let child = child.with_context(|| format!("{other} does not run"))?;
+                if child.try_wait()?.is_some() {
+                    ended = Some(*other);
+                }
+            }
+            if ended.is_some() || from.elapsed() > PATIENCE {
+                let member = ended.unwrap_or(member);
+                let log = self.end_of_log(member);
+                return Err(NotReady { member, said: format!("{said:?}"), log }.into());
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -474,7 +525,7 @@ impl Drop for Cluster {
 }
 
 /// Where the binaries are: beside the folder of the test's own.
-fn binaries() -> Result<PathBuf> {
+pub fn binaries() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let built = |folder: &&Path| {
         ["tidemark-store", "tidemark-gateway"].iter().all(|name| folder.join(name).is_file())

@@ -5,6 +5,7 @@
 //!   Senders ── users who send through the store's client and write down what was acknowledged
 //!   Phone   ── a device of the SDK, through the gateways
 //!   Air     ── what gets lost between devices and gateways
+//!   Wire    ── a back end's calls to a gateway
 //!   Watcher ── somebody who watches mailboxes as a gateway does
 //!   Ledger  ── what was acknowledged against what every replica holds on disk
 //! ```
@@ -12,6 +13,7 @@
 //! The ledger trusts nothing but the replicas' own files, read while the nodes are down.
 
 pub mod air;
+pub mod build;
 pub mod cluster;
 pub mod ledger;
 pub mod login;
@@ -21,4 +23,5 @@ pub mod run;
 pub mod senders;
 pub mod stores;
 pub mod watcher;
+pub mod wire;
 pub mod words;

@@ -1,4 +1,4 @@
-//! Signs a device's tokens, as a login service would.
+//! Signs the tokens of devices and back ends, as a login service would.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tidemark_types::{DeviceId, UserId};
 /// How long a token is good: longer than a test.
 const TOKEN_VALID: Duration = Duration::from_secs(60 * 60);
 
-/// Signs a device's tokens.
+/// Signs tokens for one caller.
 pub struct Login {
     key: SigningKey,
     role: Role,
@@ -23,6 +23,11 @@ impl Login {
     pub fn new(key: &Path, user: &UserId, device: &DeviceId) -> Result<Self> {
         let role = Role::Device { user: user.clone(), device: Some(device.clone()) };
         Ok(Login { key: SigningKey::read(key)?, role })
+    }
+
+    /// For a back end, which may act for any user.
+    pub fn service(key: &Path) -> Result<Self> {
+        Ok(Login { key: SigningKey::read(key)?, role: Role::Service })
     }
 
     /// A new token.

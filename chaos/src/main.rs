@@ -1,16 +1,18 @@
 //! `tidemark-chaos`: runs a cluster under faults and checks every promise.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use tidemark_chaos::build::Build;
 use tidemark_chaos::run::report::{Summary, Unavailable};
 use tidemark_chaos::run::scenario::{SCENARIOS, Scenario};
-use tidemark_chaos::run::{self, Plan};
+use tidemark_chaos::run::{self, Plan, Variant};
 use tidemark_checker::Verdict;
 use tidemark_env::{Rng, SystemRng};
 use tidemark_lab::lan;
+use tidemark_mutants::Mutant;
 use tidemark_version::VERSION;
 
 /// Proof that no message is lost, doubled or out of order, whatever crashes. Exits with 0 if every
@@ -41,6 +43,24 @@ enum Command {
         /// Plain processes on loopback, though this machine allows networks and disks of their own.
         #[arg(long)]
         loopback: bool,
+        /// Runs stores whose fsyncs do nothing (package eatmydata), to see that this is noticed.
+        #[arg(long, conflicts_with = "mutant")]
+        no_fsync: bool,
+        /// Runs the build with mutants, and this one of them: M1 to M22.
+        #[arg(long, value_parser = mutant)]
+        mutant: Option<Mutant>,
+    },
+    /// Runs every deliberately broken build, and looks whether it is caught as it should be.
+    Mutants {
+        /// Only this one: M1 to M22; may be given several times.
+        #[arg(long, value_parser = mutant)]
+        only: Vec<Mutant>,
+        /// For everything that is left to chance; each recipe has its own if it is not given.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Where the table and the runs' reports go.
+        #[arg(long, default_value = "chaos-report/mutants")]
+        report: PathBuf,
     },
     /// Says which scenarios there are.
     List,
@@ -73,10 +93,17 @@ fn main() -> ExitCode {
                 Verdict::Void => 2,
             }
         }),
-        Command::Run { scenario, seconds, seed, report, loopback } => {
+        Command::Run { scenario, seconds, seed, report, loopback, no_fsync, mutant } => {
             let seed = seed.unwrap_or_else(|| SystemRng.number() >> 32);
-            run(&scenario, seconds, seed, report, loopback)
+            let build = match (mutant, no_fsync) {
+                (Some(mutant), _) => Build::Mutants(Some(mutant)),
+                (None, true) => Build::NoFsync,
+                (None, false) => Build::Release,
+            };
+            let variant = Variant { build, ..Variant::default() };
+            run(&scenario, seconds, seed, report, loopback, variant)
         }
+        Command::Mutants { only, seed, report } => mutants(&only, seed, &report),
         Command::Replay { folder } => again(folder),
     };
     // What did not run proves nothing.
@@ -93,10 +120,33 @@ fn again(folder: PathBuf) -> Result<u8> {
     let path = folder.join("report.json");
     let text = std::fs::read(&path).with_context(|| format!("{}", path.display()))?;
     let Summary { scenario, seconds, seed, .. } = serde_json::from_slice(&text)?;
-    run(&scenario, seconds, seed, folder.join("replay"), false)
+    run(&scenario, seconds, seed, folder.join("replay"), false, Variant::default())
 }
 
-fn run(name: &str, seconds: u64, seed: u64, folder: PathBuf, loopback: bool) -> Result<u8> {
+fn mutant(name: &str) -> Result<Mutant, String> {
+    Mutant::named(name).ok_or_else(|| "there is no such mutant".to_owned())
+}
+
+fn mutants(only: &[Mutant], seed: Option<u64>, folder: &Path) -> Result<u8> {
+    lan::enter().context("mutants are caught on networks and disks of their own")?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let all_caught = runtime.block_on(async {
+        tokio::select! {
+            all_caught = run::mutants::run(only, seed, folder, true) => all_caught,
+            _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+        }
+    })?;
+    Ok(if all_caught { 0 } else { 1 })
+}
+
+fn run(
+    name: &str,
+    seconds: u64,
+    seed: u64,
+    folder: PathBuf,
+    loopback: bool,
+    variant: Variant,
+) -> Result<u8> {
     let scenarios: Vec<Scenario> = match name {
         "all" => SCENARIOS.to_vec(),
         name => vec![*Scenario::named(name).context("no such scenario: tidemark-chaos list")?],
@@ -125,7 +175,7 @@ fn run(name: &str, seconds: u64, seed: u64, folder: PathBuf, loopback: bool) -> 
             seconds,
             folder.display()
         );
-        let plan = Plan { scenario, seconds, seed, folder, lab };
+        let plan = Plan { scenario, seconds, seed, folder, lab, variant };
         let summary = runtime.block_on(async {
             use tokio::signal::unix::{SignalKind, signal};
             // Whatever ends the run, it puts everything back first.

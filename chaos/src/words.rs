@@ -6,7 +6,7 @@ use tidemark_checker::history::{Copy, Origin, User};
 use tidemark_client as client;
 use tidemark_proto as proto;
 use tidemark_store_core::value;
-use tidemark_types::{Recipient, UserId};
+use tidemark_types::{ClientMsgId, Recipient, UserId};
 use xxhash_rust::xxh3::Xxh3;
 
 /// The kind of every message.
@@ -42,6 +42,11 @@ pub fn content(kind: u32, body: &[u8]) -> u64 {
     hash.digest()
 }
 
+/// A back end's id, which its messages' bodies begin with.
+fn number(id: &ClientMsgId) -> u128 {
+    u128::from_be_bytes(*id.as_bytes())
+}
+
 fn id(body: &[u8]) -> Result<u128> {
     let id = body.first_chunk::<ID_BYTES>().context("a body is too short for an id")?;
     Ok(u128::from_be_bytes(*id))
@@ -56,11 +61,11 @@ fn recipient(recipient: &Recipient) -> Result<User> {
 
 /// What a device was given.
 pub fn taken(entry: &client::Entry) -> Result<Copy> {
-    let (sender, origin) = match entry.origin.as_ref().context("an entry without an origin")? {
+    let (sender, origin, key) = match entry.origin.as_ref().context("an entry without an origin")? {
         proto::Origin::Session { sender, session, n } => {
-            (user(sender)?, Origin::Session { session: session.get(), n: *n })
+            (user(sender)?, Origin::Session { session: session.get(), n: *n }, None)
         }
-        proto::Origin::Backend { sender, .. } => (user(sender)?, Origin::Backend),
+        proto::Origin::Backend { sender, id } => (user(sender)?, Origin::Backend, Some(number(id))),
     };
     match &entry.content {
         client::Content::Message(message) => Ok(Copy::Message {
@@ -70,7 +75,7 @@ pub fn taken(entry: &client::Entry) -> Result<Copy> {
             content: content(message.kind, &message.body),
         }),
         client::Content::Refused { recipient: to, code } => {
-            Ok(Copy::Refusal { sender, origin, id: None, recipient: recipient(to)?, code: *code })
+            Ok(Copy::Refusal { sender, origin, id: key, recipient: recipient(to)?, code: *code })
         }
         client::Content::Unknown(entry) => anyhow::bail!("an unknown entry: {entry:?}"),
     }
@@ -78,11 +83,11 @@ pub fn taken(entry: &client::Entry) -> Result<Copy> {
 
 /// What a store holds.
 pub fn held(entry: &value::Entry) -> Result<Copy> {
-    let (sender, origin) = match &entry.origin {
+    let (sender, origin, key) = match &entry.origin {
         value::Origin::Session { sender, session, n } => {
-            (user(sender)?, Origin::Session { session: session.get(), n: *n })
+            (user(sender)?, Origin::Session { session: session.get(), n: *n }, None)
         }
-        value::Origin::Backend { sender, .. } => (user(sender)?, Origin::Backend),
+        value::Origin::Backend { sender, id } => (user(sender)?, Origin::Backend, Some(number(id))),
     };
     match &entry.content {
         value::Content::Message { message, .. } => Ok(Copy::Message {
@@ -92,7 +97,7 @@ pub fn held(entry: &value::Entry) -> Result<Copy> {
             content: content(message.kind, &message.body),
         }),
         value::Content::Refused { recipient: to, code } => {
-            Ok(Copy::Refusal { sender, origin, id: None, recipient: user(to)?, code: *code })
+            Ok(Copy::Refusal { sender, origin, id: key, recipient: user(to)?, code: *code })
         }
     }
 }

@@ -75,7 +75,7 @@ struct RunArguments {
     log_format: LogFormat,
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let Command::Run(arguments) = Arguments::parse().command;
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,

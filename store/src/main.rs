@@ -127,7 +127,7 @@ enum Output {
     Json,
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let done = match command {
         Command::Create { data_dir, cluster, shards, members, node } => {

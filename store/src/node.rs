@@ -22,6 +22,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use thiserror::Error;
 use tidemark_env::{Clock, Rng};
+use tidemark_mutants::{Mutant, is};
 use tidemark_process::ConfigError;
 use tidemark_store_client::Client;
 use tidemark_store_core::value::ClusterMap;
@@ -141,6 +142,9 @@ impl Node {
         let identity = Identity::read(dir)?;
         let (log, writer) = LogStore::open(LogDb::open(&log_dir(dir))?, LogOptions::default())?;
         let (log, log_thread) = (Arc::new(log), writer.spawn()?);
+        if is(Mutant::StartOnEmptyDisk) && !state_dir(dir).exists() {
+            StateDb::create(&state_dir(dir))?;
+        }
         let state = StateDb::open_or_replace(&state_dir(dir))?;
         let gone = peers.gone();
         for (node, address) in identity.others() {

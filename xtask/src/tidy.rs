@@ -15,23 +15,44 @@ const LINES_MAX: usize = 800;
 
 /// Which crate may use which: a crate's own name, and those of ours that it may name. Data flows
 /// down this list, never up.
-const LAYERS: [(&str, &[&str]); 18] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     ("version", &[]),
     ("process", &[]),
+    ("mutants", &[]),
     ("types", &[]),
     ("env", &["types"]),
     ("token", &["types", "env"]),
     ("proto", &["types"]),
-    ("store/core", &["types"]),
+    ("store/core", &["mutants", "types"]),
     ("store/client", &["types", "env", "proto", "store-core"]),
     ("chaos/lab", &["env"]),
     (
         "store",
-        &["lab", "version", "process", "types", "env", "proto", "store-core", "store-client"],
+        &[
+            "lab",
+            "version",
+            "process",
+            "mutants",
+            "types",
+            "env",
+            "proto",
+            "store-core",
+            "store-client",
+        ],
     ),
     (
         "gateway",
-        &["version", "process", "types", "env", "token", "proto", "store-core", "store-client"],
+        &[
+            "version",
+            "process",
+            "mutants",
+            "types",
+            "env",
+            "token",
+            "proto",
+            "store-core",
+            "store-client",
+        ],
     ),
     ("client/cli", &["version", "types", "env", "proto", "token", "client"]),
     ("client", &["types", "env", "proto"]),
@@ -41,6 +62,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
         &[
             "version",
             "lab",
+            "mutants",
             "types",
             "env",
             "token",
@@ -75,6 +97,7 @@ const ROOMS: [(&str, &[&str]); 6] = [
             "store/client/",
             "client/cli/",
             "bench/src/wire.rs",
+            "chaos/src/wire.rs",
             "gateway/src/connect/",
             "gateway/src/backend/",
             "gateway/src/serve.rs",

@@ -77,8 +77,10 @@ pub fn enter() -> Result<()> {
     Err(error).context("unshare")
 }
 
-/// The network, while this process lives.
-pub struct Lan(());
+/// The network; gone when it is dropped.
+pub struct Lan {
+    hosts: Vec<Host>,
+}
 
 impl Lan {
     /// Makes the network with these hosts; [`enter`] must have been called.
@@ -90,19 +92,22 @@ impl Lan {
         // Names of namespaces are mounts in this folder, which must be nobody else's.
         std::fs::create_dir_all("/run/netns")?;
         run("mount", ["-t", "tmpfs", "tmpfs", "/run/netns"])?;
+        // Made first, so that what was made is gone if the rest fails.
+        let mut lan = Lan { hosts: Vec::new() };
         ip("link add lan type bridge")?;
         ip(&format!("addr add {}/24 dev lan", HERE.address()))?;
         ip("link set lan up")?;
         for host in hosts {
             let (name, port) = (host.namespace(), format!("port-{}", host.0));
             ip(&format!("netns add {name}"))?;
+            lan.hosts.push(host);
             ip(&format!("link add {port} type veth peer name eth0 netns {name}"))?;
             ip(&format!("link set {port} master lan up"))?;
             ip(&format!("-n {name} addr add {}/24 dev eth0", host.address()))?;
             ip(&format!("-n {name} link set eth0 up"))?;
             ip(&format!("-n {name} link set lo up"))?;
         }
-        Ok(Lan(()))
+        Ok(lan)
     }
 
     /// From now on nothing that `from` sends reaches `to`. Other than this process, the one to which
@@ -163,6 +168,21 @@ impl Place {
         match to {
             HERE => Place { host: from, chain: "OUTPUT", which: "-d", other: to },
             to => Place { host: to, chain: "INPUT", which: "-s", other: from },
+        }
+    }
+}
+
+impl Drop for Lan {
+    fn drop(&mut self) {
+        // Its end of a host's cable goes with the host.
+        let hosts = self.hosts.iter().map(|host| format!("netns del {}", host.namespace()));
+        for what in hosts.chain(["link del lan".to_owned()]) {
+            if let Err(error) = ip(&what) {
+                eprintln!("something of the network stays: {error:#}");
+            }
+        }
+        if let Err(error) = run("umount", ["/run/netns"]) {
+            eprintln!("the names of hosts stay: {error:#}");
         }
     }
 }

@@ -30,6 +30,12 @@ const DEVICES: u8 = 2;
 /// Sends of a user without an outcome, at most; a send that would be one more is left out.
 const OPEN_MAX: usize = 1_024;
 
+/// Of so many users one has a device whose application hesitates at every so manieth entry. What the
+/// server takes for confirmed must wait for it.
+const HESITANT_USERS: u32 = 4;
+const HESITANT_ENTRY: u32 = 256;
+const HESITATES_FOR: Duration = Duration::from_secs(2);
+
 /// Bytes of a body, beside the id in it.
 const BODY_BYTES: u64 = 400;
 
@@ -39,13 +45,9 @@ const HEAVY_BODY_BYTES: u64 = 8 << 10;
 /// Every so many users has devices that may be slow.
 const SLOW_EVERY: u32 = 8;
 
-/// How long the rest may take once the load has stopped: a device that was cut off comes back
-/// within a minute.
-const DRAIN_WITHIN: Duration = Duration::from_secs(180);
-
 /// How fast users write.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Pace {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
     /// So many sends a second in all, whatever becomes of them.
     Open(u32),
     /// So many sends of each user without an outcome, at all times.
@@ -170,30 +172,50 @@ impl Load {
         self.counts.clone()
     }
 
-    /// Stops writing, and waits until every send has its outcome and every device everything.
-    pub(super) async fn finish(mut self, client: &Client, notes: &Notes) -> Result<()> {
+    /// Stops writing, and waits until every send has its outcome and every device everything, for
+    /// so long at most; whether all of it came about.
+    pub(super) async fn finish(
+        mut self,
+        client: &Client,
+        notes: &Notes,
+        within: Duration,
+    ) -> Result<bool> {
         self.stop.store(true, Ordering::Relaxed);
-        while let Some(wrote) = self.writing.join_next().await {
-            wrote??;
-        }
-        match tokio::time::timeout(DRAIN_WITHIN, self.rest(client)).await {
-            Ok(done) => {
-                done?;
-                notes.note(|at| Event::Quiet { at });
+        // What is missing is the checker's to say.
+        let settled = in_time(within, async {
+            while let Some(wrote) = self.writing.join_next().await {
+                wrote??;
             }
-            // What is missing is the checker's to say.
-            Err(_) => eprintln!("the run did not come to rest within {} s", DRAIN_WITHIN.as_secs()),
+            self.settled(client).await
+        });
+        let settled = settled.await;
+        // Who still waits for an outcome to make room for the next send waits in vain.
+        self.writing.shutdown().await;
+        let mut rests = settled.is_ok();
+        if let Err(why) = settled {
+            eprintln!("the run did not come to rest: {why:#}");
+        } else {
+            if let Err(why) = in_time(within, self.caught_up(client)).await {
+                eprintln!("not every device has everything: {why:#}");
+                rests = false;
+            }
+            notes.note(|at| Event::Quiet { at });
         }
         join_all(self.people.iter().flat_map(|person| &person.devices).map(Device::close)).await;
-        Ok(())
+        Ok(rests)
     }
 
-    async fn rest(&self, client: &Client) -> Result<()> {
+    /// Waits until every send has its outcome, and every replica the same.
+    async fn settled(&self, client: &Client) -> Result<()> {
         for person in &self.people {
             let all = u32::try_from(person.open_max)?;
             drop(person.open.acquire_many(all).await?);
         }
-        crate::stores::settled(client).await?;
+        crate::stores::settled(client).await
+    }
+
+    /// Waits until every device has everything.
+    async fn caught_up(&self, client: &Client) -> Result<()> {
         for person in &self.people {
             let head = head(client, person.user).await?;
             for device in &person.devices {
@@ -206,8 +228,30 @@ impl Load {
     }
 }
 
+async fn in_time(within: Duration, done: impl Future<Output = Result<()>>) -> Result<()> {
+    let late = || format!("not within {} s", within.as_secs());
+    tokio::time::timeout(within, done).await.with_context(late)?
+}
+
+/// A device's name.
+pub(super) fn device_name(device: DeviceNumber) -> String {
+    format!("device-{}", device.0)
+}
+
+/// One of the devices whose application hesitates, by a number drawn by chance.
+pub(super) fn hesitant_device(number: u64, users: u32) -> (User, DeviceNumber) {
+    let hesitant = u64::from(users.div_ceil(HESITANT_USERS));
+    let user = u32::try_from(number % hesitant).unwrap_or_default() * HESITANT_USERS;
+    (User(user), DeviceNumber(DEVICES - 1))
+}
+
+/// Is it one of those?
+fn hesitates(user: User, device: DeviceNumber) -> bool {
+    user.0.is_multiple_of(HESITANT_USERS) && device.0 == DEVICES - 1
+}
+
 /// The head of a user's mailbox, read from the leader.
-async fn head(client: &Client, user: User) -> Result<Seq> {
+pub(super) async fn head(client: &Client, user: User) -> Result<Seq> {
     let query = Query::Mailbox { mailbox: Recipient::User(words::name(user)) };
     match client.query(&query).await? {
         Answer::Mailbox(mailbox) => Ok(mailbox.head),
@@ -228,7 +272,7 @@ impl Opening<'_> {
     /// Opens one. Of a user with slow devices the first may stop reading, and the second's
     /// application may take its time.
     async fn device(&self, user: User, number: DeviceNumber) -> Result<Device> {
-        let (owner, device) = (words::name(user), DeviceId::new(format!("device-{}", number.0))?);
+        let (owner, device) = (words::name(user), DeviceId::new(device_name(number))?);
         let Opening { air, notes, counts, .. } = self;
         let application = Application {
             user,
@@ -275,7 +319,7 @@ impl Application {
     /// How late an entry is, where others are slow.
     fn look_at_the_clock(&self, entry: &Entry) {
         let Content::Message(message) = &entry.content else { return };
-        if self.air.is_heavy() && !is_slow(self.user) {
+        if self.air.is_heavy() && !is_slow(self.user) && !hesitates(self.user, self.device) {
             let late = SystemClock::new().wall().get().saturating_sub(message.sent.get());
             self.counts.late_ms.fetch_max(late, Ordering::Relaxed);
         }
@@ -290,6 +334,9 @@ impl Handler for Application {
             tokio::time::sleep(self.air.slowness()).await;
         }
         let copy = words::taken(entry)?;
+        if hesitates(user, device) && seq.get().is_multiple_of(HESITANT_ENTRY) {
+            tokio::time::sleep(HESITATES_FOR).await;
+        }
         self.notes.note(|at| Event::Taken { at, user, device, seq, copy });
         self.counts.taken.fetch_add(1, Ordering::Relaxed);
         Ok(())

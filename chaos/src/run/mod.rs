@@ -5,9 +5,11 @@
 //!   replicas' files in the end  ──►
 //! ```
 
+mod back_ends;
 mod facts;
 mod fault;
 mod load;
+pub mod mutants;
 mod probe;
 pub mod report;
 pub mod scenario;
@@ -22,15 +24,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tidemark_checker::history::Nanos;
-use tidemark_checker::{Demands, Event, Files, Report, check};
+use tidemark_checker::{Demands, Event, Files, Report, Verdict, check};
 use tidemark_env::SeededRng;
 
 use crate::air::Air;
+use crate::build::Build;
 use crate::cluster::{Cluster, Spec};
 use crate::notes::Notes;
 use crate::stores;
+use back_ends::BackEnds;
 use facts::Facts;
 use load::Load;
+pub use load::Pace;
 use probe::Probes;
 use report::Summary;
 use scenario::{SCENARIOS, Scenario};
@@ -43,6 +48,10 @@ const GATEWAYS: usize = 2;
 
 /// A call of the runner itself.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long the rest may take once the load has stopped: a device that was cut off comes back
+/// within a minute.
+const REST_WITHIN: Duration = Duration::from_secs(180);
 
 /// Of a run with as many seconds, at least so many sends a second must be accepted.
 const ACCEPTED_PER_SECOND: u64 = 100;
@@ -65,10 +74,30 @@ pub struct Plan {
     pub folder: PathBuf,
     /// Networks and disks of their own.
     pub lab: bool,
+    /// What is not as it is by default.
+    pub variant: Variant,
+}
+
+/// What of a run is not as it is by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Variant {
+    /// Which build of the servers runs.
+    pub build: Build,
+    /// How fast users write; else as the scenario says.
+    pub pace: Option<Pace>,
+    /// The stores' configuration, in TOML; if empty, as the scenario says.
+    pub stores: &'static str,
+    /// How long the run may take to come to rest.
+    pub rest_within: Option<Duration>,
 }
 
 /// Runs it; the report is in the plan's folder then.
 pub async fn run(plan: &Plan) -> Result<Summary> {
+    Ok(judged(plan).await?.0)
+}
+
+/// The same, with everything that the checker found.
+async fn judged(plan: &Plan) -> Result<(Summary, Report)> {
     fs::create_dir_all(&plan.folder).with_context(|| format!("{}", plan.folder.display()))?;
     let path = plan.folder.join("run.history");
     // An earlier run's report is replaced.
@@ -76,22 +105,63 @@ pub async fn run(plan: &Plan) -> Result<Summary> {
         fs::remove_file(&path)?;
     }
     let notes = Notes::create(&path)?;
-    let stores = plan.scenario.stores();
-    let spec = Spec { nodes: 3, shards: SHARDS, gateways: GATEWAYS, stores };
-    let preload = plan.scenario.preload();
+    let (mut stage, load, back_ends) = start(plan, &notes).await?;
+    let telling = tokio::spawn(tell(load.counts()));
+    stage.play(&plan.scenario, plan.seconds).await?;
+    telling.abort();
+    let Stage { mut cluster, client, probes, facts, felt, unsynced_bytes_lost, .. } = stage;
+    println!("the load has stopped; waiting until everything is where it belongs");
+    drop(probes);
+    back_ends.finish().await?;
+    let within = plan.variant.rest_within.unwrap_or(REST_WITHIN);
+    if load.finish(&client, &notes, within).await? {
+        stores::settled(&client).await?;
+    }
+    drop(facts);
+    costs(&cluster, &notes)?;
+    cluster.kill_all()?;
+    println!("reading what every replica holds");
+    let all_read = truth::read(&cluster, &notes).unwrap_or_else(|error| {
+        // Of a mailbox that nobody could read the checker says so.
+        eprintln!("the replicas cannot be read: {error:#}");
+        false
+    });
+    notes.finish()?;
+    drop(cluster);
+    println!("checking");
+    let report = check(&Files::default().whole(&path), &demands(plan.seconds))?;
+    let mut summary = Summary::of(plan, &report, felt, unsynced_bytes_lost);
+    if !all_read && report.verdict == Verdict::Holds {
+        // What a node holds that could not be read is not known.
+        summary.verdict = Verdict::Void.to_string();
+    }
+    report::write(&plan.folder, &path, &summary, &report)?;
+    println!("{report}");
+    Ok((summary, report))
+}
+
+/// Starts the cluster, everybody who asks it for something, and everybody who looks at it.
+async fn start(plan: &Plan, notes: &Notes) -> Result<(Stage, Load, BackEnds)> {
+    let Plan { scenario, variant, .. } = plan;
+    let stores = if variant.stores.is_empty() { scenario.stores() } else { variant.stores };
+    let spec = Spec { nodes: 3, shards: SHARDS, gateways: GATEWAYS, stores, build: variant.build };
+    let preload = scenario.preload();
     let cluster = match plan.lab {
         true => Cluster::start_in_lab(spec, preload).await?,
         false => Cluster::start_with(spec, preload).await?,
     };
     let client = cluster.client(CALL_DEADLINE).await?;
     let lives = facts::Lives::default();
-    let probes = Probes::start(&client, &notes)?;
-    let facts = Facts::start(&client, &lives, &notes);
-    let (shape, air) = (plan.scenario.shape(), Air::new(plan.seed));
-    let load = Load::start(&cluster, GATEWAYS, shape, plan.seed, &air, &notes).await?;
+    let probes = Probes::start(&client, notes)?;
+    let facts = Facts::start(&client, &lives, notes);
+    let (mut shape, air) = (scenario.shape(), Air::new(plan.seed));
+    shape.pace = variant.pace.unwrap_or(shape.pace);
+    let load = Load::start(&cluster, GATEWAYS, shape, plan.seed, &air, notes).await?;
+    let reading = cluster.client(CALL_DEADLINE).await?;
+    let back_ends =
+        BackEnds::start(&cluster, GATEWAYS, reading, shape.users, plan.seed, notes).await?;
     println!("{} users with two devices each write at {:?}", shape.users, shape.pace);
-    let telling = tokio::spawn(tell(load.counts()));
-    let mut stage = Stage {
+    let stage = Stage {
         cluster,
         client,
         notes: notes.clone(),
@@ -106,27 +176,9 @@ pub async fn run(plan: &Plan) -> Result<Summary> {
         gateways: GATEWAYS,
         felt: Vec::new(),
         unsynced_bytes_lost: 0,
+        down: None,
     };
-    stage.play(&plan.scenario, plan.seconds).await?;
-    telling.abort();
-    let Stage { mut cluster, client, probes, facts, felt, unsynced_bytes_lost, .. } = stage;
-    println!("the load has stopped; waiting until everything is where it belongs");
-    drop(probes);
-    load.finish(&client, &notes).await?;
-    drop(facts);
-    stores::settled(&client).await?;
-    costs(&cluster, &notes)?;
-    cluster.kill_all()?;
-    println!("reading what every replica holds");
-    truth::read(&cluster, &notes)?;
-    notes.finish()?;
-    drop(cluster);
-    println!("checking");
-    let report = check(&Files::default().whole(&path), &demands(plan.seconds))?;
-    let summary = Summary::of(plan, &report, felt, unsynced_bytes_lost);
-    report::write(&plan.folder, &path, &summary, &report)?;
-    println!("{report}");
-    Ok(summary)
+    Ok((stage, load, back_ends))
 }
 
 /// Judges histories of earlier runs.
@@ -150,7 +202,7 @@ fn demands(seconds: u64) -> Demands {
 }
 
 fn costs(cluster: &Cluster, notes: &Notes) -> Result<()> {
-    for member in cluster.members() {
+    for member in cluster.members().filter(|member| cluster.runs(*member)) {
         let usage = cluster.usage(member)?;
         for (what, amount, bound) in [
             ("bytes of memory, at most", usage.memory_max, RSS_BYTES_MAX),

@@ -16,7 +16,7 @@ use super::load::{Counts, Person};
 use super::probe::Probes;
 use super::scenario::{self, SCENARIOS, Scenario};
 use crate::air::Air;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, NotReady};
 use crate::notes::Notes;
 
 /// Between two faults, so that each is seen apart.
@@ -41,6 +41,8 @@ pub(super) struct Stage {
     pub(super) gateways: usize,
     pub(super) felt: Vec<Felt>,
     pub(super) unsynced_bytes_lost: u64,
+    /// Why the cluster did not come back after a fault; then nothing more is done to it.
+    pub(super) down: Option<String>,
 }
 
 /// A fault and what it cost.
@@ -70,6 +72,9 @@ impl Stage {
             }
             let fault = scenario.next(self).await?;
             self.strike(fault).await?;
+            if self.down.is_some() {
+                return Ok(());
+            }
         }
     }
 
@@ -81,13 +86,22 @@ impl Stage {
             let (kind, target) = named();
             Event::Fault { at, kind, target }
         });
-        let mut effects = self.inflict(&harm).await?;
+        let mut effects = match self.inflict(&harm).await {
+            // What does not come back is the checker's to say.
+            Err(error) if error.is::<NotReady>() => {
+                eprintln!("{kind} {target}: {error:#}");
+                self.down = Some(format!("{error:#}"));
+                vec![("processes that did not come back", 1)]
+            }
+            effects => effects?,
+        };
         self.notes.note(|at| {
             let (kind, target) = named();
             Event::Healed { at, kind, target }
         });
         // Whether they do is the checker's to say.
-        let served = tokio::time::timeout(SERVE_WITHIN, self.probes.served(&shards)).await.is_ok();
+        let within = if self.down.is_none() { SERVE_WITHIN } else { Duration::ZERO };
+        let served = tokio::time::timeout(within, self.probes.served(&shards)).await.is_ok();
         effects.push(("leaders changed", self.facts.leaders.lock().changes - changes));
         for (name, amount) in &effects {
             let (kind, name, amount) = (kind.to_owned(), (*name).to_owned(), *amount);

@@ -13,18 +13,41 @@ use crate::cluster::Cluster;
 use crate::notes::Notes;
 use crate::words;
 
-/// Reads every node's files into the history; the nodes must be down.
-pub(super) fn read(cluster: &Cluster, notes: &Notes) -> Result<()> {
-    let open = |node| Ok((node, Inspector::open(&cluster.data_dir(node))?));
-    let replicas = cluster.ids().into_iter().map(open).collect::<Result<Vec<_>>>()?;
-    let (nodes, inspectors): (Vec<NodeId>, Vec<Inspector>) = replicas.into_iter().unzip();
-    let reports = inspect::level(&inspectors)?;
+/// Reads every node's files into the history; the nodes must be down. A node that cannot be read is
+/// left out; whether all of them were read.
+pub(super) fn read(cluster: &Cluster, notes: &Notes) -> Result<bool> {
+    let (mut nodes, mut inspectors) = (Vec::new(), Vec::new());
+    for node in cluster.ids() {
+        match whole(cluster, node) {
+            Ok(inspector) => {
+                nodes.push(node);
+                inspectors.push(inspector);
+            }
+            Err(error) => eprintln!("node {node} cannot be read: {error:#}"),
+        }
+    }
+    let all = nodes.len() == cluster.ids().len();
+    if !nodes.is_empty() {
+        write_down(&nodes, &inspectors, notes)?;
+    }
+    Ok(all)
+}
+
+/// A node's files, if its log can be replayed over its state.
+fn whole(cluster: &Cluster, node: NodeId) -> Result<Inspector> {
+    let inspector = Inspector::open(&cluster.data_dir(node))?;
+    inspector.report(None, |_| None)?;
+    Ok(inspector)
+}
+
+fn write_down(nodes: &[NodeId], inspectors: &[Inspector], notes: &Notes) -> Result<()> {
+    let reports = inspect::level(inspectors)?;
     for report in &reports {
         hashes(report, notes)?;
     }
     for group in &reports[0].groups {
         let mut digests = BTreeMap::<User, Vec<u64>>::new();
-        for (at, (node, inspector)) in nodes.iter().zip(&inspectors).enumerate() {
+        for (at, (node, inspector)) in nodes.iter().zip(inspectors).enumerate() {
             visit(inspector, group.group, group.at, &mut |user, mailbox, copies| {
                 let digest = Digest::of(copies.iter().map(|(seq, copy)| (*seq, copy))).value();
                 digests.entry(user).or_default().push(digest);
@@ -39,7 +62,7 @@ pub(super) fn read(cluster: &Cluster, notes: &Notes) -> Result<()> {
             digests.len() == nodes.len() && digests.iter().all(|digest| *digest == digests[0])
         };
         digests.retain(|_, digests| !same(digests));
-        for (node, inspector) in nodes.iter().zip(&inspectors).filter(|_| !digests.is_empty()) {
+        for (node, inspector) in nodes.iter().zip(inspectors).filter(|_| !digests.is_empty()) {
             visit(inspector, group.group, group.at, &mut |user, _, copies| {
                 for (seq, copy) in copies.iter().filter(|_| digests.contains_key(&user)) {
                     let (node, seq, copy) = (Node(node.get()), *seq, *copy);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use futures::StreamExt;
+use tidemark_chaos::build::Build;
 use tidemark_chaos::cluster::{Cluster, Member, PATIENCE, Spec};
 use tidemark_chaos::ledger::Ledger;
 use tidemark_chaos::login::Login;
@@ -16,7 +17,7 @@ use tidemark_proto::{v1, v1::server_frame::Frame};
 use tidemark_types::{ClientMsgId, DeviceId, Recipient, ShardId, UnixMs, UserId};
 use tokio::sync::mpsc;
 
-const SPEC: Spec = Spec { nodes: 3, shards: 8, gateways: 2, stores: "" };
+const SPEC: Spec = Spec { nodes: 3, shards: 8, gateways: 2, stores: "", build: Build::Release };
 
 /// What one device sends while another one is away.
 const MESSAGES: u32 = 10_000;

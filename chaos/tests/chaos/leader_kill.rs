@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use tidemark_chaos::build::Build;
 use tidemark_chaos::cluster::{Cluster, Spec};
 use tidemark_chaos::ledger::Ledger;
 use tidemark_chaos::senders::{Senders, readers};
@@ -16,7 +17,7 @@ const KILLS: u16 = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_leader_kills_lose_nothing() -> Result<()> {
-    let spec = Spec { nodes: 3, shards: 8, gateways: 0, stores: "" };
+    let spec = Spec { nodes: 3, shards: 8, gateways: 0, stores: "", build: Build::Release };
     let mut cluster = Cluster::start(spec).await?;
     let client = cluster.client(CALL_DEADLINE).await?;
     let readers = readers(&client, 1)?;

@@ -2,6 +2,7 @@
 
 mod devices;
 mod leader_kill;
+mod mutants;
 mod relay;
 mod replicas;
 mod runs;

@@ -1,6 +1,7 @@
 //! Sends to a hundred people on all shards while the leaders at both ends are killed.
 
 use anyhow::{Result, ensure};
+use tidemark_chaos::build::Build;
 use tidemark_chaos::cluster::{Cluster, Spec};
 use tidemark_chaos::ledger::Ledger;
 use tidemark_chaos::senders::{Senders, TO_ALL_EVERY, readers};
@@ -18,7 +19,7 @@ const ON_EACH: usize = 13;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_at_both_ends_of_the_relay_lose_and_double_nothing() -> Result<()> {
-    let spec = Spec { nodes: 3, shards: 8, gateways: 0, stores: "" };
+    let spec = Spec { nodes: 3, shards: 8, gateways: 0, stores: "", build: Build::Release };
     let mut cluster = Cluster::start(spec).await?;
     let client = cluster.client(CALL_DEADLINE).await?;
     let readers = readers(&client, ON_EACH)?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use tidemark_chaos::build::Build;
 use tidemark_chaos::cluster::{Cluster, LOOK, PATIENCE, Spec};
 use tidemark_chaos::ledger::Ledger;
 use tidemark_chaos::senders::{Acked, Senders, readers};
@@ -19,7 +20,8 @@ use crate::CALL_DEADLINE;
 /// A log so short that a node which is away for a second needs a snapshot.
 const SHORT_LOG: &str = "[raft]\nsnapshot_entries = 50\nkeep_entries = 20\n";
 
-const SPEC: Spec = Spec { nodes: 3, shards: 4, gateways: 0, stores: SHORT_LOG };
+const SPEC: Spec =
+    Spec { nodes: 3, shards: 4, gateways: 0, stores: SHORT_LOG, build: Build::Release };
 
 const RECEIVING: &str = "receiving a snapshot";
 const RECEIVED: &str = "received a snapshot";

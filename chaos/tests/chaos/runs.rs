@@ -1,10 +1,14 @@
 //! Short runs of `tidemark-chaos`, as a user would start them.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, ensure};
 use tidemark_chaos::run::report::Summary;
+use tidemark_checker::history::{Copy, Way};
+use tidemark_checker::{Event, Files, History};
 
 /// Runs a scenario, which must hold; its report.
 fn run(scenario: &str, seconds: u64) -> Result<Summary> {
@@ -24,7 +28,47 @@ fn run(scenario: &str, seconds: u64) -> Result<Summary> {
     ensure!(summary.verdict == "holds" && !summary.faults.is_empty(), "{summary:?}");
     ensure!(summary.acked > seconds * 100, "too few sends: {summary:?}");
     ensure!(summary.delivered >= summary.acked, "each has a recipient: {summary:?}");
+    every_check_had_something_to_judge(&folder.path().join("run.history"))?;
     Ok(summary)
+}
+
+/// A check without events of its kind holds for nothing.
+fn every_check_had_something_to_judge(history: &Path) -> Result<()> {
+    let mut seen = BTreeMap::<&str, u64>::new();
+    let mut saw = |what| *seen.entry(what).or_default() += 1;
+    for event in Files::default().whole(history).events()? {
+        match event? {
+            Event::Mailbox { .. } => saw("C1, C2: mailboxes of replicas"),
+            Event::StateHash { .. } => saw("C2: state hashes"),
+            Event::Entry { copy: Copy::Message { .. }, .. } => saw("C3 to C6: entries"),
+            Event::Entry { copy: Copy::Refusal { .. }, .. } => saw("C4: refusals"),
+            Event::Send { way: Way::Session, .. } => saw("C4, C11: sends of devices"),
+            Event::Send { way: Way::Backend, .. } => saw("C4b: attempts of back ends"),
+            Event::HeadIs { .. } => saw("C7: heads"),
+            Event::RangeIs { .. } => saw("C8: pages"),
+            Event::Taken { .. } => saw("C9: entries that devices took"),
+            Event::CursorIs { .. } => saw("C10: cursors"),
+            Event::Raft(_) => saw("C12: what nodes say of Raft"),
+            Event::ProbeAck { .. } => saw("C13: probes"),
+            Event::Quiet { .. } => saw("C9d, C13: rest"),
+            Event::Fault { .. } => saw("C14: faults"),
+            Event::Effect { .. } => saw("C14: effects"),
+            Event::Cost { .. } => saw("C15: costs"),
+            Event::Sent { .. }
+            | Event::Head { .. }
+            | Event::Range { .. }
+            | Event::Start { .. }
+            | Event::Stop { .. }
+            | Event::Gap { .. }
+            | Event::Silent { .. }
+            | Event::ReplicaEntry { .. }
+            | Event::Healed { .. }
+            | Event::Probe { .. } => {}
+        }
+    }
+    println!("{seen:#?}");
+    ensure!(seen.len() == 16, "some check had nothing to judge");
+    Ok(())
 }
 
 #[test]

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::OptionFuture;
+use tidemark_mutants::{Mutant, is};
 use tidemark_proto::hello::Hello;
 use tidemark_proto::v1::client_frame::Frame;
 use tidemark_proto::{Failure, v1};
@@ -144,6 +145,10 @@ impl Connection {
     }
 
     async fn event(&mut self) -> Event {
+        if is(Mutant::UnboundedQueue) {
+            let pushed = std::iter::from_fn(|| self.peer.as_mut()?.push());
+            self.pending.answers.extend(pushed);
+        }
         let room = self.pending.answers.len() < ANSWERS_MAX && self.pending.work.len() < WORK_MAX;
         if self.room && !room {
             metrics::read_paused();

@@ -16,6 +16,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use tidemark_mutants::{Mutant, is};
 use tidemark_proto::convert::{bytes_of, session_number};
 use tidemark_proto::hello::{Hello, Open};
 use tidemark_proto::v1::client_frame::Frame;
@@ -213,6 +214,11 @@ impl Peer {
         Some(match push {
             Push::Deliver(deliver) => {
                 self.measure(&deliver);
+                if is(Mutant::ConfirmWhenSent)
+                    && let Some(last) = deliver.entries.last()
+                {
+                    self.confirm(deliver.epoch, last.seq);
+                }
                 deliver.into()
             }
             Push::Notice(notice) => notice.into(),

@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Duration;
 
+use tidemark_mutants::{Mutant, is};
 use tidemark_proto::{Detail, Failure, v1};
 use tidemark_store_client::Attempt;
 use tidemark_store_core::command::{Judged, Send};
@@ -164,6 +165,9 @@ impl Window {
                     && !self.cures(expected)
                 {
                     return Some(Ok(self.failed(n, failure)));
+                }
+                if is(Mutant::UnknownIsRefused) && failure.code == ErrorCode::Unknown {
+                    return Some(Ok(self.failed(n, Failure::new(ErrorCode::NoMailbox))));
                 }
                 let send = self.unanswered.get_mut(&n).expect("an attempt's send stays");
                 send.doubt |= failure.code == ErrorCode::Unknown;

@@ -23,12 +23,13 @@ use openraft::raft::{
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Config, RaftMetrics, ReadPolicy, SnapshotPolicy};
 use thiserror::Error;
-use tidemark_store_core::Reply;
+use tidemark_mutants::{Mutant, is};
+use tidemark_store_core::{Reply, Transaction};
 use tidemark_types::NodeId;
 use tokio::sync::oneshot;
 
 use super::log::GroupLog;
-use super::machine::{Applied, Machine};
+use super::machine::{Applied, Effects, Machine, split};
 use super::network::Network;
 use super::snapshot::{self, Snapshot, SnapshotStream};
 use super::types::{Payload, Replica, ReplicaId, TypeConfig, Vote};
@@ -52,6 +53,7 @@ pub struct Group {
     replica: ReplicaId,
     network: Network,
     state: StateDb,
+    effects: Arc<dyn Effects>,
     raft: Inner,
     /// What its leader had committed when it was first heard of.
     goal: Arc<OnceLock<Option<u64>>>,
@@ -147,7 +149,7 @@ impl Group {
         machine: Machine,
     ) -> Result<Self, GroupError> {
         let failed = |reason: String| GroupError::Start { group: id, reason };
-        let state = machine.db().clone();
+        let (state, effects) = (machine.db().clone(), machine.effects());
         let machine = machine.with_log(log.clone());
         let config = openraft_config(id, config).validate().map_err(|e| failed(e.to_string()))?;
         let links = network.clone();
@@ -155,7 +157,7 @@ impl Group {
         let raft = raft.map_err(|e| failed(e.to_string()))?;
         // Until its core takes messages, its metrics are those of a replica without vote and log.
         raft.with_raft_state(|_| ()).await.map_err(|e| failed(e.to_string()))?;
-        Ok(Group { id, replica, network, state, raft, goal: Arc::default() })
+        Ok(Group { id, replica, network, state, effects, raft, goal: Arc::default() })
     }
 
     /// Makes `members` a new group; on one of them, once.
@@ -249,9 +251,23 @@ impl Group {
         Ok(Submitted(receiver))
     }
 
+    /// What applying `payload` would say if nothing came before it: for builds that are broken on
+    /// purpose and do not wait until they know.
+    pub fn foresee(&self, payload: &[u8]) -> Vec<Reply> {
+        let outcomes = self.state.peek(self.id, |view| Transaction::new(view).apply(payload));
+        let (replies, effects) = split(outcomes.unwrap_or_default());
+        if is(Mutant::PushBeforeCommit) {
+            self.effects.applied(self.id, effects);
+        }
+        replies
+    }
+
     /// Waits until everything that was committed when this was called is applied here, after a
     /// round to a majority: what is read then is not stale (R16).
     pub async fn read_index(&self) -> Result<(), NotSubmitted> {
+        if is(Mutant::ReadWithoutQuorum) && self.is_leader() {
+            return Ok(());
+        }
         match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
@@ -507,8 +523,8 @@ fn openraft_config(id: GroupId, config: &RaftConfig) -> Config {
         election_timeout_max: config.election_timeout_max_ms,
         enable_pre_vote: Some(true),
         // The state may be older than what this replica led: it must not lead without an election.
-        enable_leader_restore: Some(false),
-        allow_log_reversion: Some(false),
+        enable_leader_restore: Some(is(Mutant::LeadWithoutElection)),
+        allow_log_reversion: Some(is(Mutant::StartOnEmptyDisk)),
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_entries),
         max_in_snapshot_log_to_keep: config.keep_entries,
         ..Config::default()

@@ -15,6 +15,7 @@ use openraft::type_config::alias::SnapshotOf;
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tidemark_mutants::{Mutant, is};
 use tidemark_store_core::{Applied as Outcome, Effect, Transaction, codec};
 
 use super::log::GroupLog;
@@ -129,13 +130,19 @@ impl Machine {
         self
     }
 
+    /// Where its effects go.
+    pub(in crate::raft) fn effects(&self) -> Arc<dyn Effects> {
+        self.effects.clone()
+    }
+
     /// Where the state of all groups is.
     pub(in crate::raft) fn db(&self) -> &StateDb {
         &self.db
     }
 }
 
-fn split(outcomes: Vec<Outcome>) -> (Vec<tidemark_store_core::Reply>, Vec<Effect>) {
+/// Replies and effects of one entry's commands.
+pub(super) fn split(outcomes: Vec<Outcome>) -> (Vec<tidemark_store_core::Reply>, Vec<Effect>) {
     let mut effects = Vec::new();
     let replies = outcomes.into_iter().map(|outcome| {
         effects.extend(outcome.effects);
@@ -228,8 +235,10 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, Data>> {
         let db = self.db.clone();
-        let flushed = tokio::task::spawn_blocking(move || db.flush()).await;
-        flushed.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        if !is(Mutant::PurgeUnflushed) {
+            let flushed = tokio::task::spawn_blocking(move || db.flush()).await;
+            flushed.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        }
         let mut flushed = self.flushed.lock();
         if flushed.last < self.applied.last {
             flushed.clone_from(&self.applied);

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tidemark_mutants::{Mutant, is};
 use tidemark_store_core::key::Kind;
 use tidemark_store_core::{Fatal, Read};
 use tokio::sync::mpsc;
@@ -217,6 +218,9 @@ fn send(
     let mut bytes = 0;
     let mut gone = false;
     let visit = &mut |key: &[u8], value: &[u8]| {
+        if is(Mutant::SnapshotWithoutIds) && key.first() == Some(&(Kind::Sent as u8)) {
+            return ControlFlow::Continue(());
+        }
         tally.add(key, value);
         bytes += key.len() + value.len();
         pairs.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use tidemark_mutants::{Mutant, is};
 use tidemark_proto::store::v1::{
     Appended, Beat, Head, MailboxHead, NotLeading, Registered, ShardUsers, WatchRequest,
     WatchUpdate,
@@ -138,10 +139,22 @@ impl WatchStream {
         if self.held.insert(number, term) != Some(term) {
             self.node.hub().forget(number, &self.watcher);
         }
-        self.node.hub().register(number, &users, &self.watcher);
+        let late = is(Mutant::RegisterAfterRead);
+        if !late {
+            self.node.hub().register(number, &users, &self.watcher);
+        }
+        let (node, watcher) = (self.node.clone(), self.watcher.clone());
         Box::pin(async move {
+            let before = if late { heads_now(&shard, &users) } else { BTreeMap::new() };
             match heads(&shard, users, term).await {
                 Some(mailboxes) => {
+                    if late {
+                        let same =
+                            mailboxes.iter().filter(|now| before.get(&now.user) == Some(&now.head));
+                        let quiet: Vec<UserId> =
+                            same.filter_map(|now| now.user.parse().ok()).collect();
+                        node.hub().register(number, &quiet, &watcher);
+                    }
                     let shard = u32::from(number.get());
                     let registered = vec![Registered { shard, term, mailboxes }];
                     WatchUpdate { registered, ..WatchUpdate::default() }
@@ -198,6 +211,15 @@ async fn heads(shard: &Shard, users: Vec<UserId>, term: u64) -> Option<Vec<Mailb
     };
     let heads = shard.read(look).await.ok()?.ok()?;
     (shard.group().leads() == Some(term)).then_some(heads)
+}
+
+/// Where the mailboxes stand here, for [`Mutant::RegisterAfterRead`].
+fn heads_now(shard: &Shard, users: &[UserId]) -> BTreeMap<String, u32> {
+    let head = |user: &UserId| {
+        let mailbox = shard.peek(|state| read::mailbox(state, &Recipient::User(user.clone())));
+        Some((user.to_string(), mailbox.ok()?.head.get()))
+    };
+    users.iter().filter_map(head).collect()
 }
 
 fn not_leading(number: ShardId, shard: Option<&Shard>) -> WatchUpdate {

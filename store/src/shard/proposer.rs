@@ -18,6 +18,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use tidemark_env::Clock;
+use tidemark_mutants::{Mutant, is, keep_number};
 use tidemark_store_core::{Batch, Command, Reply};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -135,7 +136,7 @@ impl Task {
         let mut in_flight = FuturesOrdered::<BoxFuture<'static, ()>>::new();
         let mut closed = false;
         while !closed || !self.next.is_empty() || !in_flight.is_empty() {
-            let may_submit = in_flight.len() < self.config.batches_in_flight_max;
+            let may_submit = in_flight.len() < self.in_flight_max();
             if may_submit && !self.next.is_empty() {
                 in_flight.extend(self.submit().await);
                 continue;
@@ -145,6 +146,14 @@ impl Task {
                     if may_submit && !closed => closed = taken == 0,
                 Some(()) = in_flight.next() => {}
             }
+        }
+    }
+
+    fn in_flight_max(&self) -> usize {
+        match is(Mutant::AckBeforeCommit) || is(Mutant::PushBeforeCommit) {
+            // What a batch will say is known before it is applied only if no other comes first.
+            true => 1,
+            false => self.config.batches_in_flight_max,
         }
     }
 
@@ -166,8 +175,22 @@ impl Task {
         metrics::proposal_batch(commands.len());
         // Without a measurement apply keeps to the log's last time (R17).
         let batch = Batch { time: self.time.now().unwrap_or_default(), commands };
-        match self.group.submit(batch.encode()).await {
-            Ok(submitted) => Some(Box::pin(answer(submitted, waiting, self.clock.clone()))),
+        let payload = batch.encode();
+        match self.group.submit(payload.clone()).await {
+            Ok(submitted) => {
+                if is(Mutant::PushBeforeCommit) {
+                    self.group.foresee(&payload);
+                }
+                if is(Mutant::AckBeforeCommit) {
+                    for reply in self.group.foresee(&payload) {
+                        let waiting = waiting.remove(0);
+                        let _ = waiting.answer.send(Ok(reply));
+                    }
+                    return Some(Box::pin(async { drop(submitted.replies().await) }));
+                }
+                let senders = if is(Mutant::KeepLostNumbers) { senders(&batch) } else { vec![] };
+                Some(Box::pin(answer(submitted, waiting, senders, self.clock.clone())))
+            }
             Err(error) => {
                 for waiting in waiting {
                     // A caller that has gone does not want to know.
@@ -191,7 +214,21 @@ async fn take(
     count
 }
 
-async fn answer(submitted: Submitted, waiting: Vec<Waiting>, clock: Arc<dyn Clock>) {
+/// Whose mailboxes get a number by this batch, for [`Mutant::KeepLostNumbers`].
+fn senders(batch: &Batch) -> Vec<String> {
+    let sender = |command: &Command| match command {
+        Command::Send(send) => Some(send.user.to_string()),
+        _ => None,
+    };
+    batch.commands.iter().filter_map(sender).collect()
+}
+
+async fn answer(
+    submitted: Submitted,
+    waiting: Vec<Waiting>,
+    senders: Vec<String>,
+    clock: Arc<dyn Clock>,
+) {
     match submitted.replies().await {
         Ok(replies) => {
             assert_eq!(replies.len(), waiting.len(), "one reply per command");
@@ -202,6 +239,7 @@ async fn answer(submitted: Submitted, waiting: Vec<Waiting>, clock: Arc<dyn Cloc
             }
         }
         Err(lost) => {
+            senders.iter().for_each(|sender| keep_number(sender));
             for waiting in waiting {
                 let _ = waiting.answer.send(Err(lost.clone().into()));
             }

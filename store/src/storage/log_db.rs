@@ -24,6 +24,7 @@ use rocksdb::{
     WriteBatch, WriteOptions,
 };
 use thiserror::Error;
+use tidemark_mutants::{Mutant, is};
 
 use super::direct;
 use super::log_key::{self, KeyError, LogKey};
@@ -119,6 +120,9 @@ impl LogDb {
     /// Opens the log at `path`; refuses if none is there, if it is damaged, or if its format is
     /// not ours.
     pub fn open(path: &Path) -> Result<Self, LogDbError> {
+        if is(Mutant::StartOnEmptyDisk) && !path.exists() {
+            return Self::create(path);
+        }
         let db = match DB::open(&direct::where_possible(options(), path), path) {
             Err(refusal) if refusal.kind() == ErrorKind::Corruption => reopen(path, refusal),
             opened => opened,
@@ -180,7 +184,8 @@ impl LogBackend for LogDb {
         for write in batch.writes {
             self.add(&mut out, write);
         }
-        let how = if batch.durable { &self.synced } else { &self.lazy };
+        let durable = batch.durable && !is(Mutant::NoFsync);
+        let how = if durable { &self.synced } else { &self.lazy };
         self.reads.db.write_opt(out, how).map_err(io_error)
     }
 }
@@ -286,6 +291,10 @@ fn options() -> Options {
     options.set_recycle_log_file_num(0);
     // A whole WAL file that is missing is noticed too.
     options.set_track_and_verify_wals_in_manifest(true);
+    if is(Mutant::ForgetDamagedLog) {
+        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+        options.set_track_and_verify_wals_in_manifest(false);
+    }
     options.set_paranoid_checks(true);
     // Entries are short-lived and already dense: compression would only cost.
     options.set_compression_type(DBCompressionType::None);

@@ -19,6 +19,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -27,6 +28,7 @@ use rocksdb::{
     WriteOptions,
 };
 use thiserror::Error;
+use tidemark_mutants::{Mutant, is};
 use tidemark_store_core::key::Kind;
 use tidemark_store_core::storage::{Visit, Writes};
 use tidemark_store_core::{Read, StorageError};
@@ -250,6 +252,9 @@ impl StateDb {
     pub fn stage(&self, group: GroupId) -> Staging {
         let mut generations = self.inner.generations.write();
         let Generations { live, staged } = generations.entry(group).or_default();
+        if is(Mutant::InstallInPlace) {
+            return Staging { db: self.clone(), group, generation: *live, installed: true };
+        }
         *staged = (*live).max(*staged) + 1;
         Staging { db: self.clone(), group, generation: *staged, installed: false }
     }
@@ -378,6 +383,11 @@ impl GroupState {
                 None => batch.delete(&place),
             }
         }
+        if is(Mutant::ApplyInTwoWrites) {
+            self.db.write(std::mem::take(&mut batch))?;
+            // As long as a slow disk takes: the gap would be hit too, only more seldom.
+            std::thread::sleep(Duration::from_millis(3));
+        }
         batch.put(applied_key(prefix), applied);
         self.db.write(batch)?;
         self.recent.get_mut().written(writes);
@@ -388,6 +398,10 @@ impl GroupState {
     pub fn install(&mut self, mut staged: Staging) -> Result<(), StateDbError> {
         assert_eq!(self.group, staged.group, "a generation belongs to one group");
         self.db.flush()?;
+        if is(Mutant::InstallInPlace) {
+            *self.recent.get_mut() = Recent::default();
+            return Ok(());
+        }
         fail::fail_point!("store-install-staged");
         let mut batch = WriteBatch::default();
         batch.put(generation_key(self.group), staged.generation.to_be_bytes());

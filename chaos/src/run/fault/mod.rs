@@ -7,6 +7,7 @@
 //! | `power` | disks' power, alone and as part of a new majority |
 //! | `disk` | slow, stalled, failing and full disks |
 //! | `damage` | files of a node |
+//! | `empty_disk` | all files of a node at once |
 //! | `clock` | wall clocks |
 //! | `devices` | what goes between devices and gateways |
 //!
@@ -17,6 +18,7 @@ mod clock;
 mod damage;
 mod devices;
 mod disk;
+mod empty_disk;
 mod network;
 mod nodes;
 mod power;
@@ -103,6 +105,9 @@ pub(super) enum Harm {
     FillDisk(NodeId, Space, Duration),
     /// A node's file is damaged while it is down.
     Damage(NodeId, Damage),
+    /// A node comes back on an empty disk while one that knows better is down, and one that lacks
+    /// what was acknowledged is there: the one that knows, the node, the one that lacks it.
+    EmptyDisk([NodeId; 3]),
     /// A wall clock is wrong.
     SetClock(Member, Pace, Duration),
     /// Of a thousand frames between devices and gateways so many are lost.
@@ -135,6 +140,7 @@ impl Stage {
             Harm::FailCall(node, call, once) => self.fail_call(*node, *call, *once).await,
             Harm::FillDisk(node, space, each) => self.fill_disk(*node, *space, *each).await,
             Harm::Damage(node, damage) => self.damage(*node, *damage).await,
+            Harm::EmptyDisk(roles) => self.empty_disk(*roles).await,
             Harm::SetClock(member, pace, each) => self.set_clock(*member, *pace, *each).await,
             Harm::LoseFrames(loss, each) => self.lose_frames(*loss, *each).await,
             Harm::Storm(gateway, rounds) => self.storm(*gateway, *rounds).await,

@@ -54,6 +54,10 @@ pub(super) async fn draw(kind: Kind, stage: &Stage) -> Result<Fault> {
         Kind::SlowDisk | Kind::DiskStall | Kind::Eio | Kind::Enospc | Kind::Corrupt => {
             disk(kind, stage, node).await?
         }
+        Kind::EmptyDisk => {
+            let [node, keeper, late] = in_any_order(stage, &nodes);
+            fault("empty-disk", Member::Node(node), all, Harm::EmptyDisk([keeper, node, late]))
+        }
         Kind::Clock => clock(stage),
         Kind::Snapshot => {
             let again = stage.below(3) == 0;
@@ -188,12 +192,17 @@ fn weak_network(stage: &Stage, nodes: &[NodeId]) -> Fault {
     fault("weak-network", target, stage.shards(), Harm::Weaken { links, weather, resets, each })
 }
 
-fn new_majority(kind: &'static str, stage: &Stage, nodes: &[NodeId], paused: bool) -> Fault {
+/// The three nodes of a cluster.
+fn in_any_order(stage: &Stage, nodes: &[NodeId]) -> [NodeId; 3] {
     let first = stage.below(nodes.len() as u64) as usize;
     // The next one, or the one after it.
     let second = (first + 1 + stage.below(2) as usize) % nodes.len();
     let third = (0..nodes.len()).find(|at| *at != first && *at != second).unwrap_or(second);
-    let [alone, cut, away] = [first, second, third].map(|at| nodes[at]);
+    [first, second, third].map(|at| nodes[at])
+}
+
+fn new_majority(kind: &'static str, stage: &Stage, nodes: &[NodeId], paused: bool) -> Fault {
+    let [alone, cut, away] = in_any_order(stage, nodes);
     let (how, each) = (some_cut(stage), seconds(30.0));
     let target = format!("node-{cut} needed with node-{alone}");
     let recipe = NewMajority { alone, cut, away, paused, how, each };

@@ -2,7 +2,9 @@
 //! recipients elsewhere. Sends and relay-in go through the same functions (R6).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use tidemark_mutants::{Mutant, is, noise};
 use tidemark_types::limits::{BODY_BYTES_MAX, RECIPIENTS_MAX};
 use tidemark_types::{DeviceId, ErrorCode, Id, Recipient, ShardId, UserId};
 
@@ -95,8 +97,12 @@ pub(super) fn to_users(
     if users.is_empty() {
         return Ok(Vec::new());
     }
+    let mut time = shard.time;
+    if is(Mutant::ClockInApply) {
+        time = time.plus(Duration::from_millis(noise()));
+    }
     let entry = Entry {
-        time: shard.time,
+        time,
         origin: origin.clone(),
         content: Content::Message { message: message.clone(), outgoing: None },
     };

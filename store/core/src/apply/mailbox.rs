@@ -5,6 +5,7 @@
 use std::num::NonZeroU32;
 
 use bytes::Bytes;
+use tidemark_mutants::{Mutant, is, kept_numbers};
 use tidemark_types::{ErrorCode, Recipient, Seq, SeqRange, UserId};
 
 use crate::key::{BlockKey, EntryKey, MailboxKey};
@@ -55,8 +56,12 @@ impl Open {
         shard: &Shard,
         entry: &Bytes,
     ) -> Result<Seq, ErrorCode> {
-        let seq = self.vacancy()?;
+        let mut seq = self.vacancy()?;
         let mailbox = self.key.mailbox.clone();
+        if is(Mutant::KeepLostNumbers) {
+            let kept = kept_numbers(&mailbox.to_string());
+            seq = (0..kept).fold(seq, |seq, _| seq.next().unwrap_or(seq));
+        }
         step.put_encoded(&EntryKey { mailbox: mailbox.clone(), seq }, entry.clone());
         step.effects.push(Effect::Appended { mailbox, seq, entry: entry.clone() });
         self.value.head = seq;

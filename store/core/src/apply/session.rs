@@ -8,6 +8,7 @@
 
 use std::ops::RangeInclusive;
 
+use tidemark_mutants::{Mutant, is};
 use tidemark_types::limits::{ENDED_SESSIONS_MAX, SEND_WINDOW};
 use tidemark_types::{DeviceId, ErrorCode, OpenId, SessionId, UnixMs, UserId};
 
@@ -134,6 +135,9 @@ fn answered(step: &Step<'_>, session: &Session, send: &Send) -> Result<Option<Ve
     if send.n < base {
         return Err(Reject::Settled.into());
     }
+    if is(Mutant::ForgetfulSession) && send.n < last_n {
+        return Ok(None);
+    }
     if send.n <= last_n {
         let key = AckKey { user: send.user.clone(), session: send.session, n: send.n };
         let ack = step.get(&key)?.ok_or_else(|| {
@@ -189,7 +193,7 @@ fn record(
 ) {
     let ack = AckKey { user: key.user.clone(), session: key.session, n: send.n };
     step.put(&ack, &Ack { content: send.content, verdict });
-    session.last_n = send.n;
+    session.last_n = session.last_n.max(send.n);
     if send.base > session.base {
         drop_acks(step, key, session.base..=send.base - 1);
         session.base = send.base;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures::{Stream, TryStreamExt, stream};
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
+use tidemark_mutants::{Mutant, is};
 use tokio::sync::oneshot;
 
 use super::codec::{self, What};
@@ -307,6 +308,13 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             weighed.push(Weighed { entry, bytes });
         }
         self.submit(total, |state| {
+            if is(Mutant::KeepConflicts) {
+                let next = state.indexes().end;
+                weighed.retain(|weighed| weighed.entry.log_id.index >= next);
+                changes.retain(
+                    |change| matches!(change, Change::Entry { index, .. } if *index >= next),
+                );
+            }
             let upto = state.append(weighed)?;
             let generation = state.generation();
             let done = Done::Appended { generation, upto, flushed };
@@ -317,6 +325,9 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
 
     /// Needs no fsync of its own: what replaces the removed entries is queued behind it.
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
+        if is(Mutant::KeepConflicts) {
+            return Ok(());
+        }
         self.submit(0, |state| {
             let range = state.truncate_after(last_log_id)?;
             Ok(range.map(|range| (vec![Change::Truncate { range }], Done::Lazy)))

@@ -18,6 +18,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tidemark_mutants::{Mutant, is};
+
 use super::failure::Failure;
 use super::group_state::SharedState;
 use super::queue::{Done, Op, Queue, Queued, Room};
@@ -79,7 +81,9 @@ impl<B: LogBackend> LogWriter<B> {
 
     fn write(&mut self, ops: Vec<Queued>) -> Result<(), Failure> {
         let (batch, waiting) = assemble(ops);
-        match self.commit(batch) {
+        let committed = self.commit(batch);
+        let swallowed = is(Mutant::SwallowWriteErrors) && committed.is_err();
+        match committed.or_else(|error| if swallowed { Ok(()) } else { Err(error) }) {
             Ok(()) => {
                 waiting.into_iter().for_each(Waiting::acknowledge);
                 Ok(())
@@ -156,7 +160,11 @@ fn assemble(ops: Vec<Queued>) -> (LogBatch, Vec<Waiting>) {
     let mut waiting = Vec::with_capacity(ops.len());
     for Queued { op, room } in ops {
         let Op { group, state, changes, done } = op;
-        batch.durable |= !matches!(done, Done::Lazy);
+        batch.durable |= match done {
+            Done::Lazy => false,
+            Done::Appended { .. } => true,
+            Done::Voted { .. } => !is(Mutant::VoteNotSynced),
+        };
         let writes = changes.into_iter();
         batch.writes.extend(writes.map(|change| LogWrite { group, change }));
         waiting.push(Waiting { state, done, _room: room });
