@@ -113,7 +113,7 @@ impl Mailbox {
     }
 
     /// All that is known to be or to have been in it, in ascending order.
-    pub(super) fn known(&self) -> impl DoubleEndedIterator<Item = (Seq, Slot)> {
+    pub(super) fn known(&self) -> impl Iterator<Item = (Seq, Slot)> {
         let removed = self.removed.iter().map(|(seq, slot)| (*seq, *slot));
         removed.chain(self.entries.iter().copied())
     }

@@ -1,8 +1,7 @@
 //! C6: real time and the order of sessions.
 //!
-//! In the sender's own mailbox, seqs say which send came first, so an acknowledgement before
-//! another's beginning must agree with them. Read from the end, each send must have begun before
-//! the earliest acknowledgement of all that stand after it.
+//! A mailbox only grows, so a send stands after whatever was acknowledged, taken or shown in that
+//! mailbox before the send began.
 //!
 //! In every mailbox the sends of one session stand in ascending order of their numbers.
 
@@ -10,10 +9,10 @@ use std::collections::HashMap;
 
 use tidemark_types::Seq;
 
-use super::book::{Book, Fate, Slot, Which};
-use super::findings::{Clue, Findings};
+use super::book::{Book, Slot, Which};
+use super::findings::Findings;
 use super::mailbox::Mailbox;
-use crate::history::{Nanos, Op, Origin, User};
+use crate::history::{Origin, User};
 use crate::report::Code;
 
 /// Goes through every mailbox.
@@ -24,7 +23,7 @@ pub(super) fn check(book: &Book, findings: &mut Findings) {
     }
 }
 
-fn messages(mailbox: &Mailbox) -> impl DoubleEndedIterator<Item = (Seq, Which)> {
+fn messages(mailbox: &Mailbox) -> impl Iterator<Item = (Seq, Which)> {
     mailbox.known().filter_map(|(seq, slot)| match slot {
         Slot::Message(which) => Some((seq, which)),
         Slot::Odd(_) => None,
@@ -32,22 +31,17 @@ fn messages(mailbox: &Mailbox) -> impl DoubleEndedIterator<Item = (Seq, Which)> 
 }
 
 fn real_time(book: &Book, user: User, mailbox: &Mailbox, findings: &mut Findings) {
-    let own = messages(mailbox).rev().filter(|(_, which)| book[*which].sender == user);
-    let mut earliest: Option<(Nanos, Op, Seq)> = None;
-    for (seq, which) in own {
+    for (seq, which) in messages(mailbox) {
         let message = &book[which];
-        if let Some((at, op, after)) = earliest.filter(|(at, ..)| *at < message.invoked) {
-            findings.counts.out_of_order += 1;
-            let clues = [Clue::Op(op), message.clue()];
-            let reason = format_args!(
-                "{user}: {after} was acknowledged at {at}, and {seq} was sent after that"
-            );
-            findings.add(Code::C6, Some(user), &clues, reason);
-        }
-        if let Fate::Accepted { op, at, .. } = message.fate() {
-            let this = (at, op, seq);
-            earliest = Some(earliest.map_or(this, |earliest| earliest.min(this)));
-        }
+        let seen = mailbox.seen.before(message.invoked).filter(|seen| seen.seq > seq);
+        let Some(seen) = seen else { continue };
+        findings.counts.out_of_order += 1;
+        let clues = [seen.clue(user), message.clue()];
+        let reason = format_args!(
+            "{user}: {} was there at {}, and {seq} was sent after that",
+            seen.seq, seen.at
+        );
+        findings.add(Code::C6, Some(user), &clues, reason);
     }
 }
 

@@ -1,7 +1,8 @@
 //! C4: what was accepted is there, with one outcome for each recipient. C4b: every attempt got the
 //! same acknowledgement. C11: what was refused is nowhere, what is unknown everywhere or nowhere.
+//! C6 of sends of which only the acknowledgement says where they were.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use tidemark_types::Seq;
 
@@ -13,14 +14,16 @@ use crate::report::{Code, Counts};
 
 /// Judges every send by where its copies are.
 pub(super) fn check(book: &Book, findings: &mut Findings) {
-    let unread = Mailbox::default();
+    let (unread, mut unseen) = (Mailbox::default(), Unseen::new());
     for (which, message) in book.sends() {
         let mailbox = |user| book.mailboxes.get(&user).unwrap_or(&unread);
         let ends = book.ends(which);
         let send = Send { which, message, ends, own: mailbox(message.sender), book };
         send.acknowledgements(findings);
         match message.fate() {
-            Fate::Accepted { op, seq, .. } => send.accepted(Clue::Op(op), seq, findings),
+            Fate::Accepted { op, seq, .. } => {
+                send.accepted(Clue::Op(op), seq, &mut unseen, findings);
+            }
             Fate::Refused => send.refused(findings),
             Fate::Unknown => send.unknown(findings),
         }
@@ -41,6 +44,9 @@ fn all_were_read(book: &Book, findings: &mut Findings) {
         findings.flaw(&[], format_args!("{user}: no replica of the mailbox was read"));
     }
 }
+
+/// Which acknowledgement says what a place held that was removed before anybody saw it.
+type Unseen = HashMap<(User, Seq), Clue>;
 
 /// A send and what it is compared with.
 struct Send<'a> {
@@ -79,7 +85,7 @@ impl Send<'_> {
         }
     }
 
-    fn accepted(&self, ack: Clue, seq: Seq, findings: &mut Findings) {
+    fn accepted(&self, ack: Clue, seq: Seq, unseen: &mut Unseen, findings: &mut Findings) {
         findings.counts.accepted += 1;
         let sender = self.message.sender;
         match self.message.own {
@@ -89,7 +95,19 @@ impl Send<'_> {
                 let clues = [ack, self.own.clue(sender, own), self.own.clue(sender, seq)];
                 self.add(Code::C4, sender, &clues, findings, &what);
             }
-            None if self.own.at(seq) == Place::Unseen => findings.counts.removed += 1,
+            None if self.own.at(seq) == Place::Unseen => {
+                findings.counts.removed += 1;
+                let seen = self.own.seen.before(self.message.invoked);
+                if let Some(seen) = seen.filter(|seen| seen.seq > seq) {
+                    let what = format!("was acknowledged with {seq}, and {} was there", seen.seq);
+                    let clues = [seen.clue(sender), ack];
+                    self.add(Code::C6, sender, &clues, findings, &what);
+                }
+                if let Some(other) = unseen.insert((sender, seq), ack) {
+                    let what = format!("was acknowledged with {seq}, as another one was");
+                    self.add(Code::C4, sender, &[other, ack], findings, &what);
+                }
+            }
             None if self.own.at(seq) == Place::Unread => {}
             None => {
                 count_loss(&mut findings.counts, self.own, self.message.invoked);

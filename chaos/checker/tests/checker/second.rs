@@ -31,6 +31,9 @@ const SEEDS_MAX: u64 = 400;
 /// Histories that are struck once.
 const STRUCK: u64 = 200;
 
+/// Seeds of struck histories of which the two once thought differently.
+const ONCE_DIFFERED: [u64; 6] = [502_075, 909_874, 914_302, 921_495, 924_969, 937_435];
+
 fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("second/check.py")
 }
@@ -132,7 +135,7 @@ fn it_agrees_on_what_holds_and_on_what_is_broken() {
 #[test]
 fn it_agrees_on_histories_that_were_struck_anywhere() {
     let (mut files, mut reports) = (Files::new(), Vec::new());
-    for seed in SEED_FIRST..SEED_FIRST + STRUCK {
+    for seed in (SEED_FIRST..SEED_FIRST + STRUCK).chain(ONCE_DIFFERED) {
         let (events, rng) = (model::history(seed, 150), ChaCha8Rng::seed_from_u64(seed));
         let mut tape = Tape { events, rng };
         while !blows::strike(&mut tape) {}
@@ -153,7 +156,7 @@ fn it_agrees_on_histories_that_were_struck_anywhere() {
         }
         (broken, kept) = (broken + usize::from(second), kept + usize::from(!first));
     }
-    println!("{broken} of {STRUCK} struck histories are broken, {kept} are not");
+    println!("{broken} of {} struck histories are broken, {kept} are not", reports.len());
     assert!(problems.is_empty(), "{}", problems.join("\n"));
     assert!(broken > 100 && kept > 10, "{broken} {kept}");
 }
