@@ -443,7 +443,8 @@ impl Cluster {
             if ended.is_some() || from.elapsed() > PATIENCE {
                 let member = ended.unwrap_or(member);
                 let log = self.end_of_log(member);
-                return Err(NotReady { member, said: format!("{said:?}"), log }.into());
+                let said = said.unwrap_or_else(|error| format!("{error:#}"));
+                return Err(NotReady { member, said, log }.into());
             }
             tokio::time::sleep(LOOK).await;
         }

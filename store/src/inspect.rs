@@ -6,6 +6,7 @@
 //!
 //! Every mailbox is checked on the way: its entries must be exactly `floor+1 ..= head`.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -66,16 +67,16 @@ pub enum InspectError {
 
 /// What all replicas of a cluster hold, at the highest index of each group that some replica has
 /// recorded as committed: a replica's own record may lag, and its log reaches it.
-pub fn level(replicas: &[Inspector]) -> Result<Vec<Report>, InspectError> {
+pub fn level<I: Borrow<Inspector>>(replicas: &[I]) -> Result<Vec<Report>, InspectError> {
     let mut committed = BTreeMap::<GroupId, u64>::new();
-    for inspector in replicas {
+    for inspector in replicas.iter().map(Borrow::borrow) {
         for group in inspector.report(None, |_| None)?.groups {
             let index = committed.entry(group.group).or_default();
             *index = group.at.unwrap_or_default().max(*index);
         }
     }
     let at = |inspector: &Inspector| inspector.report(None, |group| committed.get(&group).copied());
-    replicas.iter().map(at).collect()
+    replicas.iter().map(Borrow::borrow).map(at).collect()
 }
 
 /// Groups whose state hash or mailboxes differ between replicas at the same index.

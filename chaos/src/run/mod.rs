@@ -118,7 +118,7 @@ async fn judged(plan: &Plan) -> Result<(Summary, Report)> {
         stores::settled(&client).await?;
     }
     drop(facts);
-    costs(&cluster, &notes)?;
+    costs(&mut cluster, &notes)?;
     cluster.kill_all()?;
     println!("reading what every replica holds");
     let all_read = truth::read(&cluster, &notes).unwrap_or_else(|error| {
@@ -201,8 +201,11 @@ fn demands(seconds: u64) -> Demands {
     }
 }
 
-fn costs(cluster: &Cluster, notes: &Notes) -> Result<()> {
-    for member in cluster.members().filter(|member| cluster.runs(*member)) {
+fn costs(cluster: &mut Cluster, notes: &Notes) -> Result<()> {
+    for member in cluster.members() {
+        if !cluster.runs(member) || cluster.has_ended(member)? {
+            continue;
+        }
         let usage = cluster.usage(member)?;
         for (what, amount, bound) in [
             ("bytes of memory, at most", usage.memory_max, RSS_BYTES_MAX),

@@ -16,21 +16,40 @@ use crate::words;
 /// Reads every node's files into the history; the nodes must be down. A node that cannot be read is
 /// left out; whether all of them were read.
 pub(super) fn read(cluster: &Cluster, notes: &Notes) -> Result<bool> {
-    let (mut nodes, mut inspectors) = (Vec::new(), Vec::new());
+    let mut replicas = Vec::new();
     for node in cluster.ids() {
         match whole(cluster, node) {
-            Ok(inspector) => {
-                nodes.push(node);
-                inspectors.push(inspector);
-            }
+            Ok(inspector) => replicas.push((node, inspector)),
             Err(error) => eprintln!("node {node} cannot be read: {error:#}"),
         }
     }
-    let all = nodes.len() == cluster.ids().len();
-    if !nodes.is_empty() {
-        write_down(&nodes, &inspectors, notes)?;
+    let Some((nodes, inspectors, reports)) = level(replicas) else { return Ok(false) };
+    write_down(&nodes, &inspectors, &reports, notes)?;
+    Ok(nodes.len() == cluster.ids().len())
+}
+
+type Level = (Vec<NodeId>, Vec<Inspector>, Vec<Report>);
+
+/// Brings replicas to one level. One that cannot reach it, or whose log contradicts its state, is
+/// left out: of as few as possible, the first ones that are in the others' way.
+fn level(mut replicas: Vec<(NodeId, Inspector)>) -> Option<Level> {
+    while !replicas.is_empty() {
+        let (nodes, inspectors): (Vec<NodeId>, Vec<Inspector>) = replicas.into_iter().unzip();
+        let error = match inspect::level(&inspectors) {
+            Ok(reports) => return Some((nodes, inspectors, reports)),
+            Err(error) => error,
+        };
+        replicas = nodes.into_iter().zip(inspectors).collect();
+        let mut alone = (0..replicas.len()).rev().collect::<Vec<_>>();
+        alone.retain(|left_out| {
+            let rest = replicas.iter().enumerate().filter(|(at, _)| at != left_out);
+            let rest: Vec<&Inspector> = rest.map(|(_, (_, inspector))| inspector).collect();
+            !rest.is_empty() && inspect::level(&rest).is_ok()
+        });
+        let (node, _) = replicas.remove(alone.first().copied().unwrap_or_default());
+        eprintln!("node {node} does not reach what the others hold: {error}");
     }
-    Ok(all)
+    None
 }
 
 /// A node's files, if its log can be replayed over its state.
@@ -40,9 +59,13 @@ fn whole(cluster: &Cluster, node: NodeId) -> Result<Inspector> {
     Ok(inspector)
 }
 
-fn write_down(nodes: &[NodeId], inspectors: &[Inspector], notes: &Notes) -> Result<()> {
-    let reports = inspect::level(inspectors)?;
-    for report in &reports {
+fn write_down(
+    nodes: &[NodeId],
+    inspectors: &[Inspector],
+    reports: &[Report],
+    notes: &Notes,
+) -> Result<()> {
+    for report in reports {
         hashes(report, notes)?;
     }
     for group in &reports[0].groups {

@@ -265,9 +265,6 @@ impl Group {
     /// Waits until everything that was committed when this was called is applied here, after a
     /// round to a majority: what is read then is not stale (R16).
     pub async fn read_index(&self) -> Result<(), NotSubmitted> {
-        if is(Mutant::ReadWithoutQuorum) && self.is_leader() {
-            return Ok(());
-        }
         match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
