@@ -16,7 +16,11 @@ use crate::words;
 /// Reads every node's files into the history; the nodes must be down.
 pub(super) fn read(cluster: &Cluster, notes: &Notes) -> Result<()> {
     let open = |node| Ok((node, Inspector::open(&cluster.data_dir(node))?));
-    let replicas = cluster.ids().into_iter().map(open).collect::<Result<Vec<_>>>()?;
+    read_from(cluster.ids().into_iter().map(open).collect::<Result<_>>()?, notes)
+}
+
+/// Reads what these nodes left into the history.
+pub fn read_from(replicas: Vec<(NodeId, Inspector)>, notes: &Notes) -> Result<()> {
     let (nodes, inspectors): (Vec<NodeId>, Vec<Inspector>) = replicas.into_iter().unzip();
     let reports = inspect::level(&inspectors)?;
     for report in &reports {

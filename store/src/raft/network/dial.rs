@@ -17,13 +17,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use thiserror::Error;
+use tidemark_env::Connector;
 use tidemark_store_core::codec::DecodeError;
 use tidemark_types::{ClusterId, NodeId};
 use tokio::sync::{Semaphore, watch};
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
-use super::connect::{self, Connector};
+use super::connect;
 use super::connection::{Broken, Connection, PeerError};
 use super::fetch::FETCHES_MAX;
 use super::frame::{Answer, FrameError, Hello, Request};
@@ -62,6 +63,11 @@ impl Peers {
         let (alive, _) = watch::channel(());
         let fetches = Semaphore::new(FETCHES_MAX);
         Peers(Arc::new(Inner { me, connector, peers: Mutex::default(), fetches, alive }))
+    }
+
+    /// How it gets byte streams to other nodes.
+    pub(crate) fn connector(&self) -> Arc<dyn Connector> {
+        self.0.connector.clone()
     }
 
     /// Who dials.
