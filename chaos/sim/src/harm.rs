@@ -7,7 +7,7 @@ use tidemark_types::{NodeId, ShardId};
 
 use crate::machine::{Armed, Keep, POINTS, When};
 use crate::plan::{Dice, GATEWAYS, PHONES};
-use crate::world::{self, World};
+use crate::world::{self, Transfer, World};
 
 /// What is done to the cluster.
 #[derive(Clone, Debug)]
@@ -78,6 +78,8 @@ pub enum Harm {
     },
     /// A store node's next fsync fails.
     Eio(NodeId),
+    /// An operator moves a leadership.
+    Transfer(Transfer),
 }
 
 impl Harm {
@@ -99,6 +101,7 @@ impl Harm {
             Harm::Clock { .. } => "clock",
             Harm::SlowDisk { .. } => "slow-disk",
             Harm::Eio(_) => "eio",
+            Harm::Transfer(_) => "transfer",
         }
     }
 
@@ -118,6 +121,7 @@ impl Harm {
             Harm::Clock { node, ms } => format!("{} {ms} ms", world::store(*node)),
             Harm::SlowDisk { node, fsync } => format!("{} {fsync:?}", world::store(*node)),
             Harm::Eio(node) => world::store(*node),
+            Harm::Transfer(Transfer { group, from, to }) => format!("{group} from {from} to {to}"),
         }
     }
 
@@ -134,7 +138,8 @@ impl Harm {
             | Harm::Phone(_)
             | Harm::Clock { .. }
             | Harm::SlowDisk { .. }
-            | Harm::Eio(_) => None,
+            | Harm::Eio(_)
+            | Harm::Transfer(_) => None,
         }
     }
 
@@ -151,7 +156,8 @@ impl Harm {
             | Harm::Cut { .. }
             | Harm::Flap { .. }
             | Harm::Hold { .. }
-            | Harm::Delay { .. } => Vec::new(),
+            | Harm::Delay { .. }
+            | Harm::Transfer(_) => Vec::new(),
         }
     }
 
@@ -179,7 +185,11 @@ impl Harm {
                 (Harm::Clock { node, ms }, dice.ms(2_500, 6_000))
             }
             86..=93 => (Harm::SlowDisk { node, fsync: dice.ms(30, 1_800) }, dice.ms(4_000, 7_000)),
-            _ => (Harm::Eio(node), dice.ms(2_000, 4_000)),
+            94..=96 => (Harm::Eio(node), dice.ms(2_000, 4_000)),
+            _ => match transfer(world, dice) {
+                Some(transfer) => (Harm::Transfer(transfer), dice.ms(1_000, 3_000)),
+                None => (Harm::Eio(node), dice.ms(2_000, 4_000)),
+            },
         };
         (harm, lasts)
     }
@@ -195,6 +205,15 @@ fn victim(world: &World, dice: &Dice) -> NodeId {
     let number = u16::try_from(dice.between(0, u64::from(world.plan.shards) - 1)).unwrap_or(0);
     let leader = world.safety.leader(GroupId::shard(ShardId::new(number)));
     if dice.chance(0.5) { leader.unwrap_or(any) } else { any }
+}
+
+/// A leadership, and somebody else's.
+fn transfer(world: &World, dice: &Dice) -> Option<Transfer> {
+    let number = u16::try_from(dice.between(0, u64::from(world.plan.shards) - 1)).ok()?;
+    let group = GroupId::shard(ShardId::new(number));
+    let from = world.safety.leader(group)?;
+    let others: Vec<NodeId> = world::nodes().filter(|node| *node != from).collect();
+    Some(Transfer { group, from, to: dice.of(&others) })
 }
 
 fn network(dice: &Dice, node: NodeId) -> (Harm, Duration) {

@@ -29,7 +29,7 @@ use tidemark_store_core::storage::Writes;
 use tidemark_store_core::value::ClusterMap;
 use tidemark_types::NodeId;
 
-use crate::plan::Dice;
+use crate::plan::{Dice, Plan};
 use crate::world::World;
 
 /// A step of the disk.
@@ -97,6 +97,9 @@ pub enum Keep {
     Some,
 }
 
+/// The writer of a node's log, which the node's own task steps.
+pub type Writer = Arc<Mutex<LogWriter<LogDisk>>>;
+
 /// A store node's machine.
 pub struct Machine {
     /// The node.
@@ -106,6 +109,8 @@ pub struct Machine {
     world: std::sync::Weak<World>,
     inner: Mutex<Inner>,
     dice: Dice,
+    /// It acknowledges what is not on the disk: the simulation must notice.
+    lies: bool,
 }
 
 struct Inner {
@@ -127,6 +132,9 @@ struct Inner {
     lost_batches: u64,
     /// Snapshots that became the live state.
     installs: u64,
+    writer: Option<Writer>,
+    /// The power goes off: what is written now reaches no disk for certain.
+    going: bool,
     running: Option<Arc<Node>>,
     fatal: Option<String>,
 }
@@ -151,8 +159,7 @@ impl Machine {
         map: &ClusterMap,
         folder: &Path,
         world: std::sync::Weak<World>,
-        seed: u64,
-        fsync: Duration,
+        plan: &Plan,
     ) -> Result<Self> {
         let folder = folder.join(format!("store-{node}"));
         fs::create_dir_all(&folder)?;
@@ -168,16 +175,19 @@ impl Machine {
             broken: false,
             failed_writes: 0,
             has_failed: false,
-            fsync,
+            fsync: plan.fsync,
             slow_commits: 0,
             lost_batches: 0,
             installs: 0,
+            writer: None,
+            going: false,
             running: None,
             fatal: None,
         };
-        let (inner, dice) = (Mutex::new(inner), Dice::new(seed, 100 + node.get()));
+        let (inner, dice) = (Mutex::new(inner), Dice::new(plan.seed, 100 + node.get()));
         let identity = Identity::new(node, map.clone())?;
-        Ok(Machine { node, identity, folder, world, inner, dice })
+        let lies = plan.lying_disks;
+        Ok(Machine { node, identity, folder, world, inner, dice, lies })
     }
 
     /// Who lives on it.
@@ -191,14 +201,14 @@ impl Machine {
     }
 
     /// Begins a life: what the node finds on its disk, and the writer of its log.
-    pub fn start(self: &Arc<Self>) -> Result<(Disks, LogWriter<LogDisk>)> {
+    pub fn start(self: &Arc<Self>) -> Result<(Disks, Writer)> {
         let (disk, state) = {
             let mut inner = self.inner.lock();
             if let Some((log, state)) = inner.left.take() {
                 (inner.log, inner.state) = (log, state);
                 inner.lives += 1;
             }
-            (inner.fatal, inner.has_failed) = (None, false);
+            (inner.fatal, inner.has_failed, inner.going) = (None, false, false);
             (inner.log.clone(), inner.state.clone())
         };
         let life = self.lives();
@@ -206,6 +216,8 @@ impl Machine {
         let steps = Arc::new(StateSteps { machine: self.clone(), life });
         let state = StateDb::open_simulated(&state, steps)?;
         let (log, writer) = LogStore::open(log, LogOptions::default())?;
+        let writer = Arc::new(Mutex::new(writer));
+        self.inner.lock().writer = Some(writer.clone());
         let identity = self.identity.clone();
         Ok((Disks { identity, log, log_thread: None, state }, writer))
     }
@@ -215,9 +227,9 @@ impl Machine {
         self.inner.lock().lives
     }
 
-    /// The node runs, or no longer.
-    pub fn runs(&self, node: Option<Arc<Node>>) {
-        self.inner.lock().running = node;
+    /// The node runs.
+    pub fn runs(&self, node: Arc<Node>) {
+        self.inner.lock().running = Some(node);
     }
 
     /// The node, while it runs.
@@ -240,8 +252,24 @@ impl Machine {
         self.inner.lock().left.is_some()
     }
 
+    /// Ends its node's life between two steps of the simulation. Where the power is lost, what the
+    /// node had handed to its log is being written at this moment.
+    pub fn end(&self, keep: Keep) -> Result<()> {
+        let writer = {
+            let mut inner = self.inner.lock();
+            inner.going = keep == Keep::Some;
+            inner.running = None;
+            inner.writer.take().filter(|_| inner.going && inner.left.is_none())
+        };
+        if let Some(writer) = writer {
+            // It fails, as everything that the node asks of its disk from now on.
+            let _ = writer.lock().step();
+        }
+        self.cut(keep)
+    }
+
     /// Cuts it off from its disk, which stays as it is now.
-    pub fn cut(&self, keep: Keep) -> Result<()> {
+    fn cut(&self, keep: Keep) -> Result<()> {
         let mut inner = self.inner.lock();
         if inner.left.is_some() {
             return Ok(());
@@ -332,6 +360,10 @@ impl Machine {
         Err(io::Error::other("the power went off"))
     }
 
+    fn is_going(&self) -> bool {
+        self.inner.lock().going
+    }
+
     fn write_fails(&self) -> bool {
         let mut inner = self.inner.lock();
         inner.failed_writes += u64::from(inner.broken);
@@ -403,11 +435,14 @@ impl LogBackend for LogDisk {
             return Err(io::Error::other("the power is off"));
         }
         self.disk.commit(written)?;
+        if self.machine.is_going() {
+            return Err(io::Error::other("the power goes off"));
+        }
         if self.machine.write_fails() {
             return Err(io::Error::other("the disk failed (simulated EIO)"));
         }
         self.machine.step(self.life, &points, When::Before)?;
-        if durable {
+        if durable && !self.machine.lies {
             self.disk.commit(LogBatch { writes: Vec::new(), durable })?;
         }
         self.machine.step(self.life, &points, When::After)

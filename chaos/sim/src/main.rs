@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use tidemark_checker::Verdict;
+use tidemark_sim::plan::Plan;
 use tidemark_sim::{interpose, ledger, run};
 use tidemark_version::VERSION;
 
@@ -49,6 +50,10 @@ enum Command {
         /// Keep the history and the disks in this folder.
         #[arg(long)]
         keep: Option<PathBuf>,
+        /// Let the disks acknowledge what they have not written: the control, which a seed with
+        /// power cuts must notice.
+        #[arg(long)]
+        lying_disks: bool,
     },
 }
 
@@ -60,7 +65,9 @@ fn seeds(text: &str) -> Result<std::ops::Range<u64>> {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run { seeds, jobs } => many(seeds, jobs),
-        Command::Seed { seed, trace, json, log, keep } => one(seed, trace, json, log, keep),
+        Command::Seed { seed, trace, json, log, keep, lying_disks } => {
+            one(Plan { lying_disks, ..Plan::of(seed) }, trace, json, log, keep)
+        }
     };
     match done {
         Ok(Verdict::Holds) => ExitCode::SUCCESS,
@@ -81,7 +88,7 @@ fn many(seeds: std::ops::Range<u64>, jobs: Option<usize>) -> Result<Verdict> {
 }
 
 fn one(
-    seed: u64,
+    plan: Plan,
     trace: Option<PathBuf>,
     json: bool,
     log: Option<String>,
@@ -92,7 +99,7 @@ fn one(
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
         log.with_writer(std::io::stderr).init();
     }
-    let began = Instant::now();
+    let (began, seed) = (Instant::now(), plan.seed);
     let memory = Path::new(MEMORY);
     let temporary = match memory.is_dir() {
         true => tempfile::tempdir_in(memory)?,
@@ -107,8 +114,8 @@ fn one(
     };
     // A thread of its own: what libraries keep per thread begins with it.
     let simulated = std::thread::Builder::new().name("simulation".to_owned()).spawn(move || {
-        interpose::enter(seed);
-        run::run(seed, &folder, trace.as_deref())
+        interpose::enter(plan.seed);
+        run::run(plan, &folder, trace.as_deref())
     });
     let shown = simulated?.join().map_err(|_| anyhow::anyhow!("the simulation panicked"));
     let Ok(shown) = shown else {

@@ -53,6 +53,8 @@ pub struct Plan {
     pub silence_ms: u64,
     /// Between two faults, on average.
     pub calm: Duration,
+    /// Disks acknowledge what they have not written: the control, which must be noticed.
+    pub lying_disks: bool,
 }
 
 /// Draws of a seed.
@@ -116,6 +118,7 @@ impl Plan {
             mailbox_entries_max: dice.of(&[1_000_000, 1_000_000, 1_000_000, 150]),
             silence_ms: dice.of(&[7_000, 15_000]),
             calm: dice.ms(500, 3_000),
+            lying_disks: false,
         }
     }
 }

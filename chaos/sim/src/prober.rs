@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use crate::net::Net;
 use crate::plan::Dice;
-use crate::world::{PROBER, World};
+use crate::world::{PROBER, Transfer, World};
 
 /// Between two probes of a shard, and between two reads.
 const EVERY: Duration = Duration::from_millis(250);
@@ -38,6 +38,7 @@ pub async fn run(world: Arc<World>) -> turmoil::Result {
         let counter = counter_on(&client, shard)?;
         tokio::spawn(probe(world.clone(), client.clone(), shard, counter));
     }
+    tokio::spawn(transfer(world.clone(), client.clone()));
     read(world, client).await;
     Ok(())
 }
@@ -59,6 +60,18 @@ async fn probe(world: Arc<World>, client: Client, shard: ShardId, counter: Count
             }
             drop(permit);
         });
+    }
+}
+
+/// Moves leaderships, as an operator would.
+async fn transfer(world: Arc<World>, client: Client) {
+    loop {
+        tokio::time::sleep(EVERY).await;
+        if let Some(Transfer { group, from, to }) = world.take_wish() {
+            // Whether it moved is looked at elsewhere.
+            let moved = client.transfer_leader(group.get(), from, to).await;
+            world.line(&format_args!("{group} from {from} to {to}: {moved:?}"));
+        }
     }
 }
 

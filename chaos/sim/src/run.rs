@@ -72,11 +72,12 @@ impl Shown {
     }
 }
 
-/// Simulates a seed; its files are in `folder`.
-pub fn run(seed: u64, folder: &Path, trace: Option<&Path>) -> Result<Shown> {
-    let plan = Plan::of(seed);
+/// Simulates what a seed stands for; its files are in `folder`.
+pub fn run(plan: Plan, folder: &Path, trace: Option<&Path>) -> Result<Shown> {
+    let seed = plan.seed;
     let world = World::new(plan.clone(), folder, trace)?;
     world.line(&format_args!("{plan:?}"));
+    world.end_with_panics();
     let mut stage = Stage::new(world.clone());
     let mut wrong = Vec::new();
     let mut report = None;

@@ -13,14 +13,13 @@ use tidemark_proto::store::MESSAGE_BYTES_MAX;
 use tidemark_proto::store::v1::store_server::StoreServer;
 use tidemark_store::config::{DiskConfig, RaftConfig, StoreConfig};
 use tidemark_store::node::Node;
-use tidemark_store::raft::log::LogWriter;
 use tidemark_store::raft::network::{self, Acceptor, Me, Peers};
 use tidemark_store::server::store::StoreService;
 use tidemark_store_client::{Client, ClientConfig, Error};
 use tidemark_token::Keys;
 use tidemark_types::NodeId;
 
-use crate::machine::{LogDisk, Machine};
+use crate::machine::{Machine, Writer};
 use crate::net::{self, Net};
 use crate::plan::Plan;
 use crate::world::{self, World};
@@ -51,7 +50,7 @@ async fn run_store(world: Arc<World>, machine: &Arc<Machine>) -> Result<()> {
     let peers = Peers::new(me, Arc::new(Net { world: world.clone(), from: host.clone() }));
     let acceptor = Acceptor::new(peers.clone());
     let node = Node::start_on(disks, &config, peers, &acceptor, clock, world.rng()).await?;
-    machine.runs(Some(node.clone()));
+    machine.runs(node.clone());
     world.line(&format_args!("{host} started, life {}", machine.lives()));
     let service = StoreServer::new(StoreService::new(node.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -71,11 +70,12 @@ async fn run_store(world: Arc<World>, machine: &Arc<Machine>) -> Result<()> {
 }
 
 /// In the place of the writer's thread.
-async fn write_log(machine: Arc<Machine>, mut writer: LogWriter<LogDisk>, healthy: Duration) {
+async fn write_log(machine: Arc<Machine>, writer: Writer, healthy: Duration) {
     loop {
         let fsync = machine.fsync();
         tokio::time::sleep(fsync.max(LOOK_EVERY)).await;
-        match writer.step() {
+        let wrote = writer.lock().step();
+        match wrote {
             Ok(true) => machine.notice(fsync, healthy),
             Ok(false) => {}
             Err(_) => return,

@@ -13,7 +13,7 @@ use crate::harm::Harm;
 use crate::interpose;
 use crate::machine::{Counted, Keep};
 use crate::plan::{Dice, GATEWAYS, PHONES, Plan};
-use crate::world::{self, PROBER, World};
+use crate::world::{self, PROBER, Transfer, World};
 use crate::{phone, prober, servers};
 
 /// A step of the simulation.
@@ -30,6 +30,11 @@ const RESTART_AFTER: Duration = Duration::from_millis(500);
 
 /// Faults at once, at most.
 const FAULTS_AT_ONCE: usize = 2;
+
+/// A fault of the network between hosts that have just nothing to say is given so much more time...
+const LONGER: Duration = Duration::from_secs(2);
+/// ... and so often.
+const LONGER_MAX: u32 = 4;
 
 /// Hosts that talk say something as often: a heartbeat, or a ping of their connection.
 const TALKED_WITHIN: Duration = Duration::from_millis(1_200);
@@ -61,6 +66,8 @@ struct Active {
     counted: Vec<Counted>,
     /// What it has done already.
     effect: u64,
+    /// How often it was given more time, since it had done nothing.
+    longer: u32,
     /// Of one that flaps: is the network cut now, and until when.
     flap: (bool, Duration),
 }
@@ -183,8 +190,7 @@ impl Stage {
     fn crash(&mut self, node: NodeId, keep: Keep, back: Duration) -> Result<()> {
         let machine = self.world.machine(node).clone();
         let host = world::store(node);
-        machine.cut(keep)?;
-        machine.runs(None);
+        machine.end(keep)?;
         if keep == Keep::Some {
             // Nobody is told: a machine without power sends no packet.
             self.isolate(&host);
@@ -294,6 +300,7 @@ impl Stage {
             Harm::Clock { node, ms } => self.world.clock(&world::store(*node)).jump(*ms),
             Harm::SlowDisk { node, fsync } => self.world.machine(*node).set_fsync(*fsync),
             Harm::Eio(node) => self.world.machine(*node).break_disk(true),
+            Harm::Transfer(transfer) => self.world.wish(*transfer),
         }
         if !matches!(harm, Harm::Point { .. }) {
             self.note_begin(&mut active);
@@ -320,6 +327,7 @@ impl Stage {
             traffic,
             counted,
             effect: 0,
+            longer: 0,
             flap: (false, self.elapsed),
         }
     }
@@ -347,6 +355,13 @@ impl Stage {
 
     fn end_due(&mut self) -> Result<()> {
         while let Some(at) = self.active.iter().position(|active| active.until <= self.elapsed) {
+            let idle = self.traffic(&self.active[at].harm) == self.active[at].traffic;
+            let active = &mut self.active[at];
+            if active.harm.links().is_some() && idle && active.longer < LONGER_MAX {
+                active.longer += 1;
+                active.until += LONGER;
+                continue;
+            }
             let active = self.active.remove(at);
             self.end(active)?;
         }
@@ -387,6 +402,9 @@ impl Stage {
                 let machine = self.world.machine(*node);
                 active.effect += machine.counted().failed_writes - active.counted[0].failed_writes;
                 machine.break_disk(false);
+            }
+            Harm::Transfer(Transfer { group, from, .. }) => {
+                active.effect += u64::from(self.world.safety.leader(*group) != Some(*from));
             }
         }
         self.cut_again();

@@ -4,13 +4,15 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::Xxh3;
 
-/// The trace of a run.
-pub struct Trace(Mutex<Inner>);
+/// The trace of a run; a cheap handle.
+#[derive(Clone)]
+pub struct Trace(Arc<Mutex<Inner>>);
 
 struct Inner {
     hash: Xxh3,
@@ -24,7 +26,7 @@ impl Trace {
     pub fn new(file: Option<&Path>) -> Result<Self> {
         let create = |path: &Path| File::create(path).with_context(|| path.display().to_string());
         let file = file.map(create).transpose()?.map(BufWriter::new);
-        Ok(Trace(Mutex::new(Inner { hash: Xxh3::new(), file, failed: None })))
+        Ok(Trace(Arc::new(Mutex::new(Inner { hash: Xxh3::new(), file, failed: None }))))
     }
 
     /// Something happened.
@@ -47,6 +49,14 @@ impl Trace {
             let text =
                 format!("{ms} ms {from} > {to} {} bytes, all so far {hash:016x}\n", bytes.len());
             inner.write(&text);
+        }
+    }
+
+    /// Puts what there is of it on its way to the disk; for a process that ends here.
+    pub fn save(&self) {
+        if let Some(file) = self.0.try_lock().as_mut().and_then(|inner| inner.file.as_mut()) {
+            // There is nobody left to tell.
+            let _ = file.flush();
         }
     }
 

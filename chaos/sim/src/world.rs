@@ -13,6 +13,7 @@ use tidemark_chaos::notes::Notes;
 use tidemark_checker::Event;
 use tidemark_checker::history::Nanos;
 use tidemark_env::{Clock, Rng, SeededRng};
+use tidemark_store::storage::GroupId;
 use tidemark_store_core::value::{ClusterMap, NodeAddress, Settings};
 use tidemark_token::SigningKey;
 use tidemark_types::{ClusterId, NodeId, ShardCount, UnixMs};
@@ -53,6 +54,18 @@ pub struct World {
     unasked: AtomicBool,
     accepted: AtomicU64,
     gateway_lives: Mutex<BTreeMap<usize, u32>>,
+    transfer: Mutex<Option<Transfer>>,
+}
+
+/// A leadership that is to move.
+#[derive(Clone, Copy, Debug)]
+pub struct Transfer {
+    /// Of which group.
+    pub group: GroupId,
+    /// From whom.
+    pub from: NodeId,
+    /// To whom.
+    pub to: NodeId,
 }
 
 /// The time at the beginning of the simulation's step.
@@ -146,9 +159,8 @@ impl World {
         let clocks = hosts.map(|host| (host, Arc::new(HostClock::of(now.clone())))).collect();
         let mut failed = None;
         let world = Arc::new_cyclic(|world: &Weak<World>| {
-            let machines = nodes().map(|node| {
-                Machine::create(node, &map, folder, world.clone(), plan.seed, plan.fsync)
-            });
+            let machines =
+                nodes().map(|node| Machine::create(node, &map, folder, world.clone(), &plan));
             let mut made = Vec::new();
             for machine in machines {
                 match machine {
@@ -173,6 +185,7 @@ impl World {
                 draws,
                 traffic: Mutex::default(),
                 gateway_lives: Mutex::default(),
+                transfer: Mutex::default(),
             }
         });
         match failed {
@@ -287,6 +300,29 @@ impl World {
         let life = lives.entry(number).or_default();
         *life += 1;
         *life
+    }
+
+    /// Somebody shall move a leadership.
+    pub fn wish(&self, transfer: Transfer) {
+        *self.transfer.lock() = Some(transfer);
+    }
+
+    /// Which leadership shall move, if one shall.
+    pub fn take_wish(&self) -> Option<Transfer> {
+        self.transfer.lock().take()
+    }
+
+    /// A panic of whatever is simulated ends the process, with 1: nothing that went on after it
+    /// would show anything.
+    pub fn end_with_panics(&self) {
+        let (trace, now) = (self.trace.clone(), self.now.clone());
+        std::panic::set_hook(Box::new(move |panic| {
+            let at = now.monotonic();
+            eprintln!("{panic}\nat {at:?} of the simulation");
+            trace.line(u64::try_from(at.as_nanos()).unwrap_or(u64::MAX), &panic);
+            trace.save();
+            std::process::exit(1);
+        }));
     }
 
     /// The hash of everything that was traced.

@@ -52,6 +52,14 @@ fn the_same_seed_is_the_same_run_byte_for_byte() -> Result<()> {
     Ok(())
 }
 
+/// The control: it can fail, and does so with the code for what is wrong.
+#[test]
+fn disks_that_acknowledge_what_they_have_not_written_are_noticed() -> Result<()> {
+    let status = program().args(["seed", "7", "--lying-disks"]).status()?;
+    ensure!(status.code() == Some(1), "it ended with {status}");
+    Ok(())
+}
+
 #[test]
 fn fixed_seeds_hold() -> Result<()> {
     for seed in FRESH {
