@@ -152,7 +152,7 @@ impl Connector for AirConnector {
     async fn connect(&self, gateway: &str) -> Result<Wire, String> {
         let cuts = self.air.0.cuts.subscribe();
         let seen = cuts.borrow().number;
-        let Wire { outgoing, incoming } = GrpcConnector.connect(gateway).await?;
+        let Wire { outgoing, incoming } = GrpcConnector::default().connect(gateway).await?;
         self.air.0.made.fetch_add(1, Ordering::Relaxed);
         let (from_device, frames) = mpsc::channel(OUTGOING_FRAMES);
         tokio::spawn(carry(self.air.clone(), frames, outgoing));

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
 use tidemark_checker::history::{Nanos, Op};
 use tidemark_checker::{Event, Writer};
+use tidemark_env::{Clock, SystemClock};
 
 /// The history of a run, being written; a cheap handle.
 #[derive(Clone)]
@@ -16,7 +16,7 @@ pub struct Notes(Arc<Inner>);
 
 struct Inner {
     file: Mutex<File>,
-    began: Instant,
+    clock: Arc<dyn Clock>,
     ops: AtomicU64,
 }
 
@@ -27,16 +27,21 @@ struct File {
 }
 
 impl Notes {
-    /// A new file.
+    /// A new file, with the system's time.
     pub fn create(path: &Path) -> Result<Self> {
+        Self::by_clock(path, Arc::new(SystemClock::new()))
+    }
+
+    /// A new file, with the monotonic time of `clock`.
+    pub fn by_clock(path: &Path, clock: Arc<dyn Clock>) -> Result<Self> {
         let writer = Writer::create(path).with_context(|| format!("{}", path.display()))?;
         let file = Mutex::new(File { writer, failed: None });
-        Ok(Notes(Arc::new(Inner { file, began: Instant::now(), ops: AtomicU64::new(0) })))
+        Ok(Notes(Arc::new(Inner { file, clock, ops: AtomicU64::new(0) })))
     }
 
     /// The time, since the run began.
     pub fn now(&self) -> Nanos {
-        Nanos(u64::try_from(self.0.began.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        Nanos(u64::try_from(self.0.clock.monotonic().as_nanos()).unwrap_or(u64::MAX))
     }
 
     /// A new operation.

@@ -49,7 +49,7 @@ impl<S: Store, H: Handler, T: TokenSource> Parts<S, H, T> {
     /// A device that speaks gRPC, with the system's clock and randomness.
     pub fn new(store: S, handler: H, tokens: T) -> Self {
         let (clock, rng) = (Arc::new(SystemClock::new()), Arc::new(SystemRng));
-        Parts { store, handler, tokens, connector: GrpcConnector, clock, rng }
+        Parts { store, handler, tokens, connector: GrpcConnector::default(), clock, rng }
     }
 }
 

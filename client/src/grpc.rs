@@ -1,10 +1,13 @@
 //! Frames over gRPC: one call to `Gateway.Connect`, a stream in each direction.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
+use tidemark_env::Connector as Streams;
 use tidemark_proto::Failure;
 use tidemark_proto::failure::first_cause;
+use tidemark_proto::over::Over;
 use tidemark_proto::v1::gateway_client::GatewayClient;
 use tidemark_types::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
 use tokio::sync::mpsc;
@@ -22,8 +25,18 @@ const WINDOW_BYTES: u32 = 4 << 20;
 const _: () = assert!(WINDOW_BYTES as usize >= SERVER_FRAME_BYTES_MAX);
 
 /// Connects over gRPC without TLS.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct GrpcConnector;
+#[derive(Clone, Default)]
+pub struct GrpcConnector {
+    /// What carries the bytes; TCP where there is none.
+    over: Option<Arc<dyn Streams>>,
+}
+
+impl GrpcConnector {
+    /// Connects over byte streams of another kind than TCP.
+    pub fn over(streams: Arc<dyn Streams>) -> Self {
+        GrpcConnector { over: Some(streams) }
+    }
+}
 
 impl Connector for GrpcConnector {
     async fn connect(&self, gateway: &str) -> Result<Wire, String> {
@@ -33,7 +46,12 @@ impl Connector for GrpcConnector {
             .tcp_nodelay(true)
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);
-        let channel = endpoint.connect().await;
+        let channel = match &self.over {
+            Some(streams) => {
+                endpoint.connect_with_connector(Over::new(streams.clone(), gateway)).await
+            }
+            None => endpoint.connect().await,
+        };
         let channel = channel.map_err(|error| format!("{gateway}: {}", first_cause(&error)))?;
         let (outgoing, frames) = mpsc::channel(OUTGOING_FRAMES);
         let mut client = GatewayClient::new(channel)

@@ -151,7 +151,8 @@ async fn report(reporter: &HealthReporter, status: ServingStatus) {
     }
 }
 
-fn grpc(app: &App) -> Router {
+/// Everything that is served over gRPC but the health service.
+pub fn grpc(app: &App) -> Router {
     let backend = app.backend();
     let descriptors = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)

@@ -17,6 +17,7 @@ pub mod failure;
 pub mod frame;
 pub mod headers;
 pub mod hello;
+pub mod over;
 pub mod page;
 pub mod send;
 pub mod status;

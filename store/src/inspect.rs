@@ -26,7 +26,7 @@ use crate::node::{log_dir, state_dir};
 use crate::raft::log::{GroupSummary, RecoverError, survey, visit_entries};
 use crate::raft::machine::Applied;
 use crate::raft::types::EntryPayload;
-use crate::storage::{GroupId, LogDb, LogDbError, LogDbReads, StateDb, StateDbError};
+use crate::storage::{GroupId, LogDb, LogDbError, LogReads, StateDb, StateDbError};
 
 /// Why a node cannot be looked at.
 #[derive(Debug, Error)]
@@ -167,7 +167,7 @@ pub type Visit<'a> = dyn FnMut(&Recipient, &Mailbox, &[(Seq, Entry)]) + 'a;
 /// A node's directory, opened for reading.
 pub struct Inspector {
     identity: Identity,
-    log: LogDbReads,
+    log: Box<dyn LogReads>,
     state: StateDb,
 }
 
@@ -176,9 +176,14 @@ impl Inspector {
     pub fn open(data_dir: &Path) -> Result<Self, InspectError> {
         Ok(Inspector {
             identity: Identity::read(data_dir)?,
-            log: LogDb::open_read_only(&log_dir(data_dir))?,
+            log: Box::new(LogDb::open_read_only(&log_dir(data_dir))?),
             state: StateDb::open_read_only(&state_dir(data_dir))?,
         })
+    }
+
+    /// Looks at what a node left elsewhere.
+    pub fn of(identity: Identity, log: Box<dyn LogReads>, state: StateDb) -> Self {
+        Inspector { identity, log, state }
     }
 
     /// All groups, each at the index that `to` says, or else at its recorded commit mark.
@@ -187,7 +192,7 @@ impl Inspector {
         only: Option<GroupId>,
         to: impl Fn(GroupId) -> Option<u64>,
     ) -> Result<Report, InspectError> {
-        let groups = survey(&self.log)?;
+        let groups = survey(&*self.log)?;
         let groups = groups.iter().filter(|log| only.is_none_or(|only| only == log.group));
         let groups = groups.map(|log| {
             self.replayed(log, to(log.group), |position, view| report(log, position, view))?
@@ -203,7 +208,7 @@ impl Inspector {
         to: Option<u64>,
     ) -> Result<Vec<(Seq, Entry)>, InspectError> {
         let group = GroupId::shard(self.identity.shards().shard_of(&mailbox.id()));
-        let Some(log) = survey(&self.log)?.into_iter().find(|log| log.group == group) else {
+        let Some(log) = survey(&*self.log)?.into_iter().find(|log| log.group == group) else {
             return Ok(Vec::new());
         };
         self.replayed(&log, to, |_, view| entries(view, mailbox))?
@@ -218,7 +223,7 @@ impl Inspector {
         to: Option<u64>,
         visit: &mut Visit<'_>,
     ) -> Result<(), InspectError> {
-        let Some(log) = survey(&self.log)?.into_iter().find(|log| log.group == group) else {
+        let Some(log) = survey(&*self.log)?.into_iter().find(|log| log.group == group) else {
             return Ok(());
         };
         let looked = self.replayed(&log, to, |_, view| {
@@ -244,7 +249,7 @@ impl Inspector {
             let position = Position::find(log, applied.last.map(|id| id.index), to)?;
             let mut transaction = Transaction::new(view);
             let mut failed = None;
-            visit_entries(&self.log, group, |entry| {
+            visit_entries(&*self.log, group, |entry| {
                 let next = position.covers(entry.log_id.index) && failed.is_none();
                 if let (true, EntryPayload::Normal(payload)) = (next, entry.payload) {
                     failed = transaction.apply(&payload.0).err();

@@ -100,6 +100,33 @@ pub fn state_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("state")
 }
 
+/// What a node finds on its disk.
+pub struct Disks {
+    /// Who it is.
+    pub identity: Identity,
+    /// The log of all its groups.
+    pub log: LogStore,
+    /// Who writes it; none where somebody else steps the writer.
+    pub log_thread: Option<LogThread>,
+    /// The state of all its groups.
+    pub state: StateDb,
+}
+
+impl Disks {
+    /// Opens a node's data directory, and starts the log's writer.
+    pub fn open(data_dir: &Path) -> Result<Self, NodeError> {
+        let identity = Identity::read(data_dir)?;
+        let log = LogDb::open(&log_dir(data_dir))?;
+        let (log, writer) = LogStore::open(log, LogOptions::default())?;
+        let log_thread = Some(writer.spawn()?);
+        if is(Mutant::StartOnEmptyDisk) && !state_dir(data_dir).exists() {
+            StateDb::create(&state_dir(data_dir))?;
+        }
+        let state = StateDb::open_or_replace(&state_dir(data_dir))?;
+        Ok(Disks { identity, log, log_thread, state })
+    }
+}
+
 /// A running node.
 pub struct Node {
     identity: Identity,
@@ -138,14 +165,21 @@ impl Node {
         rng: Arc<dyn Rng>,
     ) -> Result<Arc<Self>, NodeError> {
         config.validate()?;
-        let dir = &config.data_dir;
-        let identity = Identity::read(dir)?;
-        let (log, writer) = LogStore::open(LogDb::open(&log_dir(dir))?, LogOptions::default())?;
-        let (log, log_thread) = (Arc::new(log), writer.spawn()?);
-        if is(Mutant::StartOnEmptyDisk) && !state_dir(dir).exists() {
-            StateDb::create(&state_dir(dir))?;
-        }
-        let state = StateDb::open_or_replace(&state_dir(dir))?;
+        let disks = Disks::open(&config.data_dir)?;
+        Self::start_on(disks, config, peers, acceptor, clock, rng).await
+    }
+
+    /// As [`Node::start`], on what was found before; the data directory only tells the free space.
+    pub async fn start_on(
+        disks: Disks,
+        config: &StoreConfig,
+        peers: Peers,
+        acceptor: &Acceptor,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+    ) -> Result<Arc<Self>, NodeError> {
+        let Disks { identity, log, log_thread, state } = disks;
+        let log = Arc::new(log);
         let gone = peers.gone();
         for (node, address) in identity.others() {
             peers.dial(&Replica { node, address: address.grpc.clone() });
@@ -154,8 +188,8 @@ impl Node {
         let hosted = Arc::new(Hosted::new(shards.shards()));
         let hub = Arc::new(Hub::new(shards.shards()));
         let fatal = watch::Sender::new(None);
-        let client =
-            Client::new(identity.created.clone(), HAND_OVER_WITHIN, clock.clone(), rng.clone());
+        let (connector, map) = (Some(peers.connector()), identity.created.clone());
+        let client = Client::over(connector, map, HAND_OVER_WITHIN, clock.clone(), rng.clone());
         let relay = Relay {
             hosted: hosted.clone(),
             client: client.clone(),
@@ -168,7 +202,7 @@ impl Node {
             state,
             shards,
             time: ClusterTime::new(clock.clone()),
-            space: Space::of(dir, &config.disk)?,
+            space: Space::of(&config.data_dir, &config.disk)?,
             clock: clock.clone(),
             config: config.clone(),
         };
@@ -193,7 +227,7 @@ impl Node {
             around,
             hub,
             log,
-            log_thread: Mutex::new(Some(log_thread)),
+            log_thread: Mutex::new(log_thread),
             tasks: Mutex::new(tasks),
             stopping: AtomicBool::new(false),
             fatal,

@@ -14,7 +14,7 @@ mod probe;
 pub mod report;
 pub mod scenario;
 mod stage;
-mod truth;
+pub mod truth;
 
 use std::fs;
 use std::path::PathBuf;

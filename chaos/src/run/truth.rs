@@ -59,6 +59,13 @@ fn whole(cluster: &Cluster, node: NodeId) -> Result<Inspector> {
     Ok(inspector)
 }
 
+/// Reads what these nodes left into the history; all of them must be readable.
+pub fn read_from(replicas: Vec<(NodeId, Inspector)>, notes: &Notes) -> Result<()> {
+    let (nodes, inspectors): (Vec<NodeId>, Vec<Inspector>) = replicas.into_iter().unzip();
+    let reports = inspect::level(&inspectors)?;
+    write_down(&nodes, &inspectors, &reports, notes)
+}
+
 fn write_down(
     nodes: &[NodeId],
     inspectors: &[Inspector],

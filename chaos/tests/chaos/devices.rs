@@ -119,7 +119,7 @@ struct Raw {
 impl Raw {
     /// Says hello; the live session after the welcome.
     async fn hello(cluster: &Cluster, gateway: usize, user: &UserId) -> Result<(Self, u64)> {
-        let wire = GrpcConnector.connect(&cluster.gateway(gateway)?).await;
+        let wire = GrpcConnector::default().connect(&cluster.gateway(gateway)?).await;
         let mut raw = Raw { wire: wire.map_err(anyhow::Error::msg)? };
         let device = DeviceId::new("phone")?;
         let hello = v1::Hello {

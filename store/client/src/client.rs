@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tidemark_env::{Clock, Rng};
+use tidemark_env::{Clock, Connector, Rng};
 use tidemark_proto::Failure;
 use tidemark_proto::store::v1::{
     ClockRequest, ClockResponse, MapRequest, StatusRequest, StatusResponse, TransferLeaderRequest,
@@ -50,6 +50,8 @@ struct Inner {
     deadline: Duration,
     clock: Arc<dyn Clock>,
     rng: Arc<dyn Rng>,
+    /// How it gets to the nodes; by TCP where there is none.
+    connector: Option<Arc<dyn Connector>>,
     /// Who led each shard when last heard of.
     leaders: Mutex<HashMap<ShardId, Leader>>,
     /// The stream to each node of the map, once one is open.
@@ -65,14 +67,24 @@ impl Client {
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
     ) -> Result<Self, Error> {
+        Self::connect_over(None, config, clock, rng).await
+    }
+
+    /// As [`Client::connect`], over a connector instead of by TCP.
+    pub async fn connect_over(
+        connector: Option<Arc<dyn Connector>>,
+        config: ClientConfig,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+    ) -> Result<Self, Error> {
         let started = clock.monotonic();
         let mut reason = "no endpoint is given".to_owned();
         let mut pause = PAUSE_FIRST;
         while clock.monotonic() - started < config.deadline {
             for endpoint in &config.endpoints {
-                match fetch_map(endpoint).await {
+                match fetch_map(endpoint, connector.as_ref()).await {
                     Ok(map) => {
-                        return Ok(Client::new(map, config.deadline, clock, rng));
+                        return Ok(Client::over(connector, map, config.deadline, clock, rng));
                     }
                     Err(error) => reason = format!("{endpoint}: {error}"),
                 }
@@ -93,9 +105,20 @@ impl Client {
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
     ) -> Self {
+        Self::over(None, map, deadline, clock, rng)
+    }
+
+    /// As [`Client::new`], over a connector instead of by TCP.
+    pub fn over(
+        connector: Option<Arc<dyn Connector>>,
+        map: ClusterMap,
+        deadline: Duration,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+    ) -> Self {
         let links = map.nodes.keys().map(|node| (*node, tokio::sync::Mutex::default())).collect();
         let (leaders, channels) = (Mutex::default(), Mutex::default());
-        let inner = Inner { map, deadline, clock, rng, leaders, links, channels };
+        let inner = Inner { map, deadline, clock, rng, connector, leaders, links, channels };
         Client { inner: Arc::new(inner) }
     }
 
@@ -316,7 +339,8 @@ impl Client {
         if let Some(open) = link.as_ref().filter(|link| link.is_open()) {
             return Ok(open.clone());
         }
-        let open = Arc::new(Link::open(address, self.inner.map.cluster).await?);
+        let channel = channel(address, self.inner.connector.as_ref()).map_err(Attempt::NotSent)?;
+        let open = Arc::new(Link::open(address, channel, self.inner.map.cluster).await?);
         *link = Some(open.clone());
         Ok(open)
     }
@@ -327,7 +351,8 @@ impl Client {
         if let Some(channel) = channels.get(&node) {
             return Ok(channel.clone());
         }
-        let channel = channel(address).map_err(Error::Unavailable)?;
+        let channel = channel(address, self.inner.connector.as_ref());
+        let channel = channel.map_err(Error::Unavailable)?;
         Ok(channels.entry(node).or_insert(channel).clone())
     }
 
@@ -430,8 +455,11 @@ fn reply(answered: Answered) -> Result<Reply, String> {
     }
 }
 
-async fn fetch_map(endpoint: &str) -> Result<ClusterMap, String> {
-    let mut client = store_client(channel(endpoint)?);
+async fn fetch_map(
+    endpoint: &str,
+    connector: Option<&Arc<dyn Connector>>,
+) -> Result<ClusterMap, String> {
+    let mut client = store_client(channel(endpoint, connector)?);
     let answer = tokio::time::timeout(ATTEMPT_TIMEOUT, client.map(MapRequest {})).await;
     let answer = answer.map_err(|_| "no answer".to_owned())?;
     let map = answer.map_err(|status| status.message().to_owned())?.into_inner().map;

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tidemark_env::Connector;
+use tidemark_proto::over::Over;
 use tidemark_proto::store::MESSAGE_BYTES_MAX;
 use tidemark_proto::store::v1::store_client::StoreClient;
 use tidemark_proto::store::v1::{Request, Requests, Responses, request, response};
@@ -49,19 +51,27 @@ pub(crate) struct Link {
     next_id: AtomicU64,
 }
 
-/// A channel to a node, connected when it is first used.
-pub(crate) fn channel(address: &str) -> Result<Channel, String> {
+/// A channel to a node, connected when it is first used; by TCP where there is no connector.
+pub(crate) fn channel(
+    address: &str,
+    connector: Option<&Arc<dyn Connector>>,
+) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"));
-    let endpoint = endpoint.map_err(|error| format!("{address}: {error}"))?;
-    Ok(endpoint
+    let endpoint = endpoint
+        .map_err(|error| format!("{address}: {error}"))?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
         .initial_connection_window_size(WINDOW_BYTES)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .connect_lazy())
+        .initial_stream_window_size(WINDOW_BYTES);
+    Ok(match connector {
+        Some(connector) => {
+            endpoint.connect_with_connector_lazy(Over::new(connector.clone(), address))
+        }
+        None => endpoint.connect_lazy(),
+    })
 }
 
 /// A client over a channel, with our limits.
@@ -83,11 +93,15 @@ pub(crate) fn stream_request<T>(
 }
 
 impl Link {
-    /// Opens the stream.
-    pub(crate) async fn open(address: &str, cluster: ClusterId) -> Result<Self, Attempt> {
+    /// Opens the stream to the node at `address`.
+    pub(crate) async fn open(
+        address: &str,
+        channel: Channel,
+        cluster: ClusterId,
+    ) -> Result<Self, Attempt> {
         let (outgoing, queued) = mpsc::channel(OUTGOING);
         let (messages_tx, messages) = mpsc::channel(1);
-        let mut store = store_client(channel(address).map_err(Attempt::NotSent)?);
+        let mut store = store_client(channel);
         let opened = store.exchange(stream_request(messages, cluster)).await;
         let responses = opened.map_err(|status| refused(address, &status))?.into_inner();
         let waiting = Arc::new(Mutex::new(Some(HashMap::new())));

@@ -478,7 +478,7 @@ impl Group {
 pub struct GroupStatus {
     /// Why it stopped, if it did.
     pub running: Result<(), String>,
-    /// The current term.
+    /// The term of its vote as it is on disk: a newer one may still be forgotten by a power cut.
     pub term: u64,
     /// Who leads it, as far as this replica knows.
     pub leader: Option<Replica>,
@@ -496,7 +496,7 @@ fn status(metrics: &RaftMetrics<TypeConfig>) -> GroupStatus {
     let members = metrics.membership_config.membership();
     GroupStatus {
         running: metrics.running_state.clone().map_err(|fatal| fatal.to_string()),
-        term: metrics.current_term,
+        term: metrics.vote.leader_id.term,
         leader: metrics.current_leader.and_then(|id| members.get_node(&id).cloned()),
         last_log: metrics.last_log_index,
         applied: metrics.last_applied.map(|id| id.index),

@@ -236,8 +236,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, Data>> {
         let db = self.db.clone();
         if !is(Mutant::PurgeUnflushed) {
-            let flushed = tokio::task::spawn_blocking(move || db.flush()).await;
-            flushed.map_err(io::Error::other)?.map_err(io::Error::other)?;
+            let flushed = self.db.blocking(move || db.flush()).await?;
+            flushed.map_err(io::Error::other)?;
         }
         let mut flushed = self.flushed.lock();
         if flushed.last < self.applied.last {

@@ -124,12 +124,12 @@ pub async fn stage<E: From<SnapshotError>>(
     let mut receiver = Receiver::new(state.stage(group));
     while let Some(frame) = frames.next().await {
         let frame = frame?;
-        receiver = blocking(move || receiver.take(&frame).map(|()| receiver)).await?;
+        receiver = blocking(state, move || receiver.take(&frame).map(|()| receiver)).await?;
     }
-    let state = state.clone();
-    Ok(blocking(move || {
+    let flushed = state.clone();
+    Ok(blocking(state, move || {
         let staging = receiver.finish()?;
-        state.flush()?;
+        flushed.flush()?;
         Ok(staging)
     })
     .await?)
@@ -137,9 +137,10 @@ pub async fn stage<E: From<SnapshotError>>(
 
 /// The disk may take its time.
 async fn blocking<T: Send + 'static>(
+    state: &StateDb,
     work: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
 ) -> Result<T, SnapshotError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| SnapshotError::Stopped)?
+    state.blocking(work).await.map_err(|_| SnapshotError::Stopped)?
 }
 
 /// The frames of one snapshot, in order.
@@ -148,14 +149,39 @@ pub type SnapshotStream = ReceiverStream<Result<Bytes, SnapshotError>>;
 /// Starts reading `group` as it is at one moment, soon.
 pub fn frames(state: StateDb, group: GroupId) -> SnapshotStream {
     let (frames_tx, frames) = mpsc::channel(FRAMES_WAITING);
+    if state.is_simulated() {
+        tokio::spawn(async move {
+            for frame in all_frames(&state, group) {
+                if frames_tx.send(frame).await.is_err() {
+                    return;
+                }
+            }
+        });
+        return ReceiverStream::new(frames);
+    }
     tokio::task::spawn_blocking(move || {
-        let sent = state.read(group, |_, view| send(view, &frames_tx));
+        let mut take = |frame| frames_tx.blocking_send(Ok(frame)).is_ok();
+        let sent = state.read(group, |_, view| send(view, &mut take));
         if let Err(error) = sent.map_err(SnapshotError::from).flatten() {
             // The receiver may be gone, and then nobody wants to know.
             let _ = frames_tx.blocking_send(Err(error));
         }
     });
     ReceiverStream::new(frames)
+}
+
+/// The same at once, for a simulation, which has no threads to wait in.
+fn all_frames(state: &StateDb, group: GroupId) -> Vec<Result<Bytes, SnapshotError>> {
+    let mut frames = Vec::new();
+    let mut take = |frame| {
+        frames.push(Ok(frame));
+        true
+    };
+    let sent = state.read(group, |_, view| send(view, &mut take));
+    if let Err(error) = sent.map_err(SnapshotError::from).flatten() {
+        frames.push(Err(error));
+    }
+    frames
 }
 
 /// Takes frames into a generation that is not live yet.
@@ -208,11 +234,8 @@ enum Frame {
     End(End),
 }
 
-/// Sends all of `view`.
-fn send(
-    view: &dyn Read,
-    frames: &mpsc::Sender<Result<Bytes, SnapshotError>>,
-) -> Result<(), SnapshotError> {
+/// Gives all of `view` to `take`, which says whether it wants more.
+fn send(view: &dyn Read, take: &mut dyn FnMut(Bytes) -> bool) -> Result<(), SnapshotError> {
     let mut tally = Tally::default();
     let mut pairs = Vec::new();
     let mut bytes = 0;
@@ -227,14 +250,14 @@ fn send(
         if bytes >= FRAME_BYTES {
             bytes = 0;
             let frame = encode(PAIRS, &std::mem::take(&mut pairs));
-            gone = frames.blocking_send(Ok(frame)).is_err();
+            gone = !take(frame);
         }
         if gone { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     view.scan(&[Kind::Applied as u8], &[u8::MAX], visit).map_err(Fatal::from)?;
     let last = [encode(PAIRS, &pairs), encode(END, &tally.end())];
     for frame in last {
-        gone = gone || frames.blocking_send(Ok(frame)).is_err();
+        gone = gone || !take(frame);
     }
     Ok(())
 }

@@ -10,7 +10,9 @@ mod log_backend;
 mod log_db;
 mod log_key;
 mod recent;
+mod simulated;
 mod state_db;
+mod steps;
 mod wal_tail;
 
 use std::fs::File;
@@ -22,7 +24,9 @@ pub use log_backend::{
     Change, ENTRY_HEAD_BYTES, EntryValue, GroupMarks, LogBackend, LogBatch, LogReads, LogWrite,
 };
 pub use log_db::{LogDb, LogDbError, LogDbReads};
+pub use simulated::SimulatedDisk;
 pub use state_db::{GroupState, Staging, StateDb, StateDbError};
+pub use steps::{Step, Steps};
 
 /// Makes durable that the file or folder at `path` was created, renamed or removed.
 fn sync_parent(path: &Path) -> io::Result<()> {

@@ -37,6 +37,7 @@ use super::GroupId;
 use super::damage::{self, Damage};
 use super::direct;
 use super::recent::{Recent, Remembered};
+use super::steps::{Step, Steps};
 
 /// The version of the keys above, and of what is under them, that this build reads and writes.
 const FORMAT_VERSION: u32 = 2;
@@ -96,6 +97,9 @@ pub enum StateDbError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// A simulation has ended the node here.
+    #[error("the disk of the state: {0}")]
+    Ended(std::io::Error),
     /// A key or a generation that this build did not write.
     #[error("the state database {path}: {what} has {bytes} bytes")]
     Malformed {
@@ -122,6 +126,8 @@ struct Inner {
     /// read asks.
     generations: RwLock<HashMap<GroupId, Generations>>,
     damage: Damage,
+    /// Who looks on, in a simulation.
+    steps: Option<Arc<dyn Steps>>,
 }
 
 /// A group's generations.
@@ -153,18 +159,31 @@ impl StateDb {
         let mut options = direct::where_possible(options(), path);
         options.create_if_missing(true);
         options.set_error_if_exists(true);
-        let state = Self::new(DB::open(&options, path).map_err(rocks(path))?, path);
+        let state = Self::new(DB::open(&options, path).map_err(rocks(path))?, path, None);
         let mut batch = WriteBatch::default();
         batch.put(FORMAT_KEY, FORMAT_VERSION.to_be_bytes());
-        state.write(batch)?;
+        state.write(Step::Stage, batch)?;
         state.flush()?;
         Ok(state)
+    }
+
+    /// As [`StateDb::open`], in a simulation: `steps` looks on, nothing happens in threads of its
+    /// own, and nothing reaches the disk but by [`StateDb::flush`].
+    pub fn open_simulated(path: &Path, steps: Arc<dyn Steps>) -> Result<Self, StateDbError> {
+        let mut options = options();
+        options.set_disable_auto_compactions(true);
+        options.set_stats_dump_period_sec(0);
+        options.set_stats_persist_period_sec(0);
+        Self::prepared(Self::new(DB::open(&options, path).map_err(rocks(path))?, path, Some(steps)))
     }
 
     /// Opens the state at `path`, and removes what an interrupted install left behind.
     pub fn open(path: &Path) -> Result<Self, StateDbError> {
         let options = direct::where_possible(options(), path);
-        let state = Self::new(DB::open(&options, path).map_err(rocks(path))?, path);
+        Self::prepared(Self::new(DB::open(&options, path).map_err(rocks(path))?, path, None))
+    }
+
+    fn prepared(state: Self) -> Result<Self, StateDbError> {
         state.check_format()?;
         state.load_generations()?;
         state.remove_dead_generations()?;
@@ -199,7 +218,7 @@ impl StateDb {
     /// Opens the state of a node that is down, to look at it: nothing is written.
     pub fn open_read_only(path: &Path) -> Result<Self, StateDbError> {
         let db = DB::open_for_read_only(&options(), path, false).map_err(rocks(path))?;
-        let state = Self::new(db, path);
+        let state = Self::new(db, path, None);
         state.check_format()?;
         state.load_generations()?;
         Ok(state)
@@ -207,7 +226,24 @@ impl StateDb {
 
     /// Writes all state out to disk; the log up to what is applied now may be purged afterwards.
     pub fn flush(&self) -> Result<(), StateDbError> {
-        self.inner.db.flush().map_err(|error| self.inner.failed(error))
+        self.step(Step::Flush, || self.inner.db.flush())
+    }
+
+    /// Does work that waits for the disk where it holds nobody up. A simulated disk holds nobody
+    /// up, and a thread would do it at no certain time.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> std::io::Result<T> {
+        match self.is_simulated() {
+            true => Ok(work()),
+            false => tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other),
+        }
+    }
+
+    /// Does a simulation look on?
+    pub fn is_simulated(&self) -> bool {
+        self.inner.steps.is_some()
     }
 
     /// The live state of `group`, for the one task that applies its log.
@@ -270,17 +306,31 @@ impl StateDb {
         Arc::strong_count(&self.inner)
     }
 
-    fn new(db: DB, path: &Path) -> Self {
+    fn new(db: DB, path: &Path, steps: Option<Arc<dyn Steps>>) -> Self {
         let mut no_wal = WriteOptions::default();
         no_wal.disable_wal(true);
         no_wal.set_memtable_insert_hint_per_batch(true);
         let (path, damage) = (path.to_owned(), Damage::of(path));
-        let inner = Inner { db, path, no_wal, generations: RwLock::default(), damage };
+        let generations = RwLock::default();
+        let inner = Inner { db, path, no_wal, generations, damage, steps };
         StateDb { inner: Arc::new(inner) }
     }
 
-    fn write(&self, batch: WriteBatch) -> Result<(), StateDbError> {
-        self.inner.db.write_opt(batch, &self.inner.no_wal).map_err(|error| self.inner.failed(error))
+    fn write(&self, step: Step, batch: WriteBatch) -> Result<(), StateDbError> {
+        self.step(step, || self.inner.db.write_opt(batch, &self.inner.no_wal))
+    }
+
+    fn step(
+        &self,
+        step: Step,
+        work: impl FnOnce() -> Result<(), rocksdb::Error>,
+    ) -> Result<(), StateDbError> {
+        let Inner { steps, .. } = &*self.inner;
+        if let Some(steps) = steps {
+            steps.before(step).map_err(StateDbError::Ended)?;
+        }
+        work().map_err(|error| self.inner.failed(error))?;
+        steps.as_ref().map_or(Ok(()), |steps| steps.after(step)).map_err(StateDbError::Ended)
     }
 
     fn check_format(&self) -> Result<(), StateDbError> {
@@ -332,7 +382,7 @@ impl StateDb {
         let prefix = prefix(group, generation);
         let mut batch = WriteBatch::default();
         batch.delete_range(prefix.as_slice(), end(prefix).as_slice());
-        self.write(batch)
+        self.write(Step::Stage, batch)
     }
 
     /// Visits the first key of every generation, by jumping from one to the next.
@@ -384,12 +434,15 @@ impl GroupState {
             }
         }
         if is(Mutant::ApplyInTwoWrites) {
-            self.db.write(std::mem::take(&mut batch))?;
+            self.db.write(Step::Apply, std::mem::take(&mut batch))?;
             // As long as a slow disk takes: the gap would be hit too, only more seldom.
             std::thread::sleep(Duration::from_millis(3));
         }
         batch.put(applied_key(prefix), applied);
-        self.db.write(batch)?;
+        self.db.write(Step::Apply, batch)?;
+        if let Some(steps) = &self.db.inner.steps {
+            steps.applied(self.group, &writes, applied);
+        }
         self.recent.get_mut().written(writes);
         Ok(())
     }
@@ -406,7 +459,7 @@ impl GroupState {
         let mut batch = WriteBatch::default();
         batch.put(generation_key(self.group), staged.generation.to_be_bytes());
         staged.installed = true;
-        self.db.write(batch)?;
+        self.db.write(Step::Flip, batch)?;
         fail::fail_point!("store-install-flipped");
         self.db.flush()?;
         *self.recent.get_mut() = Recent::default();
@@ -444,7 +497,7 @@ impl Staging {
         for (key, value) in pairs {
             batch.put(data_key(prefix, key), value);
         }
-        self.db.write(batch)
+        self.db.write(Step::Stage, batch)
     }
 }
 

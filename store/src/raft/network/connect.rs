@@ -7,16 +7,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use futures::{Stream, stream};
-use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tidemark_env::{Connecting, Connector, Duplex};
+use tidemark_proto::over::Over;
 use tokio::net::{TcpListener, TcpStream};
-use tonic::codegen::{Service, http::Uri};
 use tonic::transport::{Channel, Endpoint, Server};
 
 /// Unacknowledged bytes for so long mean that the other is gone.
@@ -34,23 +31,12 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// A failed accept (no more descriptors, say) is tried again after this long.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// A byte stream in both directions.
-pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Duplex for T {}
-
-/// Makes byte streams to other nodes; a simulation has its own.
-pub trait Connector: Send + Sync + 'static {
-    /// A stream to `address` (`host:port`). Whoever waits for it gives up after a while.
-    fn connect(&self, address: String) -> BoxFuture<'static, io::Result<Box<dyn Duplex>>>;
-}
-
 /// TCP, as the other constants here want it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TcpConnector;
 
 impl Connector for TcpConnector {
-    fn connect(&self, address: String) -> BoxFuture<'static, io::Result<Box<dyn Duplex>>> {
+    fn connect(&self, address: String) -> Connecting {
         Box::pin(async move {
             let stream = TcpStream::connect(address).await?;
             tune(&stream)?;
@@ -99,7 +85,7 @@ pub(super) async fn channel(
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .connect_with_connector(Adapter { connector, address })
+        .connect_with_connector(Over::new(connector, &address))
         .await
 }
 
@@ -109,25 +95,4 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(PING_EVERY);
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))
-}
-
-/// Our connector as tonic wants it.
-struct Adapter {
-    connector: Arc<dyn Connector>,
-    address: String,
-}
-
-impl Service<Uri> for Adapter {
-    type Response = TokioIo<Box<dyn Duplex>>;
-    type Error = io::Error;
-    type Future = BoxFuture<'static, io::Result<Self::Response>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let connecting = self.connector.connect(self.address.clone());
-        Box::pin(async move { Ok(TokioIo::new(connecting.await?)) })
-    }
 }

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use thiserror::Error;
+use tidemark_env::Connector;
 use tidemark_store_core::codec::DecodeError;
 use tidemark_types::{ClusterId, NodeId};
 use tokio::sync::{Semaphore, broadcast, watch};
@@ -29,7 +30,7 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
-use super::connect::{self, Connector};
+use super::connect;
 use super::connection::{Broken, Connection, PeerError};
 use super::fetch::FETCHES_MAX;
 use super::frame::{Answer, FrameError, Hello, Request};
@@ -83,6 +84,11 @@ impl Peers {
     /// there any more. It ends with the last handle of these connections.
     pub fn gone(&self) -> broadcast::Receiver<NodeId> {
         self.0.gone.subscribe()
+    }
+
+    /// How it gets byte streams to other nodes.
+    pub(crate) fn connector(&self) -> Arc<dyn Connector> {
+        self.0.connector.clone()
     }
 
     /// Who dials.

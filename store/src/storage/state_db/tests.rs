@@ -203,7 +203,7 @@ fn another_format_or_none_refuses() {
             Some(bytes) => batch.put(FORMAT_KEY, bytes),
             None => batch.delete(FORMAT_KEY),
         }
-        db.write(batch).expect("a write");
+        db.write(Step::Stage, batch).expect("a write");
         db.flush().expect("a flush");
         drop(db);
         let path = dir.path().join("state");
@@ -223,7 +223,7 @@ fn a_broken_generation_or_key_refuses_by_name() {
         write(&db, A, &[(&[2], b"x")], b"one");
         let mut batch = WriteBatch::default();
         batch.put(key, [1, 2]);
-        db.write(batch).expect("a write");
+        db.write(Step::Stage, batch).expect("a write");
         db.flush().expect("a flush");
         drop(db);
         let refused = StateDb::open(&dir.path().join("state")).err().expect("it refuses");

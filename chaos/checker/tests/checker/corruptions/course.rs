@@ -81,7 +81,7 @@ fn term_back(tape: &mut Tape) -> Option<()> {
 }
 
 fn purge_back(tape: &mut Tape) -> Option<()> {
-    let place = some_pair(tape, |before, now| before.life < now.life && before.purged > 0)?;
+    let place = some_pair(tape, |before, now| before.life == now.life && before.purged > 0)?;
     change(tape, place, |facts| facts.purged = 0)
 }
 

@@ -2,7 +2,6 @@
 
 mod crash;
 mod damage;
-mod disk;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod group_commit;
@@ -21,7 +20,7 @@ use tokio::sync::oneshot;
 use super::codec::log_id;
 use super::{GroupLog, LogOptions, LogStore, LogWriter};
 use crate::raft::types::{Entry, EntryPayload, GroupId, LeaderId, Payload, TypeConfig, Vote};
-use disk::Disk;
+use crate::storage::SimulatedDisk as Disk;
 
 type Flushed = oneshot::Receiver<io::Result<()>>;
 
@@ -43,6 +42,7 @@ fn vote(term: u64, replica: u64) -> Vote {
 }
 
 fn open(disk: &Disk, options: LogOptions) -> (LogStore, LogWriter<Disk>) {
+    disk.note_commits();
     LogStore::open(disk.clone(), options).expect("an intact disk")
 }
 

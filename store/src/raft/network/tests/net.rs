@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use crate::raft::network::{Connector, Duplex};
+use tidemark_env::{Connector, Duplex};
 
 /// What becomes of what one node sends to another over connections that it dialed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
