@@ -78,7 +78,7 @@ impl Group {
             .filter(|(id, _)| **id != self.replica && **id != fallen.replica)
             .map(|(id, replica)| self.last_of(*id, replica.clone(), fallen));
         let logs: Vec<_> = join_all(others).await.into_iter().flatten().collect();
-        if logs.len() + 1 <= members.voter_ids().count() / 2 {
+        if logs.len() < members.voter_ids().count() / 2 {
             return None;
         }
         let turn = |replica| replica ^ (u64::from(self.id.get()) & 1);
