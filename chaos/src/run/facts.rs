@@ -64,8 +64,13 @@ impl Facts {
                 let mut ticks = tokio::time::interval(EVERY);
                 loop {
                     ticks.tick().await;
-                    let life = lives.lock().get(&node).copied().unwrap_or_default();
+                    let life = || lives.lock().get(&node).copied().unwrap_or_default();
+                    let before = life();
                     let Ok(status) = client.status(node).await else { continue };
+                    // Of which life the answer is, nobody knows if another one began meanwhile.
+                    if life() != before {
+                        continue;
+                    }
                     for group in status.groups {
                         let leads = group.leader == node.get();
                         if leads {
@@ -75,7 +80,7 @@ impl Facts {
                             Event::Raft(RaftFacts {
                                 at,
                                 node: Node(node.get()),
-                                life,
+                                life: before,
                                 group: Group(group.group),
                                 term: group.term,
                                 leads,
