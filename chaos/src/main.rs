@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use tidemark_chaos::build::Build;
-use tidemark_chaos::run::report::{Summary, Unavailable};
+use tidemark_chaos::run::report::Summary;
 use tidemark_chaos::run::scenario::{SCENARIOS, Scenario};
 use tidemark_chaos::run::{self, Plan, Variant};
 use tidemark_checker::Verdict;
@@ -186,11 +186,8 @@ fn run(
                 _ = terminated.recv() => anyhow::bail!("terminated"),
             }
         })?;
-        for Unavailable { kind, faults, p50_ms, p99_ms, max_ms } in summary.unavailable() {
-            println!(
-                "{kind}: {faults} times, unavailable p50 {p50_ms} ms, p99 {p99_ms} ms, \
-                 max {max_ms} ms"
-            );
+        for (kind, spread) in summary.unavailable() {
+            println!("{kind}: shards unavailable {spread}");
         }
         println!(
             "ledger: acked={} delivered={} lost={} duplicated={} out_of_order={} seq_gaps={} \

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures::future::join_all;
+use parking_lot::Mutex;
 use tidemark_checker::Event;
 use tidemark_checker::history::{Device as DeviceNumber, Outcome, User, Way};
 use tidemark_client::store::MemoryStore;
@@ -82,6 +83,16 @@ pub(super) struct Counts {
     pub taken: AtomicU64,
     /// While slow devices are slow: how late the others took an entry, at most, in milliseconds.
     pub late_ms: AtomicU64,
+    /// How long devices were without a connection that they had, in milliseconds.
+    pub away_ms: Mutex<Vec<u64>>,
+}
+
+impl Counts {
+    /// A device has a connection again, which it lost then.
+    fn back(&self, lost: Option<Instant>) {
+        let away = lost.map(|lost| u64::try_from(lost.elapsed().as_millis()).unwrap_or(u64::MAX));
+        self.away_ms.lock().extend(away);
+    }
 }
 
 /// A user with devices.
@@ -293,10 +304,19 @@ impl Opening<'_> {
         notes.note(|at| Event::Start { at, user, device: number, cursor: Seq::NONE });
         let config = Config::new(owner, device, self.gateways.clone());
         let (device, mut events) = Device::open(config, parts).await?;
+        let counts = counts.clone();
         tokio::spawn(async move {
+            let mut lost: Option<Instant> = None;
             while let Some(event) = events.next().await {
-                if let client::Event::Stopped(reason) = event {
-                    eprintln!("user {}, device {} stopped: {reason}", user.0, number.0);
+                match event {
+                    client::Event::Connected { .. } => counts.back(lost.take()),
+                    client::Event::Disconnected { .. } => {
+                        lost.get_or_insert_with(Instant::now);
+                    }
+                    client::Event::Stopped(reason) => {
+                        eprintln!("user {}, device {} stopped: {reason}", user.0, number.0);
+                    }
+                    _ => {}
                 }
             }
         });

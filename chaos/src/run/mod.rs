@@ -16,6 +16,7 @@ pub mod scenario;
 mod stage;
 pub mod truth;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -109,7 +110,11 @@ async fn judged(plan: &Plan) -> Result<(Summary, Report)> {
     let telling = tokio::spawn(tell(load.counts()));
     stage.play(&plan.scenario, plan.seconds).await?;
     telling.abort();
-    let Stage { mut cluster, client, probes, facts, felt, unsynced_bytes_lost, .. } = stage;
+    let Stage { mut cluster, client, probes, facts, felt, away_ms, unsynced_bytes_lost, .. } =
+        stage;
+    for (kind, mut times) in away_ms.into_iter().filter(|(_, times)| !times.is_empty()) {
+        println!("{kind}: devices without a connection {}", report::Spread::of(&mut times));
+    }
     println!("the load has stopped; waiting until everything is where it belongs");
     drop(probes);
     back_ends.finish().await?;
@@ -175,6 +180,7 @@ async fn start(plan: &Plan, notes: &Notes) -> Result<(Stage, Load, BackEnds)> {
         shard_count: SHARDS,
         gateways: GATEWAYS,
         felt: Vec::new(),
+        away_ms: BTreeMap::new(),
         unsynced_bytes_lost: 0,
         down: None,
     };

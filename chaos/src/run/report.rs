@@ -1,5 +1,7 @@
 //! What a run has shown: `report.json` for programs, `report.html` for people.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -86,40 +88,45 @@ impl Summary {
     }
 
     /// How long shards were unavailable after the faults of each kind.
-    pub fn unavailable(&self) -> Vec<Unavailable> {
-        let mut kinds = std::collections::BTreeMap::<&str, Vec<u64>>::new();
+    pub fn unavailable(&self) -> BTreeMap<String, Spread> {
+        let mut kinds = BTreeMap::<&str, Vec<u64>>::new();
         for fault in &self.faults {
             kinds.entry(&fault.kind).or_default().push(fault.unavailable_ms);
         }
-        let all = kinds.into_iter().map(|(kind, mut times)| {
-            times.sort_unstable();
-            // The lowest that so many of a hundred do not exceed.
-            let within = |percent: usize| times[(times.len() * percent).div_ceil(100) - 1];
-            Unavailable {
-                kind: kind.to_owned(),
-                faults: times.len(),
-                p50_ms: within(50),
-                p99_ms: within(99),
-                max_ms: within(100),
-            }
-        });
-        all.collect()
+        let kinds = kinds.into_iter();
+        kinds.map(|(kind, mut times)| (kind.to_owned(), Spread::of(&mut times))).collect()
     }
 }
 
-/// How long shards were unavailable after the faults of one kind, in milliseconds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unavailable {
-    /// Which kind.
-    pub kind: String,
-    /// How many there were.
-    pub faults: usize,
-    /// Half of them took no longer.
+/// How times in milliseconds are spread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spread {
+    /// How many there are.
+    pub times: usize,
+    /// Half of them are no longer.
     pub p50_ms: u64,
-    /// Of a hundred, 99 took no longer.
+    /// Of a hundred, 99 are no longer.
     pub p99_ms: u64,
-    /// None took longer.
+    /// The longest.
     pub max_ms: u64,
+}
+
+impl Spread {
+    /// Of these; there must be one.
+    pub fn of(times: &mut [u64]) -> Self {
+        times.sort_unstable();
+        // The lowest that so many of a hundred do not exceed.
+        let within = |percent: usize| times[(times.len() * percent).div_ceil(100) - 1];
+        let (p50_ms, p99_ms, max_ms) = (within(50), within(99), within(100));
+        Spread { times: times.len(), p50_ms, p99_ms, max_ms }
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Spread { times, p50_ms, p99_ms, max_ms } = self;
+        write!(f, "{times} times, p50 {p50_ms} ms, p99 {p99_ms} ms, max {max_ms} ms")
+    }
 }
 
 /// Writes both files into `folder`.

@@ -1,5 +1,6 @@
 //! A run while it goes on: the cluster, the load, and who looks at it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,8 @@ pub(super) struct Stage {
     pub(super) shard_count: u16,
     pub(super) gateways: usize,
     pub(super) felt: Vec<Felt>,
+    /// How long devices were without a connection, by the kind of the fault that took it.
+    pub(super) away_ms: BTreeMap<&'static str, Vec<u64>>,
     pub(super) unsynced_bytes_lost: u64,
     /// Why the cluster did not come back after a fault; then nothing more is done to it.
     pub(super) down: Option<String>,
@@ -81,6 +84,7 @@ impl Stage {
     async fn strike(&mut self, fault: Fault) -> Result<()> {
         let Fault { kind, target, shards, harm } = fault;
         let changes = self.facts.leaders.lock().changes;
+        self.counts.away_ms.lock().clear();
         let named = || (kind.to_owned(), target.clone());
         let at = self.notes.note(|at| {
             let (kind, target) = named();
@@ -102,6 +106,7 @@ impl Stage {
         // Whether they do is the checker's to say.
         let within = if self.down.is_none() { SERVE_WITHIN } else { Duration::ZERO };
         let served = tokio::time::timeout(within, self.probes.served(&shards)).await.is_ok();
+        self.away_ms.entry(kind).or_default().append(&mut self.counts.away_ms.lock());
         effects.push(("leaders changed", self.facts.leaders.lock().changes - changes));
         for (name, amount) in &effects {
             let (kind, name, amount) = (kind.to_owned(), (*name).to_owned(), *amount);

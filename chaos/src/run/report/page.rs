@@ -9,7 +9,7 @@ use anyhow::Result;
 use tidemark_checker::history::{Nanos, Op, Outcome, RaftFacts};
 use tidemark_checker::{Event, Files, History, Report, Story};
 
-use super::{Summary, Unavailable};
+use super::{Spread, Summary};
 
 /// Pixels.
 const WIDTH: f64 = 1_100.0;
@@ -255,10 +255,10 @@ fn faults(summary: &Summary) -> Result<String> {
         "<h2>Faults</h2><table><tr><th>kind<th class=n>times<th class=n>unavailable ms, \
                     p50<th class=n>p99<th class=n>max"
             .to_owned();
-    for Unavailable { kind, faults, p50_ms, p99_ms, max_ms } in summary.unavailable() {
+    for (kind, Spread { times, p50_ms, p99_ms, max_ms }) in summary.unavailable() {
         write!(
             page,
-            "<tr><td>{kind}<td class=n>{faults}<td class=n>{p50_ms}<td class=n>{p99_ms}\
+            "<tr><td>{kind}<td class=n>{times}<td class=n>{p50_ms}<td class=n>{p99_ms}\
              <td class=n>{max_ms}"
         )?;
     }
