@@ -32,6 +32,9 @@ const REFUSED: &str = "store_proposals_refused_total";
 /// A call that nobody makes in this time does not fail: disks are busy under load.
 const CALLED_WITHIN: Duration = Duration::from_secs(20);
 
+/// A node that was told of a failure has stopped in this time.
+const STOPS_WITHIN: Duration = Duration::from_secs(10);
+
 /// Between two looks at a full disk.
 const BETWEEN_READS: Duration = Duration::from_millis(500);
 
@@ -75,10 +78,14 @@ impl Stage {
         let preload = self.cluster.preload(node)?;
         let before = preload.failed(call)?;
         preload.fail(call, once)?;
-        let ended = self.cluster.ends_within(node, CALLED_WITHIN).await?;
+        let mut ended = self.cluster.ends_within(node, CALLED_WITHIN).await?;
         let preload = self.cluster.preload(node)?;
         preload.mend(call)?;
         let failed = preload.failed(call)? - before;
+        // It may have failed just now.
+        if ended.is_none() && failed > 0 {
+            ended = self.cluster.ends_within(node, STOPS_WITHIN).await?;
+        }
         if ended.is_some() {
             self.revive(&[node.into()]).await?;
         } else if failed > 0 {

@@ -114,12 +114,14 @@ fn pause(stage: &Stage) -> Fault {
     fault("pause", member, felt(stage, member), Harm::Pause(member, long))
 }
 
-/// The shards that feel it when a member is slow or gone.
+/// The shards that feel it when a member is slow or gone: those that a node leads; all, if it leads
+/// none or is a gateway.
 fn felt(stage: &Stage, member: Member) -> Vec<ShardId> {
-    match member {
+    let led = match member {
         Member::Node(node) => stage.led_by(node),
-        Member::Gateway(_) => stage.shards(),
-    }
+        Member::Gateway(_) => Vec::new(),
+    };
+    if led.is_empty() { stage.shards() } else { led }
 }
 
 /// Mostly a plain cut; now and then names and lengths are kept, and some pages.
@@ -210,7 +212,7 @@ fn new_majority(kind: &'static str, stage: &Stage, nodes: &[NodeId], paused: boo
 }
 
 async fn disk(kind: Kind, stage: &Stage, node: NodeId) -> Result<Fault> {
-    let led = |node| stage.led_by(node);
+    let led = |node: NodeId| felt(stage, node.into());
     Ok(match kind {
         Kind::SlowDisk => {
             let rate = *stage.pick(&[5, 10, 20, 40]);
@@ -265,7 +267,8 @@ fn clock(stage: &Stage) -> Fault {
         ("half as fast again", Pace::Fast(500_000)),
         ("a month ahead", Pace::Off(30 * 24 * 3_600)),
     ]);
-    let each = stage.between(seconds(6.0), seconds(10.0));
+    // Half as fast again must be seconds wrong, which is what a server tells.
+    let each = stage.between(seconds(10.0), seconds(15.0));
     let target = format!("{member}, {name}");
     fault("clock", target, stage.shards(), Harm::SetClock(member, pace, each))
 }
