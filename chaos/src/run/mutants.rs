@@ -45,7 +45,7 @@ const fn recipe(name: &'static str, scenario: &'static str, seconds: u64, seed: 
 }
 
 const PARTITION: Recipe = recipe("partition", "partition", 32, 1);
-const POWER: Recipe = recipe("power-cut-all", "power-cut-all", 15, 1);
+const POWER: Recipe = recipe("power-cut-all", "power-cut-all", 8, 1);
 const EMPTY: Recipe = recipe("empty-disk", "empty-disk", 20, 1);
 const LEADERS: Recipe =
     Recipe { pace: Some(Pace::Closed(16)), ..recipe("leader-kill", "leader-kill", 20, 1) };
