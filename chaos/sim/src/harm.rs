@@ -125,6 +125,12 @@ impl Harm {
         }
     }
 
+    /// Whether it may come to nothing: a point that is never reached, a disk on which nothing is
+    /// written, a leadership that may not move. It is a fault only once it was felt.
+    pub fn may_miss(&self) -> bool {
+        matches!(self, Harm::Point { .. } | Harm::Eio(_) | Harm::Transfer(_))
+    }
+
     /// The hosts between which it changes the network.
     pub fn links(&self) -> Option<(&[String], &[String])> {
         match self {

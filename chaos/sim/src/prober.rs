@@ -57,6 +57,7 @@ async fn probe(world: Arc<World>, client: Client, shard: ShardId, counter: Count
             let attempt = async { client.submit(&command).await?.reply().await };
             if attempt.await.is_ok() {
                 world.note(|at| Event::ProbeAck { at, group });
+                world.serves(group);
             }
             drop(permit);
         });

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tidemark_chaos::run::truth;
 use tidemark_chaos::words;
-use tidemark_checker::history::Nanos;
+use tidemark_checker::history::{Group, Nanos};
 use tidemark_checker::{Demands, Event, Files, Report, Verdict, check};
 use tidemark_store::inspect::Inspector;
 use tidemark_store::node::Node;
@@ -138,6 +138,7 @@ fn course(stage: &mut Stage, plan: &Plan) -> Result<()> {
     }
     stage.heal()?;
     world.stop_writing();
+    world.doubt_all();
     world.line(&"healed");
     let until = stage.elapsed() + REST_WITHIN;
     let mut quiet = false;
@@ -172,6 +173,11 @@ fn unrest(world: &World) -> Option<String> {
     }
     if let Some(reason) = nodes.iter().find_map(|node| unlevel(node)) {
         return Some(reason);
+    }
+    for (shard, _) in nodes[0].hosted().shards() {
+        if !world.is_served(Group(u32::from(shard.get()))) {
+            return Some(format!("shard {shard} has not acknowledged a probe"));
+        }
     }
     for (number, group) in nodes[0].hosted().groups() {
         let applied = group.status().applied;

@@ -302,7 +302,7 @@ impl Stage {
             Harm::Eio(node) => self.world.machine(*node).break_disk(true),
             Harm::Transfer(transfer) => self.world.wish(*transfer),
         }
-        if !matches!(harm, Harm::Point { .. }) {
+        if !harm.may_miss() {
             self.note_begin(&mut active);
         }
         self.active.push(active);
@@ -408,6 +408,9 @@ impl Stage {
             }
         }
         self.cut_again();
+        if !active.noted && active.effect > 0 {
+            self.note_begin(&mut active);
+        }
         self.note_end(&active);
         Ok(())
     }

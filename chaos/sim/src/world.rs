@@ -1,6 +1,6 @@
 //! What all hosts of a simulation share: its time, its notes, and everything that outlives a crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use anyhow::Result;
 use parking_lot::Mutex;
 use tidemark_chaos::notes::Notes;
 use tidemark_checker::Event;
-use tidemark_checker::history::Nanos;
+use tidemark_checker::history::{Group, Nanos};
 use tidemark_env::{Clock, Rng, SeededRng};
 use tidemark_store::storage::GroupId;
 use tidemark_store_core::value::{ClusterMap, NodeAddress, Settings};
@@ -53,6 +53,8 @@ pub struct World {
     silent: AtomicBool,
     unasked: AtomicBool,
     accepted: AtomicU64,
+    /// The groups that acknowledged a probe since the last fault.
+    served: Mutex<BTreeSet<Group>>,
     gateway_lives: Mutex<BTreeMap<usize, u32>>,
     transfer: Mutex<Option<Transfer>>,
 }
@@ -173,6 +175,7 @@ impl World {
                 silent: AtomicBool::new(false),
                 unasked: AtomicBool::new(false),
                 accepted: AtomicU64::new(0),
+                served: Mutex::default(),
                 plan,
                 map,
                 machines: made,
@@ -246,6 +249,21 @@ impl World {
     /// The prober asks no more.
     pub fn stop_asking(&self) {
         self.unasked.store(true, Ordering::Relaxed);
+    }
+
+    /// A group has acknowledged a probe.
+    pub fn serves(&self, group: Group) {
+        self.served.lock().insert(group);
+    }
+
+    /// From now on every group must show anew that it serves.
+    pub fn doubt_all(&self) {
+        self.served.lock().clear();
+    }
+
+    /// Has the group shown that it serves?
+    pub fn is_served(&self, group: Group) -> bool {
+        self.served.lock().contains(&group)
     }
 
     /// A send was accepted.
