@@ -125,10 +125,14 @@ impl Harm {
         }
     }
 
-    /// Whether it may come to nothing: a point that is never reached, a disk on which nothing is
-    /// written, a leadership that may not move. It is a fault only once it was felt.
+    /// Whether it may come to nothing: a point that is never reached, a link over which nothing is sent
+    /// meanwhile, a disk on which nothing is written. It is a fault only once it was felt.
     pub fn may_miss(&self) -> bool {
-        matches!(self, Harm::Point { .. } | Harm::Eio(_) | Harm::Transfer(_))
+        let certain = matches!(
+            self,
+            Harm::Crash { .. } | Harm::Gateway(_) | Harm::Phone(_) | Harm::Clock { .. }
+        );
+        !certain
     }
 
     /// The hosts between which it changes the network.
