@@ -209,7 +209,13 @@ impl Cluster {
     /// SIGKILL to everything that runs.
     pub fn kill_all(&mut self) -> Result<()> {
         let running: Vec<Member> = self.members().filter(|member| self.runs(*member)).collect();
-        running.into_iter().try_for_each(|member| self.kill(member))
+        self.kill_together(&running)
+    }
+
+    /// SIGKILL to these at one moment: stopped first, none sees another one go and takes its place.
+    fn kill_together(&mut self, members: &[Member]) -> Result<()> {
+        members.iter().try_for_each(|member| self.pause(*member))?;
+        members.iter().try_for_each(|member| self.kill(*member))
     }
 
     /// Its store nodes.
@@ -359,7 +365,8 @@ impl Cluster {
 
     /// SIGKILL to all store nodes.
     pub fn kill_stores(&mut self) -> Result<()> {
-        self.ids().into_iter().try_for_each(|node| self.kill(node))
+        let nodes: Vec<Member> = self.ids().into_iter().map(Member::Node).collect();
+        self.kill_together(&nodes)
     }
 
     /// SIGSTOP: it holds what it has, and does nothing.
