@@ -11,93 +11,136 @@
 //!                                                        └► others later, if nobody leads by then
 //! ```
 //!
-//! Nobody stands whom no majority answers: it would raise the term for nothing. Nobody tries twice:
-//! whatever goes wrong, the timers still run.
+//! Nobody stands whom no majority answers: it would raise the term for nothing. Two who stood at one
+//! moment, each with its own vote, try again in the same order. Once the timers must have run out,
+//! they are left alone.
 
 use std::time::Duration;
 
 use futures::future::join_all;
 use openraft::network::{NetVote, RPCOption, RaftNetworkFactory};
-use openraft::raft::{TransferLeaderRequest, VoteRequest};
+use openraft::raft::{TransferLeaderRequest, VoteRequest, VoteResponse};
 use tidemark_types::NodeId;
 
 use super::{Group, NotSubmitted, replica_on, stopped};
-use crate::raft::types::{LogId, Replica, ReplicaId, Vote};
+use crate::raft::types::{LogId, Replica, ReplicaId, TypeConfig, Vote};
 
 /// How long the others may take to say how far their logs go: a round trip between busy nodes.
 const ANSWER_WITHIN: Duration = Duration::from_millis(200);
 
 /// How long a replica leaves the election to one with a longer log: that one's question, two fsyncs
-/// and a round trip.
+/// and a round trip. It doubles each time, since a disk may be slower than that.
 const GIVE_WAY: Duration = Duration::from_millis(300);
 
-/// What a replica goes by when it asks who should stand.
+/// Who led, and by which vote.
 struct Fallen {
     replica: ReplicaId,
+    vote: Vote,
+}
+
+/// What a replica goes by when it asks who should stand.
+struct Standing {
     vote: Vote,
     last: Option<LogId>,
 }
 
+/// Who should stand, by what the other replicas say.
+enum Heir {
+    /// This one.
+    Me,
+    /// A better one, which has not stood yet.
+    Another,
+    /// Nobody yet: another one stands, or no majority answers.
+    Nobody,
+}
+
 impl Group {
     /// Stands for election if the leader, as far as this replica knows, is on `node`, whose process
-    /// is gone; unless another replica is the better successor, and does.
+    /// is gone; unless another replica is the better successor, and does. It returns when somebody
+    /// leads again, or when the timers decide.
     pub async fn succeed(&self, node: NodeId) -> Result<(), NotSubmitted> {
-        let Some(fallen) = self.led_from(node).await? else { return Ok(()) };
-        match self.is_successor(&fallen).await {
-            Some(true) => {}
-            Some(false) => tokio::time::sleep(GIVE_WAY).await,
-            None => return Ok(()),
+        let Some(fallen) = self.led_from(node) else { return Ok(()) };
+        let timers = Duration::from_millis(self.raft.config().election_timeout_max);
+        let attempts = async {
+            let mut pause = Duration::ZERO;
+            while let Some(standing) = self.vacant(&fallen).await? {
+                match self.heir(&fallen, &standing).await {
+                    Heir::Me => self.stand(standing).await?,
+                    Heir::Another if !pause.is_zero() => self.stand(standing).await?,
+                    Heir::Another | Heir::Nobody => {}
+                }
+                pause = (pause * 2).max(GIVE_WAY);
+                tokio::time::sleep(pause).await;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(timers, attempts).await.unwrap_or(Ok(()))
+    }
+
+    /// The leader, if it is on `node`.
+    fn led_from(&self, node: NodeId) -> Option<Fallen> {
+        let metrics = self.metrics();
+        let replica = replica_on(&metrics, node)?;
+        (metrics.current_leader == Some(replica)).then_some(Fallen { replica, vote: metrics.vote })
+    }
+
+    /// Where this replica stands, as long as nobody leads since that leader fell.
+    async fn vacant(&self, fallen: &Fallen) -> Result<Option<Standing>, NotSubmitted> {
+        let metrics = self.metrics();
+        if metrics.current_leader.is_some() && metrics.vote != fallen.vote {
+            return Ok(None);
         }
-        // In the meantime another one may have been elected, or the leader have come back.
-        let Some(fallen) = self.led_from(node).await? else { return Ok(()) };
-        let request = TransferLeaderRequest::new(fallen.vote, self.replica, fallen.last);
-        // It waits until the log is on disk up to there, and refuses if the vote has changed.
+        let last = self.raft.with_raft_state(|state| state.log_ids.last().copied()).await;
+        Ok(Some(Standing { vote: metrics.vote, last: last.map_err(stopped)? }))
+    }
+
+    async fn stand(&self, Standing { vote, last }: Standing) -> Result<(), NotSubmitted> {
+        // It waits until the log is on disk up to there, and refuses if the vote has changed. A vote
+        // that this replica gave itself was written after its log.
+        let last = last.filter(|_| vote.is_committed());
+        let request = TransferLeaderRequest::new(vote, self.replica, last);
         let stood = self.raft.handle_transfer_leader(request).await.map_err(stopped)?;
-        tracing::info!(group = %self.id, %node, ?stood, "the leader's process is gone");
+        tracing::info!(group = %self.id, ?stood, "the leader's process is gone");
         Ok(())
     }
 
-    /// The replica on `node`, the vote that made it leader, and how far this replica's log goes; none
-    /// if it does not lead.
-    async fn led_from(&self, node: NodeId) -> Result<Option<Fallen>, NotSubmitted> {
-        let metrics = self.metrics();
-        let leader = metrics.current_leader;
-        let on_node = replica_on(&metrics, node);
-        let Some(replica) = leader.filter(|_| leader == on_node) else { return Ok(None) };
-        let last = self.raft.with_raft_state(|state| state.log_ids.last().copied()).await;
-        Ok(Some(Fallen { replica, vote: metrics.vote, last: last.map_err(stopped)? }))
-    }
-
-    /// Does no other replica's log go further? None if no majority says. Of several that go as far each
-    /// group has its own favourite, so that the shards of a fallen node spread over the others.
-    async fn is_successor(&self, fallen: &Fallen) -> Option<bool> {
+    /// The replica whose log goes furthest. Of several that go as far each group has its own favourite,
+    /// so that the shards of a fallen node spread over the others.
+    async fn heir(&self, fallen: &Fallen, standing: &Standing) -> Heir {
         let metrics = self.metrics();
         let members = metrics.membership_config.membership();
-        let others = members
-            .nodes()
-            .filter(|(id, _)| **id != self.replica && **id != fallen.replica)
-            .map(|(id, replica)| self.last_of(*id, replica.clone(), fallen));
-        let logs: Vec<_> = join_all(others).await.into_iter().flatten().collect();
-        if logs.len() < members.voter_ids().count() / 2 {
-            return None;
-        }
+        let others =
+            members.nodes().filter(|(id, _)| **id != self.replica && **id != fallen.replica).map(
+                |(id, replica)| async move { Some((*id, self.ask(*id, replica, standing).await?)) },
+            );
+        let answers: Vec<_> = join_all(others).await.into_iter().flatten().collect();
         let turn = |replica| replica ^ (u64::from(self.id.get()) & 1);
         let rank = |last: Option<LogId>, replica| (last, turn(replica));
-        let mine = rank(fallen.last, self.replica);
-        Some(logs.into_iter().all(|(replica, last)| mine > rank(last, replica)))
+        let mine = rank(standing.last, self.replica);
+        let stands = |answer: &VoteResponse<TypeConfig>| {
+            answer.vote.leader_id.term > standing.vote.leader_id.term
+        };
+        if answers.len() < members.voter_ids().count() / 2
+            || answers.iter().any(|(_, answer)| stands(answer))
+        {
+            Heir::Nobody
+        } else if answers.iter().all(|(id, answer)| mine > rank(answer.last_log_id, *id)) {
+            Heir::Me
+        } else {
+            Heir::Another
+        }
     }
 
-    /// How far the log of another replica goes. The question is whether it would vote for this one:
-    /// it would not, within the lease, but says why.
-    async fn last_of(
+    /// How far the log of another replica goes, and its vote. The question is whether it would vote
+    /// for this one: it would not, within the lease, but says why.
+    async fn ask(
         &self,
         id: ReplicaId,
-        replica: Replica,
-        fallen: &Fallen,
-    ) -> Option<(ReplicaId, Option<LogId>)> {
-        let mut link = self.network.clone().new_client(id, &replica).await;
-        let asked = VoteRequest::new(fallen.vote, fallen.last);
-        let answer = link.pre_vote(asked, RPCOption::new(ANSWER_WITHIN)).await.ok()?;
-        Some((id, answer.last_log_id))
+        replica: &Replica,
+        standing: &Standing,
+    ) -> Option<VoteResponse<TypeConfig>> {
+        let mut link = self.network.clone().new_client(id, replica).await;
+        let asked = VoteRequest::new(standing.vote, standing.last);
+        link.pre_vote(asked, RPCOption::new(ANSWER_WITHIN)).await.ok()
     }
 }

@@ -64,8 +64,15 @@ async fn who_cannot_reach_a_majority_does_not_stand() {
     let mut gone = cluster.nodes[alone].peers.gone();
     cluster.net.isolate(alone as u64 + 1, Some(Fault::Cut));
     for _ in 0..2 {
-        let told = tokio::time::timeout(WITHIN, gone.recv()).await.expect("it is noticed");
-        cluster.group(alone, 0).succeed(told.unwrap()).await.unwrap();
+        let told = tokio::time::timeout(WITHIN, gone.recv()).await.expect("it is noticed").unwrap();
+        let succeeded = cluster.group(alone, 0).succeed(told);
+        if told == NodeId::new(leader as u64 + 1) {
+            // Several of its attempts.
+            let attempts = tokio::time::timeout(Duration::from_secs(1), succeeded).await;
+            assert!(attempts.is_err(), "it waits for a majority");
+        } else {
+            succeeded.await.unwrap();
+        }
     }
     assert_eq!(
         cluster.group(alone, 0).status().term,
