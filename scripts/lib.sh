@@ -25,3 +25,10 @@ stage() {
   "$@"
   echo "== $name: $((SECONDS - from)) s"
 }
+
+# What is broken on purpose, under names of its own, so that the release's binaries stay what they are.
+build_mutants() {
+  cargo build "${profile[@]}" \
+    --features tidemark-store/mutants,tidemark-gateway/mutants,tidemark-sim/mutants \
+    --bin tidemark-store-mutants --bin tidemark-gateway-mutants --bin tidemark-sim-mutants
+}

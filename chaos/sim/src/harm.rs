@@ -82,6 +82,26 @@ pub enum Harm {
     Transfer(Transfer),
 }
 
+/// What faults are called in the history, in any order.
+pub const KINDS: [&str; 16] = [
+    "kill-all",
+    "store-kill",
+    "power-cut-all",
+    "power-cut",
+    "crash-point",
+    "gateway-kill",
+    "phone-kill",
+    "partition",
+    "one-way",
+    "flapping",
+    "hold",
+    "delay",
+    "clock",
+    "slow-disk",
+    "eio",
+    "transfer",
+];
+
 impl Harm {
     /// What it is called in the history.
     pub fn kind(&self) -> &'static str {
@@ -126,13 +146,10 @@ impl Harm {
     }
 
     /// Whether it may come to nothing: a point that is never reached, a link over which nothing is sent
-    /// meanwhile, a disk on which nothing is written. It is a fault only once it was felt.
+    /// meanwhile, a disk on which nothing is written, a clock that nobody asks. It is a fault only once
+    /// it was felt.
     pub fn may_miss(&self) -> bool {
-        let certain = matches!(
-            self,
-            Harm::Crash { .. } | Harm::Gateway(_) | Harm::Phone(_) | Harm::Clock { .. }
-        );
-        !certain
+        !matches!(self, Harm::Crash { .. } | Harm::Gateway(_) | Harm::Phone(_))
     }
 
     /// The hosts between which it changes the network.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +11,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tidemark_checker::Verdict;
 
+use crate::harm;
 use crate::run::Shown;
+
+/// In so many seeds each kind of fault must have been felt: one that never is no longer works.
+const ALL_KINDS_IN: u64 = 100;
 
 /// The account of many seeds.
 #[derive(Debug, Default)]
@@ -58,11 +62,17 @@ impl Ledger {
         }
     }
 
+    /// Kinds of faults that should have been felt by now, and never were.
+    fn never_felt(&self) -> Vec<&'static str> {
+        let expected = if self.seeds < ALL_KINDS_IN { &[][..] } else { &harm::KINDS };
+        expected.iter().copied().filter(|kind| !self.faults.contains_key(*kind)).collect()
+    }
+
     /// What all of it shows.
     pub fn verdict(&self) -> Verdict {
         if !self.violated.is_empty() {
             Verdict::Violated
-        } else if !self.void.is_empty() || self.seeds == 0 {
+        } else if !self.void.is_empty() || self.seeds == 0 || !self.never_felt().is_empty() {
             Verdict::Void
         } else {
             Verdict::Holds
@@ -100,6 +110,9 @@ impl fmt::Display for Ledger {
         if !void.is_empty() {
             writeln!(f, "void: {void:?}")?;
         }
+        if !self.never_felt().is_empty() {
+            writeln!(f, "never felt: {:?}", self.never_felt())?;
+        }
         write!(
             f,
             "took {:.1} min: {:.1} seeds/min, {:.0} simulated seconds in each",
@@ -121,12 +134,8 @@ pub fn run(seeds: Range<u64>, jobs: usize) -> Result<Ledger> {
             if seed >= seeds.end {
                 return Ok(());
             }
-            let mut child = Command::new(&program);
-            child.args(["seed", &seed.to_string(), "--json"]);
             let started = Instant::now();
-            let output = child.stdin(Stdio::null()).output().context("a seed's process")?;
-            let shown = String::from_utf8_lossy(&output.stdout);
-            let shown = shown.lines().last().and_then(|line| serde_json::from_str(line).ok());
+            let (shown, output) = apart(Command::new(&program), seed)?;
             println!("{}", line(seed, shown.as_ref(), started.elapsed()));
             if shown.is_none() {
                 let said = String::from_utf8_lossy(&output.stderr);
@@ -145,6 +154,15 @@ pub fn run(seeds: Range<u64>, jobs: usize) -> Result<Ledger> {
     ledger.violated.sort_unstable();
     ledger.void.sort_unstable();
     Ok(ledger)
+}
+
+/// Runs a seed in a process of its own; what it showed, unless it ended without a verdict.
+pub(crate) fn apart(mut program: Command, seed: u64) -> Result<(Option<Shown>, Output)> {
+    program.args(["seed", &seed.to_string(), "--json"]).stdin(Stdio::null());
+    let output = program.output().context("a seed's process")?;
+    let shown = String::from_utf8_lossy(&output.stdout);
+    let shown = shown.lines().last().and_then(|line| serde_json::from_str(line).ok());
+    Ok((shown, output))
 }
 
 /// What a seed showed, in a line.

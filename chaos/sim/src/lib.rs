@@ -23,6 +23,8 @@ pub mod harm;
 pub mod interpose;
 pub mod ledger;
 pub mod machine;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod net;
 pub mod phone;
 pub mod plan;

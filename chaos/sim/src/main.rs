@@ -55,6 +55,21 @@ enum Command {
         #[arg(long)]
         lying_disks: bool,
     },
+    /// Tries what is broken on purpose, each with one seed after the other until one catches it.
+    #[cfg(feature = "mutants")]
+    Mutants {
+        /// Only this one: M1 to M22; may be given several times.
+        #[arg(long, value_parser = mutant)]
+        only: Vec<tidemark_mutants::Mutant>,
+        /// With these seeds: `A..B`, without B.
+        #[arg(long, value_parser = seeds, default_value = "1..41")]
+        seeds: std::ops::Range<u64>,
+    },
+}
+
+#[cfg(feature = "mutants")]
+fn mutant(name: &str) -> Result<tidemark_mutants::Mutant> {
+    tidemark_mutants::Mutant::named(name).context("there is no such mutant")
 }
 
 fn seeds(text: &str) -> Result<std::ops::Range<u64>> {
@@ -62,11 +77,17 @@ fn seeds(text: &str) -> Result<std::ops::Range<u64>> {
     Ok(from.parse()?..to.parse()?)
 }
 
-fn main() -> ExitCode {
+/// As the operating system calls it.
+pub(crate) fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run { seeds, jobs } => many(seeds, jobs),
         Command::Seed { seed, trace, json, log, keep, lying_disks } => {
             one(Plan { lying_disks, ..Plan::of(seed) }, trace, json, log, keep)
+        }
+        #[cfg(feature = "mutants")]
+        Command::Mutants { only, seeds } => {
+            let all_caught = tidemark_sim::mutants::run(&only, seeds);
+            all_caught.map(|all| if all { Verdict::Holds } else { Verdict::Violated })
         }
     };
     match done {

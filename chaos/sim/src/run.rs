@@ -87,7 +87,7 @@ pub fn run(plan: Plan, folder: &Path, trace: Option<&Path>) -> Result<Shown> {
             wrong.extend(judged.violations.iter().map(|v| format!("{}: {}", v.code, v.reason)));
             report = Some(judged);
         }
-        Err(error) => wrong.push(format!("at {:?}: {error:#}", stage.elapsed())),
+        Err(error) => wrong.push(format!("{error:#}, after {:?}", stage.elapsed())),
     }
     let verdict = match &report {
         None => Verdict::Violated,

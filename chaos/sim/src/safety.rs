@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tidemark_checker::Event;
 use tidemark_checker::history::{Group as GroupNumber, Nanos, Node as NodeNumber, RaftFacts};
+use tidemark_checker::report::Code;
 use tidemark_store::node::Node;
 use tidemark_store::raft::machine::Applied;
 use tidemark_store::storage::GroupId;
@@ -82,7 +83,10 @@ impl Safety {
         let known = *self.inner.lock().hashes.entry((group, index)).or_insert((hash, node));
         if known.0 != hash {
             let (_, other) = known;
-            let what = format!("{group}: nodes {other} and {node} differ behind entry {index}");
+            let what = format!(
+                "{}: {group}: nodes {other} and {node} differ behind entry {index}",
+                Code::C2
+            );
             self.violated(world, what);
         }
     }
@@ -122,7 +126,7 @@ impl Safety {
             }
             world.note(|at| Event::Raft(RaftFacts { at, ..facts }));
             if let Some(what) = before.and_then(|before| goes_back(&before, &facts)) {
-                self.violated(world, format!("node {id}, {number}: {what}"));
+                self.violated(world, format!("{}: node {id}, {number}: {what}", Code::C12));
             }
         }
     }
@@ -136,7 +140,9 @@ impl Safety {
         }
         drop(inner);
         if first != node {
-            self.violated(world, format!("{group}: {first} and {node} both lead in term {term}"));
+            let what =
+                format!("{}: {group}: {first} and {node} both lead in term {term}", Code::C12);
+            self.violated(world, what);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! One Raft group of this node, in our own words: the rest of the store never sees openraft.
 
+#[cfg(feature = "mutants")]
+mod foresee;
 mod succession;
 
 use std::collections::BTreeMap;
@@ -24,12 +26,14 @@ use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Config, RaftMetrics, ReadPolicy, SnapshotPolicy};
 use thiserror::Error;
 use tidemark_mutants::{Mutant, is};
-use tidemark_store_core::{Reply, Transaction};
+use tidemark_store_core::Reply;
 use tidemark_types::NodeId;
 use tokio::sync::oneshot;
 
 use super::log::GroupLog;
-use super::machine::{Applied, Effects, Machine, split};
+#[cfg(feature = "mutants")]
+use super::machine::Effects;
+use super::machine::{Applied, Machine};
 use super::network::Network;
 use super::snapshot::{self, Snapshot, SnapshotStream};
 use super::types::{Payload, Replica, ReplicaId, TypeConfig, Vote};
@@ -53,6 +57,7 @@ pub struct Group {
     replica: ReplicaId,
     network: Network,
     state: StateDb,
+    #[cfg(feature = "mutants")]
     effects: Arc<dyn Effects>,
     raft: Inner,
     /// What its leader had committed when it was first heard of.
@@ -149,7 +154,9 @@ impl Group {
         machine: Machine,
     ) -> Result<Self, GroupError> {
         let failed = |reason: String| GroupError::Start { group: id, reason };
-        let (state, effects) = (machine.db().clone(), machine.effects());
+        let state = machine.db().clone();
+        #[cfg(feature = "mutants")]
+        let effects = machine.effects();
         let machine = machine.with_log(log.clone());
         let config = openraft_config(id, config).validate().map_err(|e| failed(e.to_string()))?;
         let links = network.clone();
@@ -157,7 +164,16 @@ impl Group {
         let raft = raft.map_err(|e| failed(e.to_string()))?;
         // Until its core takes messages, its metrics are those of a replica without vote and log.
         raft.with_raft_state(|_| ()).await.map_err(|e| failed(e.to_string()))?;
-        Ok(Group { id, replica, network, state, effects, raft, goal: Arc::default() })
+        Ok(Group {
+            id,
+            replica,
+            network,
+            state,
+            #[cfg(feature = "mutants")]
+            effects,
+            raft,
+            goal: Arc::default(),
+        })
     }
 
     /// Makes `members` a new group; on one of them, once.
@@ -249,17 +265,6 @@ impl Group {
         let (responder, receiver) = OneshotResponder::new_pair();
         self.raft.client_write_ff(Payload(payload), Some(responder)).await.map_err(stopped)?;
         Ok(Submitted(receiver))
-    }
-
-    /// What applying `payload` would say if nothing came before it: for builds that are broken on
-    /// purpose and do not wait until they know.
-    pub fn foresee(&self, payload: &[u8]) -> Vec<Reply> {
-        let outcomes = self.state.peek(self.id, |view| Transaction::new(view).apply(payload));
-        let (replies, effects) = split(outcomes.unwrap_or_default());
-        if is(Mutant::PushBeforeCommit) {
-            self.effects.applied(self.id, effects);
-        }
-        replies
     }
 
     /// Waits until everything that was committed when this was called is applied here, after a

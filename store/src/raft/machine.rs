@@ -131,6 +131,7 @@ impl Machine {
     }
 
     /// Where its effects go.
+    #[cfg(feature = "mutants")]
     pub(in crate::raft) fn effects(&self) -> Arc<dyn Effects> {
         self.effects.clone()
     }

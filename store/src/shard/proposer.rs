@@ -178,9 +178,11 @@ impl Task {
         let payload = batch.encode();
         match self.group.submit(payload.clone()).await {
             Ok(submitted) => {
+                #[cfg(feature = "mutants")]
                 if is(Mutant::PushBeforeCommit) {
                     self.group.foresee(&payload);
                 }
+                #[cfg(feature = "mutants")]
                 if is(Mutant::AckBeforeCommit) {
                     for reply in self.group.foresee(&payload) {
                         let waiting = waiting.remove(0);
