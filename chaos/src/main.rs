@@ -40,6 +40,9 @@ enum Command {
         /// Where report.html, report.json and the history go.
         #[arg(long, default_value = "chaos-report")]
         report: PathBuf,
+        /// Sends a second, all users together, in place of the scenario's; 0: as fast as answers come.
+        #[arg(long)]
+        rate: Option<u32>,
         /// Plain processes on loopback, though this machine allows networks and disks of their own.
         #[arg(long)]
         loopback: bool,
@@ -93,14 +96,14 @@ fn main() -> ExitCode {
                 Verdict::Void => 2,
             }
         }),
-        Command::Run { scenario, seconds, seed, report, loopback, no_fsync, mutant } => {
+        Command::Run { scenario, seconds, seed, report, rate, loopback, no_fsync, mutant } => {
             let seed = seed.unwrap_or_else(|| SystemRng.number() >> 32);
             let build = match (mutant, no_fsync) {
                 (Some(mutant), _) => Build::Mutants(Some(mutant)),
                 (None, true) => Build::NoFsync,
                 (None, false) => Build::Release,
             };
-            let variant = Variant { build, ..Variant::default() };
+            let variant = Variant { build, rate, ..Variant::default() };
             run(&scenario, seconds, seed, report, loopback, variant)
         }
         Command::Mutants { only, seed, report } => mutants(&only, seed, &report),
@@ -119,8 +122,9 @@ fn main() -> ExitCode {
 fn again(folder: PathBuf) -> Result<u8> {
     let path = folder.join("report.json");
     let text = std::fs::read(&path).with_context(|| format!("{}", path.display()))?;
-    let Summary { scenario, seconds, seed, .. } = serde_json::from_slice(&text)?;
-    run(&scenario, seconds, seed, folder.join("replay"), false, Variant::default())
+    let Summary { scenario, seconds, seed, rate, .. } = serde_json::from_slice(&text)?;
+    let variant = Variant { rate, ..Variant::default() };
+    run(&scenario, seconds, seed, folder.join("replay"), false, variant)
 }
 
 fn mutant(name: &str) -> Result<Mutant, String> {

@@ -31,10 +31,10 @@ const DEVICES: u8 = 2;
 /// Sends of a user without an outcome, at most; a send that would be one more is left out.
 const OPEN_MAX: usize = 1_024;
 
-/// Of so many users one has a device whose application hesitates at every so manieth entry. What the
-/// server takes for confirmed must wait for it.
+/// Of so many users one has a device whose application hesitates now and then. What the server takes
+/// for confirmed must wait for it.
 const HESITANT_USERS: u32 = 4;
-const HESITANT_ENTRY: u32 = 256;
+const HESITATES_EVERY: Duration = Duration::from_secs(10);
 const HESITATES_FOR: Duration = Duration::from_secs(2);
 
 /// Bytes of a body, beside the id in it.
@@ -48,11 +48,21 @@ const SLOW_EVERY: u32 = 8;
 
 /// How fast users write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
+pub(super) enum Pace {
     /// So many sends a second in all, whatever becomes of them.
     Open(u32),
     /// So many sends of each user without an outcome, at all times.
     Closed(usize),
+}
+
+impl Pace {
+    /// The highest load that a few users make.
+    pub(super) const PEAK: Pace = Pace::Closed(16);
+
+    /// So many sends a second, or 0 for as fast as answers come.
+    pub(super) fn at(rate: u32) -> Pace {
+        if rate == 0 { Pace::PEAK } else { Pace::Open(rate) }
+    }
 }
 
 /// What a load is like.
@@ -289,6 +299,7 @@ impl Opening<'_> {
             user,
             device: number,
             tired: is_slow(user) && number != DeviceNumber(0),
+            hesitated: Mutex::new(Instant::now()),
             air: air.clone(),
             notes: notes.clone(),
             counts: counts.clone(),
@@ -330,12 +341,24 @@ struct Application {
     device: DeviceNumber,
     /// It takes its time when the air is heavy.
     tired: bool,
+    /// When it last hesitated.
+    hesitated: Mutex<Instant>,
     air: Air,
     notes: Notes,
     counts: Arc<Counts>,
 }
 
 impl Application {
+    /// Has it not hesitated for long enough?
+    fn is_due(&self) -> bool {
+        let (mut hesitated, now) = (self.hesitated.lock(), Instant::now());
+        let due = now - *hesitated >= HESITATES_EVERY;
+        if due {
+            *hesitated = now;
+        }
+        due
+    }
+
     /// How late an entry is, where others are slow.
     fn look_at_the_clock(&self, entry: &Entry) {
         let Content::Message(message) = &entry.content else { return };
@@ -354,7 +377,7 @@ impl Handler for Application {
             tokio::time::sleep(self.air.slowness()).await;
         }
         let copy = words::taken(entry)?;
-        if hesitates(user, device) && seq.get().is_multiple_of(HESITANT_ENTRY) {
+        if hesitates(user, device) && self.is_due() {
             tokio::time::sleep(HESITATES_FOR).await;
         }
         self.notes.note(|at| Event::Taken { at, user, device, seq, copy });

@@ -35,8 +35,7 @@ use crate::notes::Notes;
 use crate::stores;
 use back_ends::BackEnds;
 use facts::Facts;
-use load::Load;
-pub use load::Pace;
+use load::{Load, Pace};
 use probe::Probes;
 use report::Summary;
 use scenario::{SCENARIOS, Scenario};
@@ -84,8 +83,9 @@ pub struct Plan {
 pub struct Variant {
     /// Which build of the servers runs.
     pub build: Build,
-    /// How fast users write; else as the scenario says.
-    pub pace: Option<Pace>,
+    /// Sends a second, all users together, or 0 for as fast as answers come; else as the scenario
+    /// says.
+    pub rate: Option<u32>,
     /// The stores' configuration, in TOML; if empty, as the scenario says.
     pub stores: &'static str,
     /// How long the run may take to come to rest.
@@ -160,7 +160,7 @@ async fn start(plan: &Plan, notes: &Notes) -> Result<(Stage, Load, BackEnds)> {
     let probes = Probes::start(&client, notes)?;
     let facts = Facts::start(&client, &lives, notes);
     let (mut shape, air) = (scenario.shape(), Air::new(plan.seed));
-    shape.pace = variant.pace.unwrap_or(shape.pace);
+    shape.pace = variant.rate.map_or(shape.pace, Pace::at);
     let load = Load::start(&cluster, GATEWAYS, shape, plan.seed, &air, notes).await?;
     let reading = cluster.client(CALL_DEADLINE).await?;
     let back_ends =

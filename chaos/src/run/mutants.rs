@@ -18,7 +18,7 @@ use tidemark_mutants::Mutant;
 
 use super::report::Summary;
 use super::scenario::Scenario;
-use super::{Pace, Plan, Variant, judged};
+use super::{Plan, Variant, judged};
 use crate::build::Build;
 
 /// How long a broken run may take to come to rest, which it may never do.
@@ -32,7 +32,7 @@ struct Recipe {
     scenario: &'static str,
     seconds: u64,
     seed: u64,
-    pace: Option<Pace>,
+    rate: Option<u32>,
     /// The stores' configuration.
     stores: &'static str,
 }
@@ -41,14 +41,15 @@ struct Recipe {
 const SHORT_LOG: &str = "raft.snapshot_entries = 100\nraft.keep_entries = 100\n";
 
 const fn recipe(name: &'static str, scenario: &'static str, seconds: u64, seed: u64) -> Recipe {
-    Recipe { name, scenario, seconds, seed, pace: None, stores: "" }
+    Recipe { name, scenario, seconds, seed, rate: None, stores: "" }
 }
 
 const PARTITION: Recipe = recipe("partition", "partition", 32, 1);
 const POWER: Recipe = recipe("power-cut-all", "power-cut-all", 8, 1);
 const EMPTY: Recipe = recipe("empty-disk", "empty-disk", 20, 1);
-const LEADERS: Recipe =
-    Recipe { pace: Some(Pace::Closed(16)), ..recipe("leader-kill", "leader-kill", 20, 1) };
+const DAMAGE: Recipe = recipe("corrupt", "corrupt", 30, 5);
+const SLOW: Recipe = recipe("slow-consumers", "slow-consumers", 25, 1);
+const LEADERS: Recipe = Recipe { rate: Some(0), ..recipe("leader-kill", "leader-kill", 20, 1) };
 const LAGGING: Recipe =
     Recipe { stores: SHORT_LOG, ..recipe("leader-kill, short log", "leader-kill", 20, 1) };
 const ALL: Recipe =
@@ -68,13 +69,13 @@ fn caught(mutant: Mutant) -> Caught {
     match mutant {
         Mutant::AckBeforeCommit => By(PARTITION, Code::C4),
         Mutant::NoFsync => By(POWER, Code::C4),
-        Mutant::VoteNotSynced => Elsewhere("simulation"),
+        Mutant::VoteNotSynced => Elsewhere("scripts/sim mutants"),
         Mutant::SnapshotWithoutIds => By(LAGGING, Code::C2),
         Mutant::ForgetfulSession => By(LEADERS, Code::C3),
         Mutant::ApplyInTwoWrites => By(ALL, Code::C2),
         Mutant::ReadWithoutQuorum => By(PARTITION, Code::C7a),
         Mutant::PurgeUnflushed => By(ALL, Code::C13),
-        Mutant::InstallInPlace => Elsewhere("simulation"),
+        Mutant::InstallInPlace => Elsewhere("scripts/sim mutants"),
         Mutant::KeepConflicts => By(PARTITION, Code::C2),
         Mutant::PushBeforeCommit => By(PARTITION, Code::C9c),
         Mutant::UnknownIsRefused => By(LEADERS, Code::C11),
@@ -82,11 +83,11 @@ fn caught(mutant: Mutant) -> Caught {
         Mutant::RegisterAfterRead => By(LEADERS, Code::C9d),
         Mutant::KeepLostNumbers => By(PARTITION, Code::C1),
         Mutant::SwallowWriteErrors => By(POWER, Code::C4),
-        Mutant::ForgetDamagedLog => Elsewhere("corrupt"),
+        Mutant::ForgetDamagedLog => By(DAMAGE, Code::C12),
         Mutant::StartOnEmptyDisk => By(EMPTY, Code::C4),
         Mutant::ClockInApply => By(LEADERS, Code::C2),
-        Mutant::LeadWithoutElection => Elsewhere("simulation"),
-        Mutant::UnboundedQueue => Elsewhere("slow-consumers"),
+        Mutant::LeadWithoutElection => Elsewhere("scripts/sim mutants"),
+        Mutant::UnboundedQueue => By(SLOW, Code::C15),
     }
 }
 
@@ -188,7 +189,7 @@ impl Recipe {
         let scenario = *Scenario::named(self.scenario).context("a recipe's scenario is there")?;
         let variant = Variant {
             build: Build::Mutants(mutant),
-            pace: self.pace,
+            rate: self.rate,
             stores: self.stores,
             rest_within: Some(REST_WITHIN),
         };

@@ -23,6 +23,9 @@ pub struct Summary {
     pub seed: u64,
     /// Seconds of load.
     pub seconds: u64,
+    /// Sends a second, if it was not as the scenario says; 0 for as fast as answers came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
     /// Sends that were acknowledged.
     pub acked: u64,
     /// Recipients' copies of sends.
@@ -64,6 +67,7 @@ impl Summary {
             scenario: plan.scenario.name.to_owned(),
             seed: plan.seed,
             seconds: plan.seconds,
+            rate: plan.variant.rate,
             acked: counts.accepted,
             delivered: counts.delivered,
             refused: counts.refused,

@@ -145,9 +145,9 @@ impl Scenario {
         let open = |rate| Shape { users: USERS, pace: Pace::Open(rate), heavy: false };
         match self.kind {
             Kind::PowerCut | Kind::PowerCutAll | Kind::PartKill | Kind::PauseKill => {
-                Shape { pace: Pace::Closed(16), ..open(0) }
+                Shape { pace: Pace::PEAK, ..open(0) }
             }
-            Kind::LeaderKill => open(2_000),
+            Kind::LeaderKill | Kind::Mixed => open(2_000),
             Kind::ReconnectStorm => Shape { users: 300, ..open(600) },
             Kind::SlowConsumers => Shape { heavy: true, ..open(400) },
             _ => open(1_000),
