@@ -30,26 +30,35 @@ pub(super) fn read(cluster: &Cluster, notes: &Notes) -> Result<bool> {
 
 type Level = (Vec<NodeId>, Vec<Inspector>, Vec<Report>);
 
-/// Brings replicas to one level. One that cannot reach it, or whose log contradicts its state, is
-/// left out: of as few as possible, the first ones that are in the others' way.
-fn level(mut replicas: Vec<(NodeId, Inspector)>) -> Option<Level> {
-    while !replicas.is_empty() {
-        let (nodes, inspectors): (Vec<NodeId>, Vec<Inspector>) = replicas.into_iter().unzip();
-        let error = match inspect::level(&inspectors) {
-            Ok(reports) => return Some((nodes, inspectors, reports)),
-            Err(error) => error,
-        };
-        replicas = nodes.into_iter().zip(inspectors).collect();
-        let mut alone = (0..replicas.len()).rev().collect::<Vec<_>>();
-        alone.retain(|left_out| {
-            let rest = replicas.iter().enumerate().filter(|(at, _)| at != left_out);
-            let rest: Vec<&Inspector> = rest.map(|(_, (_, inspector))| inspector).collect();
-            !rest.is_empty() && inspect::level(&rest).is_ok()
-        });
-        let (node, _) = replicas.remove(alone.first().copied().unwrap_or_default());
-        eprintln!("node {node} does not reach what the others hold: {error}");
+/// Brings replicas to one level. Those that cannot reach it, or whose log contradicts their state, are
+/// left out: as few as possible, and of as many those that hold less.
+fn level(replicas: Vec<(NodeId, Inspector)>) -> Option<Level> {
+    let everyone = (1_u32 << replicas.len()) - 1;
+    let is_in = |set: u32, at: usize| set >> at & 1 == 1;
+    let try_set = |set: u32| {
+        let chosen = replicas.iter().enumerate().filter(|(at, _)| is_in(set, *at));
+        let chosen: Vec<&Inspector> = chosen.map(|(_, (_, inspector))| inspector).collect();
+        let reports = inspect::level(&chosen);
+        reports.inspect_err(|error| eprintln!("not all replicas agree: {error}")).ok()
+    };
+    let held = |reports: &Vec<Report>| {
+        reports[0].groups.iter().map(|group| group.at.unwrap_or_default()).sum::<u64>()
+    };
+    let (set, reports) = (1..=everyone.count_ones()).rev().find_map(|size| {
+        let sets = (1..=everyone).filter(|set| set.count_ones() == size);
+        let levelled = sets.filter_map(|set| Some((set, try_set(set)?)));
+        levelled.max_by_key(|(_, reports)| held(reports))
+    })?;
+    let (mut nodes, mut inspectors) = (Vec::new(), Vec::new());
+    for (at, (node, inspector)) in replicas.into_iter().enumerate() {
+        if is_in(set, at) {
+            nodes.push(node);
+            inspectors.push(inspector);
+        } else {
+            eprintln!("node {node} is left out");
+        }
     }
-    None
+    Some((nodes, inspectors, reports))
 }
 
 /// A node's files, if its log can be replayed over its state.

@@ -48,9 +48,9 @@ struct Standing {
 enum Heir {
     /// This one.
     Me,
-    /// A better one, which has not stood yet.
+    /// Another one, whose log goes as far, and which has not stood yet.
     Another,
-    /// Nobody yet: another one stands, or no majority answers.
+    /// Nobody here: another one's log goes further, or it stands, or no majority answers.
     Nobody,
 }
 
@@ -114,20 +114,23 @@ impl Group {
                 |(id, replica)| async move { Some((*id, self.ask(*id, replica, standing).await?)) },
             );
         let answers: Vec<_> = join_all(others).await.into_iter().flatten().collect();
-        let turn = |replica| replica ^ (u64::from(self.id.get()) & 1);
-        let rank = |last: Option<LogId>, replica| (last, turn(replica));
-        let mine = rank(standing.last, self.replica);
+        let given = standing.vote.leader_id.voted_for != self.replica && !standing.vote.committed;
         let stands = |answer: &VoteResponse<TypeConfig>| {
             answer.vote.leader_id.term > standing.vote.leader_id.term
         };
-        if answers.len() < members.voter_ids().count() / 2
+        let turn = |replica| replica ^ (u64::from(self.id.get()) & 1);
+        let further = answers.iter().any(|(_, answer)| answer.last_log_id > standing.last);
+        if given
+            || further
+            || answers.len() < members.voter_ids().count() / 2
             || answers.iter().any(|(_, answer)| stands(answer))
         {
-            Heir::Nobody
-        } else if answers.iter().all(|(id, answer)| mine > rank(answer.last_log_id, *id)) {
-            Heir::Me
-        } else {
-            Heir::Another
+            return Heir::Nobody;
+        }
+        let mut as_far = answers.iter().filter(|(_, answer)| answer.last_log_id == standing.last);
+        match as_far.all(|(id, _)| turn(self.replica) > turn(*id)) {
+            true => Heir::Me,
+            false => Heir::Another,
         }
     }
 
