@@ -78,6 +78,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
         "chaos/sim",
         &[
             "version",
+            "mutants",
             "types",
             "env",
             "token",
