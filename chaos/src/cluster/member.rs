@@ -3,10 +3,13 @@
 use std::fmt;
 use std::fs;
 use std::process::ExitStatus;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tidemark_lab::lan::Host;
 use tidemark_types::NodeId;
+
+use super::PATIENCE;
 
 /// How a process ended by itself.
 #[derive(Debug)]
@@ -76,4 +79,24 @@ impl Usage {
         let files = fs::read_dir(format!("/proc/{process}/fd"))?.count() as u64;
         Ok(Usage { memory, memory_max, files })
     }
+}
+
+/// Waits until no thread of a process that was sent SIGSTOP runs any more. One that is inside a system
+/// call may end it, but not return from it.
+pub(super) fn stand_still(process: u32) -> Result<()> {
+    let from = Instant::now();
+    while from.elapsed() < PATIENCE {
+        let mut moves = false;
+        for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+            // A thread that has just ended has no state.
+            let stat = fs::read_to_string(thread?.path().join("stat")).unwrap_or_default();
+            let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+            moves |= matches!(state, Some('R' | 'S'));
+        }
+        if !moves {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    bail!("process {process} does not stand still")
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use openraft::async_runtime::instant::Instant;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{
@@ -335,7 +335,20 @@ impl Group {
 
     /// How the group stands.
     pub fn status(&self) -> GroupStatus {
-        status(&self.raft.metrics().borrow_watched())
+        let mut metrics = self.raft.metrics();
+        let mut status = status(&metrics.borrow_and_update());
+        // A core that panics says nothing: its end of the channel is gone.
+        if status.running.is_ok() && matches!(metrics.changed().now_or_never(), Some(Err(_))) {
+            status.running = Err("its core panicked".to_owned());
+        }
+        status
+    }
+
+    /// Lets the core panic.
+    #[cfg(test)]
+    pub(in crate::raft) async fn panic(&self) {
+        let panicked = self.raft.with_raft_state(|_| panic!("on purpose")).await;
+        panicked.expect_err("a core that panicked does not answer");
     }
 
     fn metrics(&self) -> RaftMetrics<TypeConfig> {

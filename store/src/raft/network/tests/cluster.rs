@@ -60,3 +60,14 @@ async fn leadership_moves_to_whom_it_is_given_in_one_election() {
     cluster.same_state(0, &[0, 1, 2], applied).await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_whose_core_panicked_does_not_say_that_it_runs() {
+    let cluster = Cluster::start(1).await;
+    let leader = cluster.leader(0).await;
+    cluster.group(leader, 0).panic().await;
+    let status = cluster.group(leader, 0).status();
+    assert!(status.running.is_err(), "{status:?}");
+    let other = cluster.group(others(leader)[0], 0).status();
+    assert_eq!(other.running, Ok(()), "only one has");
+}
