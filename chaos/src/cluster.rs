@@ -34,6 +34,10 @@ pub use member::{Exit, Member, Usage};
 /// How long anything may take that should take seconds, on a machine with two busy cores.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The same for a process that starts: a node may have to take gigabytes of state from the others,
+/// which go on working.
+pub const READY_WITHIN: Duration = Duration::from_secs(300);
+
 /// Between two looks at something that is waited for.
 pub const LOOK: Duration = Duration::from_millis(50);
 
@@ -456,7 +460,7 @@ impl Cluster {
                     ended = Some(*other);
                 }
             }
-            if ended.is_some() || from.elapsed() > PATIENCE {
+            if ended.is_some() || from.elapsed() > READY_WITHIN {
                 let member = ended.unwrap_or(member);
                 let log = self.end_of_log(member);
                 let said = said.unwrap_or_else(|error| format!("{error:#}"));

@@ -130,9 +130,9 @@ impl ClusterTime {
     async fn ask(&self, client: &Client, node: NodeId) -> Option<i128> {
         let before = self.inner.clock.monotonic();
         let answer = tokio::time::timeout(ROUND_TRIP_MAX, client.clock(node)).await;
-        let wall = answer.ok()?.ok()??;
+        let answer = answer.ok()?.ok().filter(|clock| clock.trusted)?;
         let after = self.inner.clock.monotonic();
-        Some(i128::from(wall.get()) - (millis(before) + millis(after)) / 2)
+        Some(i128::from(answer.wall.get()) - (millis(before) + millis(after)) / 2)
     }
 
     /// Our own wall clock against our monotonic clock, in milliseconds.

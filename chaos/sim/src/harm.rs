@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidemark_store::storage::GroupId;
 use tidemark_types::{NodeId, ShardId};
 
-use crate::machine::{Armed, Keep, POINTS, When};
+use crate::machine::{Armed, Keep, POINTS, Point, When};
 use crate::plan::{Dice, GATEWAYS, PHONES};
 use crate::world::{self, Transfer, World};
 
@@ -197,7 +197,11 @@ impl Harm {
             16..=22 => (Harm::Crash { nodes: world::nodes().collect(), keep }, dice.ms(100, 2_000)),
             23..=42 => {
                 let (point, when) = (dice.of(&POINTS), dice.of(&[When::Before, When::After]));
-                let armed = Armed { point, when, spare: dice.between(0, 12) };
+                let spare = dice.between(0, 12);
+                let armed = match world.plan.votes {
+                    true => Armed { point: Point::Vote, when, spare: spare % 3 },
+                    false => Armed { point, when, spare },
+                };
                 (Harm::Point { node, armed }, dice.ms(2_000, 6_000))
             }
             43..=49 => {

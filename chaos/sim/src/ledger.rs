@@ -135,7 +135,7 @@ pub fn run(seeds: Range<u64>, jobs: usize) -> Result<Ledger> {
                 return Ok(());
             }
             let started = Instant::now();
-            let (shown, output) = apart(Command::new(&program), seed)?;
+            let (shown, output) = apart(Command::new(&program), seed, None)?;
             println!("{}", line(seed, shown.as_ref(), started.elapsed()));
             if shown.is_none() {
                 let said = String::from_utf8_lossy(&output.stderr);
@@ -157,8 +157,12 @@ pub fn run(seeds: Range<u64>, jobs: usize) -> Result<Ledger> {
 }
 
 /// Runs a seed in a process of its own; what it showed, unless it ended without a verdict.
-pub(crate) fn apart(mut program: Command, seed: u64) -> Result<(Option<Shown>, Output)> {
-    program.args(["seed", &seed.to_string(), "--json"]).stdin(Stdio::null());
+pub(crate) fn apart(
+    mut program: Command,
+    seed: u64,
+    option: Option<&str>,
+) -> Result<(Option<Shown>, Output)> {
+    program.args(["seed", &seed.to_string(), "--json"]).args(option).stdin(Stdio::null());
     let output = program.output().context("a seed's process")?;
     let shown = String::from_utf8_lossy(&output.stdout);
     let shown = shown.lines().last().and_then(|line| serde_json::from_str(line).ok());

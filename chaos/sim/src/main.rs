@@ -54,6 +54,9 @@ enum Command {
         /// power cuts must notice.
         #[arg(long)]
         lying_disks: bool,
+        /// Crash only where votes are written, if in a step of the disk.
+        #[arg(long)]
+        votes: bool,
     },
     /// Tries what is broken on purpose, each with one seed after the other until one catches it.
     #[cfg(feature = "mutants")]
@@ -81,8 +84,8 @@ fn seeds(text: &str) -> Result<std::ops::Range<u64>> {
 pub(crate) fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run { seeds, jobs } => many(seeds, jobs),
-        Command::Seed { seed, trace, json, log, keep, lying_disks } => {
-            one(Plan { lying_disks, ..Plan::of(seed) }, trace, json, log, keep)
+        Command::Seed { seed, trace, json, log, keep, lying_disks, votes } => {
+            one(Plan { lying_disks, votes, ..Plan::of(seed) }, trace, json, log, keep)
         }
         #[cfg(feature = "mutants")]
         Command::Mutants { only, seeds } => {

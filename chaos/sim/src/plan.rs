@@ -55,6 +55,8 @@ pub struct Plan {
     pub calm: Duration,
     /// Disks acknowledge what they have not written: the control, which must be noticed.
     pub lying_disks: bool,
+    /// Crash points are those of votes only: for what is seldom reached.
+    pub votes: bool,
 }
 
 /// Draws of a seed.
@@ -119,6 +121,7 @@ impl Plan {
             silence_ms: dice.of(&[7_000, 15_000]),
             calm: dice.ms(500, 3_000),
             lying_disks: false,
+            votes: false,
         }
     }
 }

@@ -39,6 +39,15 @@ pub struct ClientConfig {
     pub deadline: Duration,
 }
 
+/// A node's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeClock {
+    /// Its wall clock.
+    pub wall: UnixMs,
+    /// Whether it counts: it has not jumped since it was last trusted (R17).
+    pub trusted: bool,
+}
+
 /// A client of the store; a cheap handle.
 #[derive(Clone)]
 pub struct Client {
@@ -192,12 +201,12 @@ impl Client {
         }
     }
 
-    /// What a node's clock says; none while it is not to be trusted (R17).
-    pub async fn clock(&self, node: NodeId) -> Result<Option<UnixMs>, Error> {
+    /// What a node's clock says.
+    pub async fn clock(&self, node: NodeId) -> Result<NodeClock, Error> {
         let mut client = store_client(self.channel(node)?);
         let clock = client.clock(ClockRequest {}).await.map_err(unavailable)?;
         let ClockResponse { wall_ms, trusted } = clock.into_inner();
-        Ok(trusted.then_some(UnixMs::new(wall_ms)))
+        Ok(NodeClock { wall: UnixMs::new(wall_ms), trusted })
     }
 
     /// Tells a node that its clock is right again, whatever it did before (R17).

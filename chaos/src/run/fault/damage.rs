@@ -15,7 +15,7 @@ use tidemark_store::node::{log_dir, state_dir};
 use tidemark_types::NodeId;
 
 use super::Effects;
-use crate::cluster::{Member, PATIENCE};
+use crate::cluster::{Member, PATIENCE, READY_WITHIN};
 use crate::run::stage::Stage;
 
 /// What is damaged, and how.
@@ -197,7 +197,7 @@ impl Stage {
             if said.is_ok_and(|said| said.starts_with("HTTP/1.1 200")) {
                 return Ok(Start::Ready);
             }
-            anyhow::ensure!(from.elapsed() < PATIENCE, "{member} neither starts nor refuses");
+            anyhow::ensure!(from.elapsed() < READY_WITHIN, "{member} neither starts nor refuses");
         }
     }
 }
