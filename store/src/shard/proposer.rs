@@ -20,6 +20,7 @@ use futures::stream::FuturesOrdered;
 use tidemark_env::Clock;
 use tidemark_mutants::{Mutant, is, keep_number};
 use tidemark_store_core::{Batch, Command, Reply};
+use tidemark_types::Recipient;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{Error, RETRY_AFTER};
@@ -219,7 +220,7 @@ async fn take(
 /// Whose mailboxes get a number by this batch, for [`Mutant::KeepLostNumbers`].
 fn senders(batch: &Batch) -> Vec<String> {
     let sender = |command: &Command| match command {
-        Command::Send(send) => Some(send.user.to_string()),
+        Command::Send(send) => Some(Recipient::User(send.user.clone()).to_string()),
         _ => None,
     };
     batch.commands.iter().filter_map(sender).collect()

@@ -28,8 +28,12 @@ use crate::raft::types::{LogId, Replica, ReplicaId, TypeConfig, Vote};
 /// How long the others may take to say how far their logs go: a round trip between busy nodes.
 const ANSWER_WITHIN: Duration = Duration::from_millis(200);
 
-/// How long a replica leaves the election to one with a longer log: that one's question, two fsyncs
-/// and a round trip. It doubles each time, since a disk may be slower than that.
+/// What the leader had sent before it died is on its way into the logs: how far they go is asked after
+/// that, or the one that is found to be the heir is overtaken.
+const SETTLE: Duration = Duration::from_millis(30);
+
+/// How long a replica leaves the election to another one: that one's question, two fsyncs and a round
+/// trip. It grows by half each time, since a disk may be slower than that.
 const GIVE_WAY: Duration = Duration::from_millis(300);
 
 /// Who led, and by which vote.
@@ -62,6 +66,7 @@ impl Group {
         let Some(fallen) = self.led_from(node) else { return Ok(()) };
         let timers = Duration::from_millis(self.raft.config().election_timeout_max);
         let attempts = async {
+            tokio::time::sleep(SETTLE).await;
             let mut pause = Duration::ZERO;
             while let Some(standing) = self.vacant(&fallen).await? {
                 match self.heir(&fallen, &standing).await {
@@ -69,7 +74,7 @@ impl Group {
                     Heir::Another if !pause.is_zero() => self.stand(standing).await?,
                     Heir::Another | Heir::Nobody => {}
                 }
-                pause = (pause * 2).max(GIVE_WAY);
+                pause = (pause * 3 / 2).max(GIVE_WAY);
                 tokio::time::sleep(pause).await;
             }
             Ok(())
@@ -115,8 +120,10 @@ impl Group {
             );
         let answers: Vec<_> = join_all(others).await.into_iter().flatten().collect();
         let given = standing.vote.leader_id.voted_for != self.replica && !standing.vote.committed;
+        // Whose log is shorter may stand, and cannot win.
         let stands = |answer: &VoteResponse<TypeConfig>| {
             answer.vote.leader_id.term > standing.vote.leader_id.term
+                && answer.last_log_id >= standing.last
         };
         let turn = |replica| replica ^ (u64::from(self.id.get()) & 1);
         let further = answers.iter().any(|(_, answer)| answer.last_log_id > standing.last);
