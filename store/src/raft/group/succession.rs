@@ -18,12 +18,13 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use openraft::RaftMetrics;
 use openraft::network::{NetVote, RPCOption, RaftNetworkFactory};
 use openraft::raft::{TransferLeaderRequest, VoteRequest, VoteResponse};
 use tidemark_types::NodeId;
 
 use super::{Group, NotSubmitted, replica_on, stopped};
-use crate::raft::types::{LogId, Replica, ReplicaId, TypeConfig, Vote};
+use crate::raft::types::{LogId, Membership, Replica, ReplicaId, TypeConfig, Vote};
 
 /// How long the others may take to say how far their logs go: a round trip between busy nodes.
 const ANSWER_WITHIN: Duration = Duration::from_millis(200);
@@ -42,10 +43,18 @@ struct Fallen {
     vote: Vote,
 }
 
+impl Fallen {
+    /// Does somebody lead since?
+    fn succeeded(&self, metrics: &RaftMetrics<TypeConfig>) -> bool {
+        metrics.current_leader.is_some() && metrics.vote != self.vote
+    }
+}
+
 /// What a replica goes by when it asks who should stand.
 struct Standing {
     vote: Vote,
     last: Option<LogId>,
+    members: Membership,
 }
 
 /// Who should stand, by what the other replicas say.
@@ -75,7 +84,9 @@ impl Group {
                     Heir::Another | Heir::Nobody => {}
                 }
                 pause = (pause * 3 / 2).max(GIVE_WAY);
-                tokio::time::sleep(pause).await;
+                let led = |metrics: &RaftMetrics<TypeConfig>| fallen.succeeded(metrics);
+                // Whether it came to that, and whether the group still runs, is asked above.
+                let _ = self.raft.wait(Some(pause)).metrics(led, "a new leader").await;
             }
             Ok(())
         };
@@ -92,14 +103,15 @@ impl Group {
     /// Where this replica stands, as long as nobody leads since that leader fell.
     async fn vacant(&self, fallen: &Fallen) -> Result<Option<Standing>, NotSubmitted> {
         let metrics = self.metrics();
-        if metrics.current_leader.is_some() && metrics.vote != fallen.vote {
+        if fallen.succeeded(&metrics) {
             return Ok(None);
         }
         let last = self.raft.with_raft_state(|state| state.log_ids.last().copied()).await;
-        Ok(Some(Standing { vote: metrics.vote, last: last.map_err(stopped)? }))
+        let members = metrics.membership_config.membership().clone();
+        Ok(Some(Standing { vote: metrics.vote, last: last.map_err(stopped)?, members }))
     }
 
-    async fn stand(&self, Standing { vote, last }: Standing) -> Result<(), NotSubmitted> {
+    async fn stand(&self, Standing { vote, last, .. }: Standing) -> Result<(), NotSubmitted> {
         // It waits until the log is on disk up to there, and refuses if the vote has changed. A vote
         // that this replica gave itself was written after its log.
         let last = last.filter(|_| vote.is_committed());
@@ -112,10 +124,11 @@ impl Group {
     /// The replica whose log goes furthest. Of several that go as far each group has its own favourite,
     /// so that the shards of a fallen node spread over the others.
     async fn heir(&self, fallen: &Fallen, standing: &Standing) -> Heir {
-        let metrics = self.metrics();
-        let members = metrics.membership_config.membership();
-        let others =
-            members.nodes().filter(|(id, _)| **id != self.replica && **id != fallen.replica).map(
+        let others = standing
+            .members
+            .nodes()
+            .filter(|(id, _)| **id != self.replica && **id != fallen.replica)
+            .map(
                 |(id, replica)| async move { Some((*id, self.ask(*id, replica, standing).await?)) },
             );
         let answers: Vec<_> = join_all(others).await.into_iter().flatten().collect();
@@ -129,7 +142,7 @@ impl Group {
         let further = answers.iter().any(|(_, answer)| answer.last_log_id > standing.last);
         if given
             || further
-            || answers.len() < members.voter_ids().count() / 2
+            || answers.len() < standing.members.voter_ids().count() / 2
             || answers.iter().any(|(_, answer)| stands(answer))
         {
             return Heir::Nobody;
