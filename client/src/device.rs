@@ -139,7 +139,8 @@ impl Device {
             work: Work::new(),
         };
         tokio::spawn(task.run());
-        Ok((Device { shared, commands: commands_tx }, Events(events_rx)))
+        let events = Events { told: events_rx, shared: shared.clone() };
+        Ok((Device { shared, commands: commands_tx }, events))
     }
 
     /// Puts a message into the outbox, and waits while that is full; it is durable when this
@@ -287,26 +288,21 @@ impl Sending {
 }
 
 /// What a device tells its application; read it, or lose all but outcomes.
-pub struct Events(mpsc::Receiver<Told>);
+pub struct Events {
+    told: mpsc::Receiver<Told>,
+    shared: Arc<Shared>,
+}
 
 impl Events {
     /// The next event; none once the device has stopped.
     pub async fn next(&mut self) -> Option<Event> {
-        Some(match self.0.recv().await? {
+        Some(match self.told.recv().await? {
             Told::Event(event) => event,
-            Told::Outcome(reported) => Event::Outcome(reported.settled),
-        })
-    }
-}
-
-impl Drop for Events {
-    /// What was not read stays in the store.
-    fn drop(&mut self) {
-        self.0.close();
-        while let Ok(told) = self.0.try_recv() {
-            if let Told::Outcome(reported) = told {
-                reported.void();
+            // What is not read stays in the store.
+            Told::Outcome(mut reported) => {
+                reported.shared = Some(self.shared.clone());
+                Event::Outcome(reported.settled)
             }
-        }
+        })
     }
 }

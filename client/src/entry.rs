@@ -6,12 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tidemark_proto::convert::{FieldError, error_code, name, required, uuid};
 use tidemark_proto::{Origin, v1};
+use tidemark_types::limits::NAME_BYTES_MAX;
 use tidemark_types::{
     ClientMsgId, DeviceId, Epoch, ErrorCode, Id, Recipient, Seq, SeqRange, UnixMs,
 };
 
-/// What an entry costs in memory beside its body: recipients, names, numbers.
+/// What an entry costs in memory beside its body and its recipients: names, numbers.
 const OVERHEAD_BYTES: usize = 256;
+const RECIPIENT_BYTES: usize = size_of::<Recipient>() + NAME_BYTES_MAX;
 
 /// One entry of the user's mailbox.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,7 +90,9 @@ impl Item {
             + match self {
                 Item::Gap(_) => 0,
                 Item::Entry(entry) => match &entry.content {
-                    Content::Message(message) => message.body.len(),
+                    Content::Message(message) => {
+                        message.body.len() + message.to.len() * RECIPIENT_BYTES
+                    }
                     Content::Refused { .. } => 0,
                     Content::Unknown(raw) => prost::Message::encoded_len(raw.as_ref()),
                 },

@@ -89,15 +89,8 @@ pub(crate) struct Reported {
     pub(crate) settled: Settled,
     /// Bytes of the body, whose room is free then.
     pub(crate) bytes: usize,
-    /// None once it counts as not taken.
+    /// None as long as nobody has it, and the store must keep it.
     pub(crate) shared: Option<Arc<Shared>>,
-}
-
-impl Reported {
-    /// The application has not taken it after all: the store keeps it.
-    pub(crate) fn void(mut self) {
-        self.shared = None;
-    }
 }
 
 impl Drop for Reported {

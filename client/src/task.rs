@@ -168,9 +168,6 @@ impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
             let drained = async { while incoming.next().await.is_some() {} };
             let _ = tokio::time::timeout(LAST_WORDS, drained).await;
         }
-        for reported in self.work.backlog.drain(..) {
-            reported.void();
-        }
     }
 
     /// The next thing that happens. Cancelling it loses nothing.
@@ -226,23 +223,28 @@ impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
                 self.waiters.insert(id, Waiter { outcome: Some(outcome), bytes });
                 self.work.stored.push(stored);
             }
-            Happened::Command(Some(Command::Close)) => self.engine.input(now, Input::Close),
+            Happened::Command(Some(Command::Close)) => self.close(now),
             Happened::Command(None) => {
                 self.work.orphaned = true;
-                self.engine.input(now, Input::Close);
+                self.close(now);
             }
-            Happened::Taken => {
-                let taken = std::mem::take(&mut *self.shared.taken.lock());
-                for id in taken {
-                    self.engine.input(now, Input::Taken(id));
-                }
-            }
+            Happened::Taken => self.forget(now),
             Happened::Told(true) => {}
-            Happened::Told(false) => {
-                for reported in self.work.backlog.drain(..) {
-                    reported.void();
-                }
-            }
+            Happened::Told(false) => self.work.backlog.clear(),
+        }
+    }
+
+    /// A device that stops takes no more inputs: what was taken before counts.
+    fn close(&mut self, now: Duration) {
+        self.forget(now);
+        self.engine.input(now, Input::Close);
+    }
+
+    /// The store need not keep what the application has taken.
+    fn forget(&mut self, now: Duration) {
+        let taken = std::mem::take(&mut *self.shared.taken.lock());
+        for id in taken {
+            self.engine.input(now, Input::Taken(id));
         }
     }
 
@@ -324,11 +326,11 @@ impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
 
     fn report(&mut self, id: OutboxId, settled: Settled) {
         let Some(Waiter { outcome, bytes }) = self.waiters.remove(&id) else { return };
-        let reported = Reported { id, settled, bytes, shared: Some(self.shared.clone()) };
+        let reported = |shared| Reported { id, settled, bytes, shared };
         match outcome {
             // An application that has dropped its `Sending` does not want to know.
-            Some(waiting) => drop(waiting.send(reported)),
-            None => self.work.backlog.push_back(reported),
+            Some(waiting) => drop(waiting.send(reported(Some(self.shared.clone())))),
+            None => self.work.backlog.push_back(reported(None)),
         }
     }
 

@@ -108,6 +108,8 @@ pub(super) struct Connection {
     renew_at: Option<Duration>,
     heartbeat: Duration,
     last_sent: Duration,
+    /// When the peer of the connection in use last said something.
+    last_heard: Duration,
     pong_by: Option<Duration>,
     rng: Arc<dyn Rng>,
 }
@@ -131,6 +133,7 @@ impl Connection {
             renew_at: None,
             heartbeat: HEARTBEAT,
             last_sent: Duration::ZERO,
+            last_heard: Duration::ZERO,
             pong_by: None,
             rng,
         }
@@ -167,8 +170,9 @@ impl Connection {
     }
 
     /// Whose frame is it? Any frame shows that its peer is alive.
-    pub(super) fn heard(&mut self, link: Link) -> From {
+    pub(super) fn heard(&mut self, now: Duration, link: Link) -> From {
         if self.link() == Some(link) {
+            self.last_heard = now;
             self.pong_by = None;
             From::Current
         } else if self.old.is_some_and(|(old, _)| old == link) {
@@ -199,11 +203,10 @@ impl Connection {
         }
     }
 
-    /// There is a token. True when a `Hello` is to be said with it.
-    pub(super) fn token(&mut self, token: String) -> bool {
+    /// There is a token, for the next `Hello`.
+    pub(super) fn token(&mut self, token: String) {
         self.fetching = false;
         self.token = Some(token);
-        self.may_greet()
     }
 
     /// Is there a connection on which a `Hello` makes sense? Not one that is being left.
@@ -318,11 +321,17 @@ impl Connection {
         out.action(Action::Stop);
     }
 
+    /// When a `Ping` is due: after a silence of either side, since what a device repeats into a dead
+    /// connection is no silence of its own.
+    fn ping_at(&self) -> Duration {
+        self.last_sent.min(self.last_heard) + self.heartbeat
+    }
+
     /// When something is due.
     pub(super) fn deadline(&self) -> Option<Duration> {
         let phase = match self.phase {
             Phase::Idle { until } | Phase::Leaving { until, .. } => Some(until),
-            Phase::Online(_) => self.pong_by.or(Some(self.last_sent + self.heartbeat)),
+            Phase::Online(_) => self.pong_by.or(Some(self.ping_at())),
             Phase::Connecting(_) | Phase::Greeting(_) | Phase::Stopped => None,
         };
         let old = self.old.map(|(_, until)| until);
@@ -358,7 +367,7 @@ impl Connection {
         }
         match self.pong_by {
             Some(by) if by <= now => Due::Dead("no frame since a Ping"),
-            None if self.last_sent + self.heartbeat <= now => {
+            None if self.ping_at() <= now => {
                 self.pong_by = Some(now + PONG_TIMEOUT);
                 Due::Ping
             }

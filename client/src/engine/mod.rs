@@ -113,9 +113,8 @@ impl Engine {
             Input::Lost { link, reason } => self.lose(now, link, reason, None),
             Input::Frame { link, frame } => self.frame(now, link, *frame),
             Input::Token(Ok(token)) => {
-                if self.connection.token(token) {
-                    self.hello(now);
-                }
+                self.connection.token(token);
+                self.hello(now);
             }
             Input::Token(Err(reason)) => {
                 if self.connection.no_token(now) {
@@ -234,7 +233,7 @@ impl Engine {
 
     fn frame(&mut self, now: Duration, link: Link, frame: v1::ServerFrame) {
         use server_frame::Frame;
-        let from = self.connection.heard(link);
+        let from = self.connection.heard(now, link);
         // A frame of a kind that this version does not know is passed over.
         let Some(frame) = frame.frame else { return };
         match (from, frame) {
@@ -363,6 +362,8 @@ impl Engine {
                 }
             }
             Frame::SYNC => self.receiver.refused(now, error.request_id, hint),
+            // The device was forgotten, and hears nothing more until it registers again.
+            _ if code == ErrorCode::NoDevice && !closing => self.hello(now),
             _ => {}
         }
         if closing {

@@ -28,10 +28,10 @@ pub(super) struct Origins {
 }
 
 impl Origins {
-    /// The application took this.
-    pub(super) fn took(&mut self, item: &Item) {
+    /// The application took this; it had it in its hands since before the reset, if there is one.
+    pub(super) fn took(&mut self, item: &Item, before_reset: bool) {
         let Some(key) = key(item) else { return };
-        if let Some((_, known)) = &mut self.again {
+        if let Some((_, known)) = self.again.as_mut().filter(|_| before_reset) {
             known.insert(key.clone());
         }
         if self.recent.len() == ORIGINS_MAX {

@@ -288,8 +288,9 @@ impl Receiver {
         match result {
             Ok(()) => {
                 self.handler.reset();
-                self.origins.took(&item);
-                if !std::mem::take(&mut self.stale) {
+                let stale = std::mem::take(&mut self.stale);
+                self.origins.took(&item, stale);
+                if !stale {
                     self.advance(now);
                 }
             }

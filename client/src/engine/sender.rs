@@ -274,23 +274,21 @@ impl Sender {
         if ack.n == 0 || id >= self.numbered || self.outbox.get(id).is_none() {
             return Need::Nothing;
         }
-        match ack.result {
+        let failure = match ack.result {
             Some(send_ack::Result::Accepted(accepted)) => {
                 let seq = Some(Seq::new(accepted.seq)).filter(|seq| *seq != Seq::NONE);
                 let time = UnixMs::new(accepted.time_ms);
                 self.settle(id, Outcome::Accepted(Accepted { seq, time }), out);
-                Need::Nothing
+                return Need::Nothing;
             }
-            Some(send_ack::Result::Failure(failure)) => {
-                let failure = Failure::from(failure);
-                if leaving && !Answer::of(&failure).is_definite() {
-                    return Need::Nothing;
-                }
-                self.failed(now, session, id, failure, out)
-            }
+            Some(send_ack::Result::Failure(failure)) => failure.into(),
             // A result that this version does not know.
-            None => self.failed(now, session, id, Failure::new(ErrorCode::Unknown), out),
+            None => Failure::new(ErrorCode::Unknown),
+        };
+        if leaving && !Answer::of(&failure).is_definite() {
+            return Need::Nothing;
         }
+        self.failed(now, session, id, failure, out)
     }
 
     fn failed(

@@ -97,6 +97,22 @@ async fn a_refusal_is_told_apart_from_what_is_not_taken() {
     );
 }
 
+#[tokio::test]
+async fn an_outcome_that_was_taken_is_not_told_again() {
+    let shared = Shared::new();
+    let gateways = vec![shared.gateway().await];
+    let store = MemoryStore::default();
+    // By chance the device used to see first that it should close.
+    for _ in 0..20 {
+        let config = config(gateways.clone());
+        let (device, _events) = open(config, store.clone(), &Taken::default()).await;
+        let mut sending = device.send(&bob(), 1, "x").await.expect("there is room");
+        assert!(matches!(sending.outcome().await, Ok(Outcome::Accepted(_))));
+        device.close().await;
+        assert!(store.saved().outcomes.is_empty(), "nothing is left to tell");
+    }
+}
+
 /// A process that dies: its runtime goes, and with it everything that is not durable.
 fn run_and_die(path: &Path, gateway: &str, sends: usize) {
     let runtime = tokio::runtime::Runtime::new().expect("threads");
