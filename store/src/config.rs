@@ -7,7 +7,6 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use tidemark_process::ConfigError;
-use tidemark_proto::store::MESSAGE_BYTES_MAX;
 
 /// There is no TLS and no authentication between servers yet.
 const LOOPBACK: &str = "a loopback address, as nothing is encrypted yet; or say `insecure`";
@@ -149,8 +148,8 @@ impl Default for RelayConfig {
     }
 }
 
-/// A batch, the last record of which may pass its limit, must fit into a message between nodes.
-const RELAY_BATCH_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
+/// The most that may be set for batches, of the relay or of commands.
+pub(crate) const BATCH_BYTES_MAX: usize = 8 << 20;
 
 impl StoreConfig {
     /// Checks what the types cannot.
@@ -171,8 +170,8 @@ impl StoreConfig {
             ("relay.batch_records_max", self.relay.batch_records_max > 0, "at least 1".to_owned()),
             (
                 "relay.batch_bytes_max",
-                (1..=RELAY_BATCH_BYTES_MAX).contains(&self.relay.batch_bytes_max),
-                format!("1 to {RELAY_BATCH_BYTES_MAX}"),
+                (1..=BATCH_BYTES_MAX).contains(&self.relay.batch_bytes_max),
+                format!("1 to {BATCH_BYTES_MAX}"),
             ),
             (
                 "relay.batches_in_flight_max",
@@ -200,15 +199,15 @@ impl ProposalConfig {
         /// A semaphore's permits, one per byte.
         const BYTES_MAX: usize = u32::MAX as usize;
         let counts = [
-            ("proposals.client_bytes_max", self.client_bytes_max),
-            ("proposals.internal_bytes_max", self.internal_bytes_max),
-            ("proposals.batch_commands_max", self.batch_commands_max),
-            ("proposals.batch_bytes_max", self.batch_bytes_max),
-            ("proposals.batches_in_flight_max", self.batches_in_flight_max),
+            ("proposals.client_bytes_max", self.client_bytes_max, BYTES_MAX),
+            ("proposals.internal_bytes_max", self.internal_bytes_max, BYTES_MAX),
+            ("proposals.batch_commands_max", self.batch_commands_max, BYTES_MAX),
+            ("proposals.batch_bytes_max", self.batch_bytes_max, BATCH_BYTES_MAX),
+            ("proposals.batches_in_flight_max", self.batches_in_flight_max, BYTES_MAX),
         ];
-        for (key, value) in counts {
-            if value == 0 || value > BYTES_MAX {
-                return Err(ConfigError::Invalid { key, reason: format!("1 to {BYTES_MAX}") });
+        for (key, value, most) in counts {
+            if value == 0 || value > most {
+                return Err(ConfigError::Invalid { key, reason: format!("1 to {most}") });
             }
         }
         Ok(())

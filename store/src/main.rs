@@ -184,8 +184,18 @@ fn run(arguments: RunArguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     tidemark_process::logs(arguments.log_format, serve::LOG_FILTER);
+    end_with_panics();
     let runtime = tokio::runtime::Runtime::new().context("no threads can be started")?;
     runtime.block_on(serve::until_stopped(config))
+}
+
+/// A panic is a broken rule: without the task that found it the node would stand still, and look well.
+fn end_with_panics() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 fn print_report(report: &Report, output: Output) -> Result<ExitCode> {

@@ -50,6 +50,9 @@ use starter::Starter;
 /// How long a leader may take to hand over, before the node stops without it.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 
+/// A replica that has heard nothing of its group for so long, many heartbeats, may know nothing of it.
+const IN_TOUCH_WITHIN: Duration = Duration::from_secs(3);
+
 /// Why a node cannot be created, started or stopped.
 #[derive(Debug, Error)]
 pub enum NodeError {
@@ -324,6 +327,10 @@ impl Node {
         if let Some((id, _)) = self.hosted.groups().find(|(_, group)| !group.has_caught_up()) {
             return Err(format!("{id} does not have yet what is committed"));
         }
+        let mut groups = self.hosted.groups();
+        if let Some((id, _)) = groups.find(|(_, group)| !group.is_in_touch(IN_TOUCH_WITHIN)) {
+            return Err(format!("{id} has not heard from its other replicas for a while"));
+        }
         for (id, shard) in self.hosted.shards() {
             match shard.look(read::shard) {
                 Ok(Ok(Some(_))) => {}
@@ -349,7 +356,7 @@ impl Node {
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
         tasks.shutdown().await;
         for (_, group) in self.hosted.groups() {
-            group.shut_down().await?;
+            group.shut_down().await;
         }
         let thread = self.log_thread.lock().take();
         if let Some(thread) = thread {

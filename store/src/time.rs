@@ -73,9 +73,14 @@ impl ClusterTime {
         (age < FRESH_FOR).then(|| measured.time.plus(age))
     }
 
-    /// This node's own clock, for another node's measurement; none while it is not trusted.
-    pub fn own(&self) -> Option<UnixMs> {
-        self.inner.trusted.load(Ordering::Relaxed).then(|| self.inner.clock.wall())
+    /// This node's own clock, trusted or not.
+    pub fn own(&self) -> UnixMs {
+        self.inner.clock.wall()
+    }
+
+    /// Does its clock take part in measurements?
+    pub fn is_trusted(&self) -> bool {
+        self.inner.trusted.load(Ordering::Relaxed)
     }
 
     /// An operator says that this node's clock is right again.
@@ -115,7 +120,7 @@ impl ClusterTime {
     /// Takes the clocks of others that answered, of `nodes` in all; without a majority the last
     /// measurement is carried on.
     fn settle(&self, mut offsets: Vec<i128>, nodes: usize) {
-        offsets.extend(self.own().is_some().then(|| self.offset()));
+        offsets.extend(self.is_trusted().then(|| self.offset()));
         if offsets.len() * 2 <= nodes {
             return;
         }
@@ -197,10 +202,10 @@ mod tests {
         let stood = time.check_own(time.offset());
         clock.advance(Duration::from_secs(100));
         let stood = time.check_own(stood);
-        assert!(time.own().is_some(), "time passed, nothing jumped");
+        assert!(time.is_trusted(), "time passed, nothing jumped");
         clock.jump(UnixMs::new(1_000_000 + 100_000 + 61_000));
         time.check_own(stood);
-        assert_eq!(time.own(), None);
+        assert!(!time.is_trusted());
         time.settle(vec![5], 3);
         assert_eq!(time.now(), None, "its own clock does not count");
         time.trust();

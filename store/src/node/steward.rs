@@ -69,7 +69,7 @@ fn notice_failures(node: &Node) {
         group.status().running.err().map(|reason| format!("{id} stopped: {reason}"))
     });
     let damaged =
-        node.around.state.damaged().map(|reason| format!("the state is damaged: {reason}"));
+        node.around.state.damaged().map(|reason| format!("the state is unusable: {reason}"));
     let stopping = node.stopping.load(std::sync::atomic::Ordering::Relaxed);
     if let Some(reason) = log.or(damaged).or(stopped.filter(|_| !stopping)) {
         tracing::error!(%reason, "the node cannot go on");

@@ -5,13 +5,12 @@ mod foresee;
 mod succession;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
-use openraft::async_runtime::instant::Instant;
+use openraft::async_runtime::instant::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{
     ClientWriteError, Fatal, InitializeError, LinearizableReadError, RaftError,
@@ -24,11 +23,13 @@ use openraft::raft::{
 };
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{Config, RaftMetrics, ReadPolicy, SnapshotPolicy};
+use parking_lot::Mutex;
 use thiserror::Error;
 use tidemark_mutants::{Mutant, is};
 use tidemark_store_core::Reply;
 use tidemark_types::NodeId;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::log::GroupLog;
 #[cfg(feature = "mutants")]
@@ -60,37 +61,32 @@ pub struct Group {
     #[cfg(feature = "mutants")]
     effects: Arc<dyn Effects>,
     raft: Inner,
-    /// What its leader had committed when it was first heard of.
-    goal: Arc<OnceLock<Option<u64>>>,
+    heard: Arc<Heard>,
+}
+
+/// What a replica has heard from its leaders.
+#[derive(Debug, Default)]
+struct Heard {
+    /// What the first of them had committed then.
+    goal: OnceLock<Option<u64>>,
+    /// When the last one said something.
+    last: Mutex<Option<Instant>>,
+}
+
+impl Heard {
+    fn hears(&self, append: &AppendEntriesRequest<TypeConfig>) {
+        self.goal.get_or_init(|| append.leader_commit.map(|committed| committed.index));
+        *self.last.lock() = Some(Instant::now());
+    }
 }
 
 /// Why a group does not run.
 #[derive(Debug, Error)]
-pub enum GroupError {
-    /// openraft found the group's log, vote or state unusable.
-    #[error("raft group {group} cannot start: {reason}")]
-    Start {
-        /// Which group.
-        group: GroupId,
-        /// What openraft says.
-        reason: String,
-    },
-    /// Something that was waited for did not come.
-    #[error("raft group {group}: {reason}")]
-    Wait {
-        /// Which group.
-        group: GroupId,
-        /// What, and how the group stands.
-        reason: String,
-    },
-    /// The group has members already, or its log is not empty.
-    #[error("raft group {group} cannot be created: {reason}")]
-    Create {
-        /// Which group.
-        group: GroupId,
-        /// What openraft says.
-        reason: String,
-    },
+#[error("raft group {group} {what}: {reason}")]
+pub struct GroupError {
+    group: GroupId,
+    what: &'static str,
+    reason: String,
 }
 
 /// Why a payload was not handed to Raft: it certainly had no effect.
@@ -121,6 +117,11 @@ pub enum TransferError {
     /// The group has no replica there.
     #[error("node {0} has no replica of this group")]
     NoReplica(NodeId),
+    /// The replica there is down, or too far behind to lead soon. Nothing was tried.
+    #[error(
+        "node {0} cannot take over now: it is down, or its log lags; see `tidemark cluster status`"
+    )]
+    NotClose(NodeId),
     /// It may still move.
     #[error(transparent)]
     Lost(#[from] Lost),
@@ -153,7 +154,7 @@ impl Group {
         log: GroupLog,
         machine: Machine,
     ) -> Result<Self, GroupError> {
-        let failed = |reason: String| GroupError::Start { group: id, reason };
+        let failed = |reason: String| GroupError { group: id, what: "cannot start", reason };
         let state = machine.db().clone();
         #[cfg(feature = "mutants")]
         let effects = machine.effects();
@@ -172,7 +173,7 @@ impl Group {
             #[cfg(feature = "mutants")]
             effects,
             raft,
-            goal: Arc::default(),
+            heard: Arc::default(),
         })
     }
 
@@ -182,8 +183,12 @@ impl Group {
             Ok(()) => Ok(()),
             // Created before, by an earlier attempt whose answer was lost.
             Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
-            Err(other) => Err(GroupError::Create { group: self.id, reason: other.to_string() }),
+            Err(other) => Err(self.error("cannot be created", other.to_string())),
         }
+    }
+
+    fn error(&self, what: &'static str, reason: String) -> GroupError {
+        GroupError { group: self.id, what, reason }
     }
 
     /// Its name.
@@ -211,41 +216,26 @@ impl Group {
         Leadership(self.raft.server_metrics())
     }
 
-    /// Has a leader here heard from a majority within `fresh`?
+    /// Has a leader here heard from a majority within `fresh`? One that is alone is one.
     pub fn hears_quorum(&self, fresh: Duration) -> bool {
-        let metrics = self.raft.data_metrics();
-        let acked = metrics.borrow_watched().last_quorum_acked;
-        acked.is_some_and(|acked| acked.elapsed() < fresh)
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let alone = metrics.membership_config.membership().voter_ids().count() == 1;
+        alone || metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < fresh)
     }
 
-    /// Waits until the group stands as `holds` wants it.
-    pub async fn until(
-        &self,
-        within: Duration,
-        what: &str,
-        holds: impl Fn(&GroupStatus) -> bool + Send,
-    ) -> Result<GroupStatus, GroupError> {
-        let mut metrics = self.raft.metrics();
-        let wait = async {
-            loop {
-                let status = status(&metrics.borrow_and_update());
-                if holds(&status) {
-                    return Ok(status);
-                }
-                metrics.changed().await.map_err(|_| "the group stopped")?;
-            }
-        };
-        let waited = tokio::time::timeout(within, wait).await.unwrap_or(Err("too late"));
-        waited.map_err(|why| GroupError::Wait {
-            group: self.id,
-            reason: format!("{what}: {why}; {:?}", self.status()),
-        })
+    /// Does it lead a majority, or hear from whoever does, and did so within `fresh`?
+    pub fn is_in_touch(&self, fresh: Duration) -> bool {
+        if self.is_leader() {
+            return self.hears_quorum(fresh);
+        }
+        self.heard.last.lock().is_some_and(|last| last.elapsed() < fresh)
     }
 
     /// Waits until the group has moved: its core answers, and what is committed, as far as this
     /// replica knows, is applied here, or at least the next entry of it.
     pub async fn advance(&self) -> Result<(), GroupError> {
-        let failed = |reason: String| GroupError::Wait { group: self.id, reason };
+        let failed = |reason: String| self.error("does not move", reason);
         let committed = self.raft.with_raft_state(|state| state.local_committed().cloned()).await;
         let committed = committed.map_err(|fatal| failed(fatal.to_string()))?;
         let before = self.metrics().last_applied;
@@ -308,17 +298,25 @@ impl Group {
     /// Does it have everything that was committed when its leader was first heard of? Before that
     /// nobody knows how far it lags; a leader has everything.
     pub fn has_caught_up(&self) -> bool {
-        let goal = self.goal.get();
+        let goal = self.heard.goal.get();
         self.is_leader() || goal.is_some_and(|goal| self.status().applied >= *goal)
     }
 
     /// Hands leadership, which must be this replica's, to the one on `to`, and waits until that
-    /// leads; its term.
+    /// leads; its term. From then on this replica takes nothing until somebody else leads, so one
+    /// that cannot take over is refused before.
     pub async fn transfer_to(&self, to: NodeId, within: Duration) -> Result<u64, TransferError> {
         if let Err(forward) = self.raft.as_leader() {
             return Err(NotSubmitted::NotLeader { leader: forward.leader_node }.into());
         }
-        let replica = replica_on(&self.metrics(), to).ok_or(TransferError::NoReplica(to))?;
+        let metrics = self.metrics();
+        let replica = replica_on(&metrics, to).ok_or(TransferError::NoReplica(to))?;
+        if replica == self.replica {
+            return Ok(metrics.current_term);
+        }
+        if !self.heirs().contains(&to) {
+            return Err(TransferError::NotClose(to));
+        }
         self.raft.trigger().transfer_leader(replica).await.map_err(stopped)?;
         let wait = self.raft.wait(Some(within));
         let led = wait.metrics(|metrics| metrics.current_leader == Some(replica), "the new leader");
@@ -326,11 +324,6 @@ impl Group {
             Ok(metrics) => Ok(metrics.current_term),
             Err(error) => Err(Lost(error.to_string()).into()),
         }
-    }
-
-    /// Flushes the state, and lets the log be purged up to what is kept behind it.
-    pub async fn compact(&self) -> Result<(), NotSubmitted> {
-        self.raft.trigger().snapshot().await.map_err(stopped)
     }
 
     /// How the group stands.
@@ -344,20 +337,14 @@ impl Group {
         status
     }
 
-    /// Lets the core panic.
-    #[cfg(test)]
-    pub(in crate::raft) async fn panic(&self) {
-        let panicked = self.raft.with_raft_state(|_| panic!("on purpose")).await;
-        panicked.expect_err("a core that panicked does not answer");
-    }
-
     fn metrics(&self) -> RaftMetrics<TypeConfig> {
         self.raft.metrics().borrow_watched().clone()
     }
 
     /// Stops the group; its log and state are closed by their owners.
-    pub async fn shut_down(&self) -> io::Result<()> {
-        self.raft.shutdown().await.map_err(io::Error::other)
+    pub async fn shut_down(&self) {
+        // It never fails.
+        let _ = self.raft.shutdown().await;
     }
 }
 
@@ -380,7 +367,9 @@ impl Leadership {
         loop {
             self.0.borrow_and_update();
             if let Some(term) = self.term() {
-                return Some(term);
+                // A group that stopped while it led says so for ever, and that it says no more.
+                let stopped = matches!(self.0.changed().now_or_never(), Some(Err(_)));
+                return (!stopped).then_some(term);
             }
             self.0.changed().await.ok()?;
         }
@@ -394,6 +383,41 @@ impl Leadership {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl Group {
+    /// Waits until the group stands as `holds` wants it.
+    pub(in crate::raft) async fn until(
+        &self,
+        within: Duration,
+        what: &str,
+        holds: impl Fn(&GroupStatus) -> bool,
+    ) -> Result<GroupStatus, GroupError> {
+        let mut metrics = self.raft.metrics();
+        let wait = async {
+            loop {
+                let status = status(&metrics.borrow_and_update());
+                if holds(&status) {
+                    return Ok(status);
+                }
+                metrics.changed().await.map_err(|_| "the group stopped")?;
+            }
+        };
+        let waited = tokio::time::timeout(within, wait).await.unwrap_or(Err("too late"));
+        waited.map_err(|why| self.error("waits", format!("{what}: {why}; {:?}", self.status())))
+    }
+
+    /// Flushes the state, and lets the log be purged up to what is kept behind it.
+    pub(in crate::raft) async fn compact(&self) -> Result<(), NotSubmitted> {
+        self.raft.trigger().snapshot().await.map_err(stopped)
+    }
+
+    /// Lets the core panic.
+    pub(in crate::raft) async fn panic(&self) {
+        let panicked = self.raft.with_raft_state(|_| panic!("on purpose")).await;
+        panicked.expect_err("a core that panicked does not answer");
     }
 }
 
@@ -468,10 +492,8 @@ impl Group {
         &self,
         appends: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static,
     ) -> impl Stream<Item = Result<StreamAppendResult<TypeConfig>, String>> + Send + 'static {
-        let goal = self.goal.clone();
-        let appends = appends.inspect(move |append| {
-            goal.get_or_init(|| append.leader_commit.map(|committed| committed.index));
-        });
+        let heard = self.heard.clone();
+        let appends = appends.inspect(move |append| heard.hears(append));
         self.raft.stream_append(appends).map_err(|fatal| fatal.to_string())
     }
 
@@ -482,7 +504,7 @@ impl Group {
     ) -> Result<StreamAppendResult<TypeConfig>, String> {
         // With entries, a partial success would be answered as a full one.
         assert!(append.entries.is_empty(), "only for appends without entries");
-        self.goal.get_or_init(|| append.leader_commit.map(|committed| committed.index));
+        self.heard.hears(&append);
         let prev = append.prev_log_id;
         let response = self.raft.append_entries(append).await;
         response

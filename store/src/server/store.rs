@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
+use prost::Message;
 use tidemark_proto::store::v1::store_server::Store;
 use tidemark_proto::store::v1::{
     ClockRequest, ClockResponse, GroupStatus, MapRequest, MapResponse, Request, Requests, Response,
@@ -39,6 +40,9 @@ const OPEN_MAX: usize = 4_096;
 
 /// Answers in one message.
 const MESSAGE_RESPONSES: usize = 256;
+
+/// A message with as many bytes of answers takes no more: pages have half a megabyte each.
+const MESSAGE_BYTES: usize = 4 << 20;
 
 /// Messages that wait for a slow client.
 const OUTGOING: usize = 4;
@@ -142,10 +146,13 @@ impl StoreService {
                     }
                 }
                 Some(first) = open.next() => {
+                    let mut bytes = first.encoded_len();
                     let mut ready = vec![first];
                     while ready.len() < MESSAGE_RESPONSES
+                        && bytes < MESSAGE_BYTES
                         && let Some(Some(next)) = open.next().now_or_never()
                     {
+                        bytes += next.encoded_len();
                         ready.push(next);
                     }
                     if responses.send(Ok(Responses { responses: ready })).await.is_err() {
@@ -266,9 +273,9 @@ impl Store for StoreService {
         &self,
         _: tonic::Request<ClockRequest>,
     ) -> Result<tonic::Response<ClockResponse>, Status> {
-        let own = self.node.time().own();
-        let wall_ms = own.unwrap_or_default().get();
-        Ok(tonic::Response::new(ClockResponse { wall_ms, trusted: own.is_some() }))
+        let time = self.node.time();
+        let (wall_ms, trusted) = (time.own().get(), time.is_trusted());
+        Ok(tonic::Response::new(ClockResponse { wall_ms, trusted }))
     }
 
     async fn trust_clock(

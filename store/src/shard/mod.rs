@@ -67,6 +67,11 @@ pub enum Error {
     /// Leadership cannot move to a node without a replica.
     #[error("node {0} has no replica of this group")]
     NoReplica(NodeId),
+    /// Leadership cannot move to a node that is down or lags.
+    #[error(
+        "node {0} cannot take over now: it is down, or its log lags; see `tidemark cluster status`"
+    )]
+    NotClose(NodeId),
     /// An earlier send of the same session was refused, and must come again first (R7).
     #[error("send {expected} of the session was refused and comes first")]
     OutOfOrder {
@@ -108,7 +113,7 @@ impl Error {
             Error::NotCreated | Error::Stopped(_) => ErrorCode::Unavailable,
             Error::NoReplica(_) => ErrorCode::Invalid,
             Error::OutOfOrder { .. } => ErrorCode::OutOfOrder,
-            Error::NoTime => ErrorCode::Unavailable,
+            Error::NoTime | Error::NotClose(_) => ErrorCode::Unavailable,
             Error::IdInFuture => ErrorCode::IdInFuture,
             Error::Unknown(_) => ErrorCode::Unknown,
             Error::State(_) | Error::Fatal(_) => ErrorCode::Internal,
@@ -121,6 +126,7 @@ impl From<TransferError> for Error {
         match error {
             TransferError::NotSubmitted(error) => error.into(),
             TransferError::NoReplica(node) => Error::NoReplica(node),
+            TransferError::NotClose(node) => Error::NotClose(node),
             TransferError::Lost(lost) => lost.into(),
         }
     }

@@ -34,11 +34,29 @@ use crate::time::ClusterTime;
 pub(super) struct Proposer {
     /// What is in it has room.
     queue: mpsc::UnboundedSender<Proposal>,
-    client_room: Arc<Semaphore>,
-    internal_room: Arc<Semaphore>,
-    client_bytes_max: usize,
-    internal_bytes_max: usize,
+    clients: Room,
+    internal: Room,
     clock: Arc<dyn Clock>,
+}
+
+/// Room for commands of one class, in bytes.
+#[derive(Clone)]
+struct Room {
+    free: Arc<Semaphore>,
+    bytes_max: usize,
+}
+
+impl Room {
+    fn of(bytes_max: usize) -> Self {
+        Room { free: Arc::new(Semaphore::new(bytes_max)), bytes_max }
+    }
+
+    /// A command larger than all the room takes all of it, instead of being refused for ever.
+    fn take(&self, command: &Command) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(command.cost().min(self.bytes_max));
+        let bytes = bytes.expect("the configuration keeps room within u32");
+        self.free.clone().try_acquire_many_owned(bytes).ok()
+    }
 }
 
 struct Proposal {
@@ -71,24 +89,15 @@ impl Proposer {
             next: VecDeque::new(),
         };
         tokio::spawn(task.run());
-        Proposer {
-            queue,
-            clock,
-            client_room: Arc::new(Semaphore::new(config.client_bytes_max)),
-            internal_room: Arc::new(Semaphore::new(config.internal_bytes_max)),
-            client_bytes_max: config.client_bytes_max,
-            internal_bytes_max: config.internal_bytes_max,
-        }
+        let clients = Room::of(config.client_bytes_max);
+        let internal = Room::of(config.internal_bytes_max);
+        Proposer { queue, clients, internal, clock }
     }
 
     /// Room for a command; the cluster's own have a share of it that no client can take (R7).
     pub(super) fn room(&self, command: &Command) -> Result<OwnedSemaphorePermit, Error> {
-        let (room, bytes_max) = match command.is_internal() {
-            true => (self.internal_room.clone(), self.internal_bytes_max),
-            false => (self.client_room.clone(), self.client_bytes_max),
-        };
-        let room = room.try_acquire_many_owned(permits(command, bytes_max));
-        room.map_err(|_| Error::Overloaded { retry_after: RETRY_AFTER })
+        let room = if command.is_internal() { &self.internal } else { &self.clients };
+        room.take(command).ok_or(Error::Overloaded { retry_after: RETRY_AFTER })
     }
 
     /// Queues a command; commands are proposed in the order of these calls.
@@ -114,12 +123,6 @@ impl Pending {
         // Without an answer the task is gone, perhaps in the middle of submitting.
         self.0.await.unwrap_or_else(|_| Err(Lost("the proposer stopped".to_owned()).into()))
     }
-}
-
-/// A command larger than all the room takes all of it, instead of being refused for ever.
-fn permits(command: &Command, bytes_max: usize) -> u32 {
-    let cost = command.cost().min(bytes_max);
-    u32::try_from(cost).expect("the configuration keeps room within u32")
 }
 
 struct Task {

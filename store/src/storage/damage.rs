@@ -35,6 +35,14 @@ impl Damage {
         });
     }
 
+    /// A read failed, and nobody knows why: the node must stop, and at its next start it tries again.
+    pub(super) fn unreadable(&self, reason: &str) {
+        self.found.get_or_init(|| {
+            tracing::error!(state = %self.state.display(), reason, "the state cannot be read");
+            reason.to_owned()
+        });
+    }
+
     /// What was found since the database was opened.
     pub(super) fn found(&self) -> Option<&str> {
         self.found.get().map(String::as_str)

@@ -295,7 +295,7 @@ impl StateDb {
         Staging { db: self.clone(), group, generation: *staged, installed: false }
     }
 
-    /// What was found damaged since it was opened: the node must stop.
+    /// What was found damaged or unreadable since it was opened: the node must stop.
     pub fn damaged(&self) -> Option<String> {
         self.inner.damage.found().map(str::to_owned)
     }
@@ -599,6 +599,9 @@ where
 impl<G, I> View<'_, G, I> {
     fn failed(&self, error: rocksdb::Error) -> StorageError {
         self.inner.look(&error);
+        if error.kind() == ErrorKind::IOError {
+            self.inner.damage.unreadable(error.as_ref());
+        }
         StorageError(error.into())
     }
 }

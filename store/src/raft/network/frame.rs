@@ -32,6 +32,7 @@ use thiserror::Error;
 use tidemark_store_core::codec::{self, DecodeError};
 use tidemark_types::{ClusterId, NodeId};
 
+use crate::config::BATCH_BYTES_MAX;
 use crate::raft::types::{Entry, ReplicaId, TypeConfig, Vote};
 use crate::storage::GroupId;
 
@@ -40,6 +41,10 @@ const VERSION: u8 = 2;
 
 /// The largest frame: far above the largest batch of commands, far below what hurts memory.
 pub(super) const FRAME_BYTES_MAX: usize = 32 << 20;
+
+// A batch of the relay is a command, a batch of commands an entry, which must fit into a frame; and the
+// last of each batch may pass its limit.
+const _: () = assert!(4 * BATCH_BYTES_MAX <= FRAME_BYTES_MAX);
 
 /// What an entry takes in a frame beside its payload, roughly.
 const ENTRY_HEAD_BYTES: usize = 32;

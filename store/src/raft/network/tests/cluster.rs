@@ -1,9 +1,12 @@
 //! What groups do over the network while it works.
 
+use std::time::Duration;
+
 use tidemark_types::NodeId;
 
+use super::net::Fault;
 use super::{Cluster, WITHIN, others};
-use crate::raft::group::GroupStatus;
+use crate::raft::group::{GroupStatus, TransferError};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_group_elects_a_leader_and_applies_the_same_everywhere() {
@@ -70,4 +73,37 @@ async fn a_group_whose_core_panicked_does_not_say_that_it_runs() {
     assert!(status.running.is_err(), "{status:?}");
     let other = cluster.group(others(leader)[0], 0).status();
     assert_eq!(other.running, Ok(()), "only one has");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_cut_off_is_out_of_touch_and_cannot_take_over() {
+    let cluster = Cluster::start(1).await;
+    let leader = cluster.leader(0).await;
+    let away = others(leader)[0];
+    let to = NodeId::new(away as u64 + 1);
+    let in_touch = |node: usize| cluster.group(node, 0).is_in_touch(Duration::from_secs(1));
+    until(|| (0..3).all(in_touch)).await;
+    cluster.net.isolate(away as u64 + 1, Some(Fault::Cut));
+    let group = cluster.group(leader, 0);
+    until(|| !in_touch(away) && !group.heirs().contains(&to)).await;
+    assert!(in_touch(leader) && in_touch(others(leader)[1]));
+    assert_eq!(group.transfer_to(to, WITHIN).await, Err(TransferError::NotClose(to)));
+    let term = group.status().term;
+    assert_eq!(group.transfer_to(NodeId::new(leader as u64 + 1), WITHIN).await, Ok(term));
+    // It leads still, and takes commands.
+    let applied = cluster.propose(leader, 0, 10).await;
+    cluster.net.isolate(away as u64 + 1, None);
+    cluster.same_state(0, &[0, 1, 2], applied).await;
+    until(|| in_touch(away)).await;
+    assert_eq!(group.status().term, term);
+    cluster.stop().await;
+}
+
+async fn until(holds: impl Fn() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(WITHIN, wait).await.expect("in time");
 }

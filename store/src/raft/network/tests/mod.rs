@@ -252,7 +252,7 @@ impl Cluster {
     async fn stop(self) {
         for node in self.nodes {
             for group in &node.groups {
-                group.shut_down().await.unwrap();
+                group.shut_down().await;
             }
             node.acceptor.shut_down();
             node.server.abort();

@@ -105,7 +105,7 @@ async fn more_appends_than_the_window_end_the_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_group_is_an_error_of_the_call_not_of_the_connection() {
     let cluster = Cluster::start(1).await;
-    cluster.group(0, 0).shut_down().await.unwrap();
+    cluster.group(0, 0).shut_down().await;
     let frames = [call(1), append(true), call(1)];
     let said = say(&cluster.nodes[0].address, vec![batch([hello()]), batch(frames)]).await;
     let mut answers = said.unwrap();
