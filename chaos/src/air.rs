@@ -32,6 +32,8 @@ struct Inner {
     cuts: watch::Sender<Cuts>,
     broken: AtomicU64,
     made: AtomicU64,
+    /// Send frames, on their way to a gateway.
+    sends: AtomicU64,
     /// Slow devices do not read, and their applications take this long for an entry.
     deaf: watch::Sender<bool>,
     slowness: AtomicU64,
@@ -65,6 +67,7 @@ impl Air {
             cuts: watch::Sender::default(),
             broken: AtomicU64::new(0),
             made: AtomicU64::new(0),
+            sends: AtomicU64::new(0),
             deaf: watch::Sender::default(),
             slowness: AtomicU64::new(0),
             rng: SeededRng::new(seed),
@@ -93,6 +96,11 @@ impl Air {
     /// Connections that were cut, and that were made, so far.
     pub fn connections(&self) -> (u64, u64) {
         (self.0.broken.load(Ordering::Relaxed), self.0.made.load(Ordering::Relaxed))
+    }
+
+    /// Send frames on their way to gateways, so far: a send that is tried again is another one.
+    pub fn sends(&self) -> u64 {
+        self.0.sends.load(Ordering::Relaxed)
     }
 
     /// From now on slow devices do not read, or read again.
@@ -172,6 +180,8 @@ async fn carry(
     outgoing: mpsc::Sender<v1::ClientFrame>,
 ) {
     while let Some(frame) = from_device.recv().await {
+        let is_send = matches!(frame.frame, Some(client_frame::Frame::Send(_)));
+        air.0.sends.fetch_add(u64::from(is_send), Ordering::Relaxed);
         if !air.loses_outgoing(&frame) && outgoing.send(frame).await.is_err() {
             return;
         }

@@ -275,3 +275,40 @@ fn network(dice: &Dice, node: NodeId) -> (Harm, Duration) {
     };
     (harm, lasts)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_list_of_kinds_has_every_kind() {
+        let node = NodeId::new(1);
+        let (one, both) = (|| vec![node], || vec![node, NodeId::new(2)]);
+        let (from, to) = (Vec::<String>::new, Vec::<String>::new);
+        let armed = Armed { point: Point::Vote, when: When::Before, spare: 0 };
+        let group = GroupId::shard(ShardId::new(0));
+        let (latency, fsync) = (Duration::ZERO, Duration::ZERO);
+        let harms = [
+            Harm::Crash { nodes: one(), keep: Keep::All },
+            Harm::Crash { nodes: both(), keep: Keep::All },
+            Harm::Crash { nodes: one(), keep: Keep::Some },
+            Harm::Crash { nodes: both(), keep: Keep::Some },
+            Harm::Point { node, armed },
+            Harm::Gateway(0),
+            Harm::Phone(0),
+            Harm::Cut { from: from(), to: to(), both: true },
+            Harm::Cut { from: from(), to: to(), both: false },
+            Harm::Flap { from: from(), to: to() },
+            Harm::Hold { from: from(), to: to() },
+            Harm::Delay { from: from(), to: to(), latency },
+            Harm::Clock { node, ms: 0 },
+            Harm::SlowDisk { node, fsync },
+            Harm::Eio(node),
+            Harm::Transfer(Transfer { group, from: node, to: NodeId::new(2) }),
+        ];
+        let kinds: BTreeSet<_> = harms.iter().map(Harm::kind).collect();
+        assert_eq!(kinds, KINDS.into_iter().collect());
+    }
+}

@@ -62,6 +62,9 @@ pub const POINTS: [Point; 9] = [
     Point::State(Step::Flush),
 ];
 
+/// Where a node seldom comes: it may crash there the first time that it does.
+const SELDOM: [Point; 3] = [Point::Truncate, Point::State(Step::Stage), Point::State(Step::Flip)];
+
 /// Before a step or after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
@@ -120,6 +123,8 @@ struct Inner {
     /// What a cut left: the node of this life has no disk any more.
     left: Option<(SimulatedDisk, PathBuf)>,
     armed: Option<Armed>,
+    /// Where it crashes the first time that it comes there.
+    seldom: Option<Armed>,
     hit: Option<Armed>,
     /// The next write fails.
     broken: bool,
@@ -165,12 +170,19 @@ impl Machine {
         fs::create_dir_all(&folder)?;
         let state = folder.join("state-0");
         drop(StateDb::create(&state)?);
+        let rare = Dice::new(plan.seed, 200 + node.get());
+        let seldom = (!plan.votes && rare.chance(0.5)).then(|| Armed {
+            point: rare.of(&SELDOM),
+            when: rare.of(&[When::Before, When::After]),
+            spare: 0,
+        });
         let inner = Inner {
             lives: 0,
             log: SimulatedDisk::default(),
             state,
             left: None,
             armed: None,
+            seldom,
             hit: None,
             broken: false,
             failed_writes: 0,
@@ -293,6 +305,12 @@ impl Machine {
         self.inner.lock().armed = armed;
     }
 
+    /// It crashes nowhere any more.
+    pub fn spare(&self) {
+        let mut inner = self.inner.lock();
+        (inner.armed, inner.seldom) = (None, None);
+    }
+
     /// Where it crashed, once.
     pub fn take_hit(&self) -> Option<Armed> {
         self.inner.lock().hit.take()
@@ -338,19 +356,18 @@ impl Machine {
             }
             let flips = when == When::After && points == [Point::State(Step::Flip)];
             inner.installs += u64::from(flips);
-            let armed = inner.armed.as_mut();
-            match armed.filter(|armed| armed.when == when && points.contains(&armed.point)) {
-                Some(armed) if armed.spare > 0 => {
+            let here = |armed: &Armed| armed.when == when && points.contains(&armed.point);
+            let spared = inner.armed.as_mut().filter(|armed| here(armed) && armed.spare > 0);
+            let hit = match spared {
+                Some(armed) => {
                     armed.spare -= 1;
                     None
                 }
-                Some(armed) => {
-                    let hit = *armed;
-                    inner.hit = Some(hit);
-                    Some(hit)
-                }
-                None => None,
-            }
+                None => inner.armed.take_if(|armed| here(armed)),
+            };
+            let hit = hit.or_else(|| inner.seldom.take_if(|armed| here(armed)));
+            inner.hit = inner.hit.or(hit);
+            hit
         };
         let Some(hit) = hit else { return Ok(()) };
         self.cut(Keep::Some).map_err(io::Error::other)?;

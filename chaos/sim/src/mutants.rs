@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use tidemark_chaos::run::mutants::{Found, line};
 use tidemark_checker::Verdict;
 use tidemark_checker::report::Code;
 use tidemark_mutants::{Mutant, VARIABLE};
@@ -44,15 +45,13 @@ impl Row {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Row { mutant, expected, caught, twin, tried, seconds } = self;
-        let what = mutant.what().trim_end_matches('.');
-        let end = if self.holds() { "caught" } else { "NOT CAUGHT" };
-        let (seed, wrong) = match caught {
+        let (by, what) = match caught {
             Some((seed, wrong)) => (format!("simulation, seed {seed}"), wrong.as_str()),
             None => (format!("simulation, {tried} seeds"), "nothing of that code"),
         };
+        let found = Found { caught: self.holds(), what };
         let twin = twin.as_deref().unwrap_or_default();
-        let name = mutant.name();
-        write!(f, "| {name} | {what} | {seed} | {expected} | {end}: {wrong} | {twin} | {seconds} |")
+        f.write_str(&line(*mutant, &by, *expected, found, twin, *seconds))
     }
 }
 

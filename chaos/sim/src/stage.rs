@@ -461,6 +461,7 @@ impl Stage {
         while let Some(active) = self.active.pop() {
             self.end(active)?;
         }
+        self.world.machines.iter().for_each(|machine| machine.spare());
         Ok(())
     }
 

@@ -41,7 +41,7 @@ const HESITATES_FOR: Duration = Duration::from_secs(2);
 const BODY_BYTES: u64 = 400;
 
 /// The same where slow devices are to be buried.
-const HEAVY_BODY_BYTES: u64 = 8 << 10;
+const HEAVY_BODY_BYTES: u64 = 64 << 10;
 
 /// Every so many users has devices that may be slow.
 const SLOW_EVERY: u32 = 8;
@@ -87,6 +87,8 @@ pub(super) struct Load {
 /// What was counted so far.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
+    /// Sends that were begun.
+    pub begun: AtomicU64,
     /// Sends that were acknowledged.
     pub acked: AtomicU64,
     /// Entries that devices took.
@@ -424,6 +426,7 @@ impl Writer {
             };
             let (op, mut sending) = self.send().await?;
             let (notes, counts) = (self.notes.clone(), self.counts.clone());
+            counts.begun.fetch_add(1, Ordering::Relaxed);
             tokio::spawn(async move {
                 let outcome = match sending.outcome().await {
                     Ok(client::Outcome::Accepted(accepted)) => {

@@ -61,6 +61,9 @@ const RSS_BYTES_MAX: u64 = 3 << 30;
 /// The same for open files.
 const FILES_MAX: u64 = 1_000;
 
+/// A send is carried to gateways so often, on average over a run; more is a storm of retries.
+const TRIES_MAX: u64 = 3;
+
 /// What is to be run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -110,8 +113,18 @@ async fn judged(plan: &Plan) -> Result<(Summary, Report)> {
     let telling = tokio::spawn(tell(load.counts()));
     stage.play(&plan.scenario, plan.seconds).await?;
     telling.abort();
-    let Stage { mut cluster, client, probes, facts, felt, away_ms, unsynced_bytes_lost, .. } =
-        stage;
+    let Stage {
+        mut cluster,
+        client,
+        probes,
+        facts,
+        air,
+        counts,
+        felt,
+        away_ms,
+        unsynced_bytes_lost,
+        ..
+    } = stage;
     for (kind, mut times) in away_ms.into_iter().filter(|(_, times)| !times.is_empty()) {
         println!("{kind}: devices without a connection {}", report::Spread::of(&mut times));
     }
@@ -124,6 +137,10 @@ async fn judged(plan: &Plan) -> Result<(Summary, Report)> {
     }
     drop(facts);
     costs(&mut cluster, &notes)?;
+    let (begun, tries) = (counts.begun.load(Ordering::Relaxed), air.sends());
+    println!("{begun} sends were begun by devices, which took {tries} Send frames");
+    let (process, what) = ("devices".to_owned(), "Send frames for all sends".to_owned());
+    notes.note(|at| Event::Cost { at, process, what, amount: tries, bound: begun * TRIES_MAX });
     cluster.kill_all()?;
     println!("reading what every replica holds");
     let all_read = truth::read(&cluster, &notes).unwrap_or_else(|error| {

@@ -40,6 +40,9 @@ struct Recipe {
 /// A log that is flushed and purged all the time.
 const SHORT_LOG: &str = "raft.snapshot_entries = 100\nraft.keep_entries = 100\n";
 
+/// A log whose newest part is not in the state on the disk: that would show what the log has forgotten.
+const LONG_LOG: &str = "raft.snapshot_entries = 50000\n";
+
 const fn recipe(name: &'static str, scenario: &'static str, seconds: u64, seed: u64) -> Recipe {
     Recipe { name, scenario, seconds, seed, rate: None, stores: "" }
 }
@@ -47,7 +50,8 @@ const fn recipe(name: &'static str, scenario: &'static str, seconds: u64, seed: 
 const PARTITION: Recipe = recipe("partition", "partition", 32, 1);
 const POWER: Recipe = recipe("power-cut-all", "power-cut-all", 8, 1);
 const EMPTY: Recipe = recipe("empty-disk", "empty-disk", 20, 1);
-const DAMAGE: Recipe = recipe("corrupt", "corrupt", 30, 5);
+const FAILING: Recipe = recipe("eio", "eio", 30, 1);
+const DAMAGE: Recipe = Recipe { stores: LONG_LOG, ..recipe("corrupt", "corrupt", 30, 1) };
 const SLOW: Recipe = recipe("slow-consumers", "slow-consumers", 25, 1);
 const LEADERS: Recipe = Recipe { rate: Some(0), ..recipe("leader-kill", "leader-kill", 20, 1) };
 const LAGGING: Recipe =
@@ -82,8 +86,8 @@ fn caught(mutant: Mutant) -> Caught {
         Mutant::ConfirmWhenSent => By(LEADERS, Code::C10),
         Mutant::RegisterAfterRead => By(LEADERS, Code::C9d),
         Mutant::KeepLostNumbers => By(PARTITION, Code::C1),
-        Mutant::SwallowWriteErrors => By(POWER, Code::C4),
-        Mutant::ForgetDamagedLog => By(DAMAGE, Code::C12),
+        Mutant::SwallowWriteErrors => By(FAILING, Code::C4),
+        Mutant::ForgetDamagedLog => By(DAMAGE, Code::C4),
         Mutant::StartOnEmptyDisk => By(EMPTY, Code::C4),
         Mutant::ClockInApply => By(LEADERS, Code::C2),
         Mutant::LeadWithoutElection => Elsewhere("scripts/sim mutants"),
@@ -125,10 +129,8 @@ impl Row {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Row { mutant, by, expected, broken, twin } = self;
-        let what = mutant.what().trim_end_matches('.');
-        let name = mutant.name();
         let (Some(expected), Some(broken), Some(twin)) = (expected, broken, twin) else {
-            return write!(f, "| {name} | {what} | {by} | | not run | |  |");
+            return write!(f, "| {} | {} | {by} | | not run | | |", mutant.name(), what(*mutant));
         };
         let found = match &broken.verdict {
             Ok(_) if !broken.wrong.is_empty() => {
@@ -138,11 +140,44 @@ impl fmt::Display for Row {
             }
             Ok(verdict) | Err(verdict) => verdict.clone(),
         };
+        let found = Found { caught: self.holds(), what: &found };
         let (Ok(twin) | Err(twin)) = twin;
-        let end = if self.holds() { "caught" } else { "NOT CAUGHT" };
-        let seconds = broken.seconds;
-        write!(f, "| {name} | {what} | {by} | {expected} | {end}: {found} | {twin} | {seconds} |")
+        f.write_str(&line(*mutant, by, *expected, found, twin, broken.seconds))
     }
+}
+
+/// What was found of a mutant.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// What should have been found, beside a twin that holds.
+    pub caught: bool,
+    /// All of it.
+    pub what: &'a str,
+}
+
+/// The table's head.
+pub const HEAD: &str = "| mutant | what is broken | caught by | expected | found | not broken | seconds |\n\
+                        |---|---|---|---|---|---|---|";
+
+/// A line of the table.
+pub fn line(
+    mutant: Mutant,
+    by: &str,
+    expected: Code,
+    found: Found<'_>,
+    twin: &str,
+    seconds: u64,
+) -> String {
+    let end = if found.caught { "caught" } else { "NOT CAUGHT" };
+    let (name, broken) = (mutant.name(), what(mutant));
+    format!(
+        "| {name} | {broken} | {by} | {expected} | {end}: {} | {twin} | {seconds} |",
+        found.what
+    )
+}
+
+fn what(mutant: Mutant) -> &'static str {
+    mutant.what().trim_end_matches('.')
 }
 
 /// Runs every mutant, or only these; the table is in `folder` afterwards. Were all caught, and all
@@ -173,9 +208,8 @@ pub async fn run(only: &[Mutant], seed: Option<u64>, folder: &Path, lab: bool) -
         println!("{row}");
         rows.push(row);
     }
-    let head = "| mutant | what is broken | caught by | expected | found | not broken | seconds |";
     let lines: Vec<String> = rows.iter().map(Row::to_string).collect();
-    let table = format!("{head}\n|---|---|---|---|---|---|---|\n{}\n", lines.join("\n"));
+    let table = format!("{HEAD}\n{}\n", lines.join("\n"));
     println!("{table}");
     let path = folder.join("mutants.md");
     std::fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;

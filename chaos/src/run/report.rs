@@ -60,7 +60,7 @@ impl Summary {
         let counts = report.counts;
         let verdict = match report.verdict {
             // What never happened proves nothing.
-            Verdict::Holds if faults.is_empty() => Verdict::Void,
+            Verdict::Holds if faults.is_empty() && plan.scenario.has_faults() => Verdict::Void,
             verdict => verdict,
         };
         Summary {

@@ -64,6 +64,10 @@ pub struct Felt {
 impl Stage {
     /// Injects one fault after the other until the time is up.
     pub(super) async fn play(&mut self, scenario: &Scenario, seconds: u64) -> Result<()> {
+        if !scenario.has_faults() {
+            self.keep_still(Duration::from_secs(seconds)).await;
+            return Ok(());
+        }
         let began = Instant::now();
         let left = || Duration::from_secs(seconds).saturating_sub(began.elapsed());
         loop {
@@ -79,6 +83,16 @@ impl Stage {
                 return Ok(());
             }
         }
+    }
+
+    /// Nothing is done: whoever leads goes on.
+    async fn keep_still(&self, time: Duration) {
+        let known = CALM[1].min(time);
+        tokio::time::sleep(known).await;
+        let changes = || self.facts.leaders.lock().changes;
+        let before = changes();
+        tokio::time::sleep(time - known).await;
+        self.amount(&"cluster", "leaders changed without a fault", changes() - before, 0);
     }
 
     async fn strike(&mut self, fault: Fault) -> Result<()> {

@@ -52,7 +52,7 @@ impl Target {
     }
 
     /// The newest file of this kind that is not too small to be worth it.
-    fn newest(self, data: &Path) -> Result<Option<PathBuf>> {
+    pub(super) fn newest(self, data: &Path) -> Result<Option<PathBuf>> {
         const BYTES_MIN: u64 = 4 << 10;
         let mut found = Vec::new();
         for file in fs::read_dir(self.folder(data))? {

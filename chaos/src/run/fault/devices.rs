@@ -17,7 +17,7 @@ const BETWEEN_CUTS: Duration = Duration::from_millis(1_500);
 const SLOW_ENTRY: Duration = Duration::from_millis(250);
 
 /// A gateway of such a small cluster that needs more keeps what slow devices do not read.
-const GATEWAY_BYTES_MAX: u64 = 512 << 20;
+const GATEWAY_BYTES_MAX: u64 = 192 << 20;
 
 /// Devices that are not slow get their entries within this time, in milliseconds.
 const LATE_MS_MAX: u64 = 10_000;

@@ -75,6 +75,20 @@ impl Stage {
         call: Call,
         once: bool,
     ) -> Result<Effects> {
+        let seen = self.fail_until_it_ends(node, call, once).await?;
+        if !self.cluster.runs(node) {
+            self.revive(&[node.into()]).await?;
+        }
+        Ok(seen)
+    }
+
+    /// Lets a call of a node fail, which must end it.
+    pub(super) async fn fail_until_it_ends(
+        &mut self,
+        node: NodeId,
+        call: Call,
+        once: bool,
+    ) -> Result<Effects> {
         let preload = self.cluster.preload(node)?;
         let before = preload.failed(call)?;
         preload.fail(call, once)?;
@@ -86,9 +100,7 @@ impl Stage {
         if ended.is_none() && failed > 0 {
             ended = self.cluster.ends_within(node, STOPS_WITHIN).await?;
         }
-        if ended.is_some() {
-            self.revive(&[node.into()]).await?;
-        } else if failed > 0 {
+        if ended.is_none() && failed > 0 {
             let what = format!("goes on after {} failed", call.name());
             self.amount(&Member::Node(node), &what, failed, 0);
         }

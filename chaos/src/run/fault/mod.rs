@@ -7,7 +7,7 @@
 //! | `power` | disks' power, alone and as part of a new majority |
 //! | `disk` | slow, stalled, failing and full disks |
 //! | `damage` | files of a node |
-//! | `empty_disk` | all files of a node at once |
+//! | `forget` | what a node has acknowledged and lacks when it comes back |
 //! | `clock` | wall clocks |
 //! | `devices` | what goes between devices and gateways |
 //!
@@ -18,7 +18,7 @@ mod clock;
 mod damage;
 mod devices;
 mod disk;
-mod empty_disk;
+mod forget;
 mod network;
 mod nodes;
 mod power;
@@ -36,6 +36,7 @@ use tidemark_types::{NodeId, ShardId};
 
 pub(super) use damage::{Damage, Target};
 pub(super) use disk::Space;
+pub(super) use forget::Forgets;
 pub(super) use power::NewMajority;
 
 use super::stage::Stage;
@@ -105,9 +106,9 @@ pub(super) enum Harm {
     FillDisk(NodeId, Space, Duration),
     /// A node's file is damaged while it is down.
     Damage(NodeId, Damage),
-    /// A node comes back on an empty disk while one that knows better is down, and one that lacks
-    /// what was acknowledged is there: the one that knows, the node, the one that lacks it.
-    EmptyDisk([NodeId; 3]),
+    /// A node forgets what it has acknowledged while one that knows better is down, and one that lacks
+    /// it is there: the one that knows, the node, the one that lacks it.
+    Forget([NodeId; 3], Forgets),
     /// A wall clock is wrong.
     SetClock(Member, Pace, Duration),
     /// Of a thousand frames between devices and gateways so many are lost.
@@ -140,7 +141,7 @@ impl Stage {
             Harm::FailCall(node, call, once) => self.fail_call(*node, *call, *once).await,
             Harm::FillDisk(node, space, each) => self.fill_disk(*node, *space, *each).await,
             Harm::Damage(node, damage) => self.damage(*node, *damage).await,
-            Harm::EmptyDisk(roles) => self.empty_disk(*roles).await,
+            Harm::Forget(roles, forgets) => self.forget(*roles, *forgets).await,
             Harm::SetClock(member, pace, each) => self.set_clock(*member, *pace, *each).await,
             Harm::LoseFrames(loss, each) => self.lose_frames(*loss, *each).await,
             Harm::Storm(gateway, rounds) => self.storm(*gateway, *rounds).await,
@@ -171,7 +172,13 @@ impl Stage {
     }
 
     /// Notes what must not be, as an amount above its bound: the run is violated by it.
-    fn amount(&self, process: &dyn std::fmt::Display, what: &str, amount: u64, bound: u64) {
+    pub(super) fn amount(
+        &self,
+        process: &dyn std::fmt::Display,
+        what: &str,
+        amount: u64,
+        bound: u64,
+    ) {
         let (process, what) = (process.to_string(), what.to_owned());
         self.notes.note(|at| Event::Cost { at, process, what, amount, bound });
     }

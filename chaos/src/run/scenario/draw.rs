@@ -12,9 +12,12 @@ use tidemark_types::{NodeId, ShardId};
 
 use super::Kind;
 use crate::cluster::Member;
-use crate::run::fault::{Damage, Fault, Harm, NewMajority, Space, Target};
+use crate::run::fault::{Damage, Fault, Forgets, Harm, NewMajority, Space, Target};
 use crate::run::stage::Stage;
 use crate::stores;
+
+/// Of so many failing or damaged disks, one is a node's that is needed at once.
+const FORGETS_ONE_IN: u64 = 4;
 
 fn seconds(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds)
@@ -54,10 +57,7 @@ pub(super) async fn draw(kind: Kind, stage: &Stage) -> Result<Fault> {
         Kind::SlowDisk | Kind::DiskStall | Kind::Eio | Kind::Enospc | Kind::Corrupt => {
             disk(kind, stage, node).await?
         }
-        Kind::EmptyDisk => {
-            let [node, keeper, late] = in_any_order(stage, &nodes);
-            fault("empty-disk", Member::Node(node), all, Harm::EmptyDisk([keeper, node, late]))
-        }
+        Kind::EmptyDisk => forget("empty-disk", "all of it", Forgets::Everything, stage, &nodes),
         Kind::Clock => clock(stage),
         Kind::Snapshot => {
             let again = stage.below(3) == 0;
@@ -75,10 +75,11 @@ pub(super) async fn draw(kind: Kind, stage: &Stage) -> Result<Fault> {
             fault("reconnect-storm", Member::Gateway(gateway), all, Harm::Storm(gateway, rounds))
         }
         Kind::SlowConsumers => {
-            let each = stage.between(seconds(10.0), seconds(20.0));
+            let each = stage.between(seconds(15.0), seconds(25.0));
             fault("slow-consumers", "devices", all, Harm::SlowDevices(each))
         }
         Kind::Mixed => unreachable!("it draws from the others"),
+        Kind::Steady => unreachable!("it has no faults"),
     })
 }
 
@@ -203,6 +204,18 @@ fn in_any_order(stage: &Stage, nodes: &[NodeId]) -> [NodeId; 3] {
     [first, second, third].map(|at| nodes[at])
 }
 
+fn forget(
+    kind: &'static str,
+    what: &str,
+    forgets: Forgets,
+    stage: &Stage,
+    nodes: &[NodeId],
+) -> Fault {
+    let roles @ [keeper, victim, _] = in_any_order(stage, nodes);
+    let target = format!("node-{victim} forgets {what}, without node-{keeper}");
+    fault(kind, target, stage.shards(), Harm::Forget(roles, forgets))
+}
+
 fn new_majority(kind: &'static str, stage: &Stage, nodes: &[NodeId], paused: bool) -> Fault {
     let [alone, cut, away] = in_any_order(stage, nodes);
     let (how, each) = (some_cut(stage), seconds(30.0));
@@ -224,6 +237,10 @@ async fn disk(kind: Kind, stage: &Stage, node: NodeId) -> Result<Fault> {
             let harm = Harm::SlowDisk(node, None, seconds(10.0));
             fault("disk-stall", Member::Node(node), led(node), harm)
         }
+        Kind::Eio if stage.below(FORGETS_ONE_IN) == 0 => {
+            let nodes = stage.cluster.ids();
+            forget("eio", "failed syncs", Forgets::FailedSyncs, stage, &nodes)
+        }
         Kind::Eio => {
             let calls = [Call::Fdatasync, Call::Write, Call::Fsync, Call::Pwrite, Call::Pread];
             let (call, once) = (*stage.pick(&calls), stage.below(2) == 0);
@@ -241,6 +258,10 @@ async fn disk(kind: Kind, stage: &Stage, node: NodeId) -> Result<Fault> {
             let each = stage.between(seconds(5.0), seconds(10.0));
             let target = format!("node-{node}, {name}");
             fault("enospc", target, led(node), Harm::FillDisk(node, space, each))
+        }
+        Kind::Corrupt if stage.below(FORGETS_ONE_IN) == 0 => {
+            let nodes = stage.cluster.ids();
+            forget("corrupt", "what is behind a flipped bit", Forgets::BehindBit, stage, &nodes)
         }
         _ => {
             let (name, target, cut_short) = *stage.pick(&[

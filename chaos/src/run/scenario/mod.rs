@@ -50,6 +50,7 @@ enum Kind {
     Rolling,
     ReconnectStorm,
     SlowConsumers,
+    Steady,
     Mixed,
 }
 
@@ -124,7 +125,9 @@ pub const SCENARIOS: &[Scenario] = &[
         "all devices of a gateway, of 600, come back at once, again and again"),
     scenario("slow-consumers", Kind::SlowConsumers, false, &["entries not read meanwhile"],
         "devices that do not read, or take their time, get most of the messages"),
-    scenario("mixed", Kind::Mixed, false, &[], "all of these by chance, one after the other"),
+    scenario("steady", Kind::Steady, false, &[],
+        "nothing at all, at 2,000 sends a second: no shard may change its leader"),
+    scenario("mixed", Kind::Mixed, false, &[], "all faults by chance, one after the other"),
 ];
 
 impl Scenario {
@@ -138,6 +141,11 @@ impl Scenario {
         self.name.trim_end_matches("-all")
     }
 
+    /// Does it have any? Else nothing may happen.
+    pub(super) fn has_faults(&self) -> bool {
+        self.kind != Kind::Steady
+    }
+
     /// What users do.
     pub(super) fn shape(&self) -> Shape {
         // Three on each shard, about.
@@ -147,7 +155,7 @@ impl Scenario {
             Kind::PowerCut | Kind::PowerCutAll | Kind::PartKill | Kind::PauseKill => {
                 Shape { pace: Pace::PEAK, ..open(0) }
             }
-            Kind::LeaderKill | Kind::Mixed => open(2_000),
+            Kind::LeaderKill | Kind::Steady | Kind::Mixed => open(2_000),
             Kind::ReconnectStorm => Shape { users: 300, ..open(600) },
             Kind::SlowConsumers => Shape { heavy: true, ..open(400) },
             _ => open(1_000),
@@ -177,7 +185,8 @@ impl Scenario {
             Kind::Mixed => {
                 let lab = stage.cluster.lan().is_some();
                 let fits = |scenario: &&Scenario| {
-                    scenario.kind != Kind::Mixed && (lab || !scenario.needs_lab)
+                    !matches!(scenario.kind, Kind::Mixed | Kind::Steady)
+                        && (lab || !scenario.needs_lab)
                 };
                 let kinds: Vec<Kind> = SCENARIOS.iter().filter(fits).map(|one| one.kind).collect();
                 *stage.pick(&kinds)
