@@ -151,9 +151,9 @@ fn run(
     loopback: bool,
     variant: Variant,
 ) -> Result<u8> {
-    let scenarios: Vec<Scenario> = match name {
-        "all" => SCENARIOS.to_vec(),
-        name => vec![*Scenario::named(name).context("no such scenario: tidemark-chaos list")?],
+    let scenarios: Vec<&Scenario> = match name {
+        "all" => SCENARIOS.iter().collect(),
+        name => vec![Scenario::named(name).context("no such scenario: tidemark-chaos list")?],
     };
     let lab = !loopback
         && match lan::enter() {

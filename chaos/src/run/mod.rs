@@ -68,7 +68,7 @@ const TRIES_MAX: u64 = 3;
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Which faults.
-    pub scenario: Scenario,
+    pub scenario: &'static Scenario,
     /// How long the load lasts.
     pub seconds: u64,
     /// For everything that is left to chance.
@@ -111,7 +111,7 @@ async fn judged(plan: &Plan) -> Result<(Summary, Report)> {
     let notes = Notes::create(&path)?;
     let (mut stage, load, back_ends) = start(plan, &notes).await?;
     let telling = tokio::spawn(tell(load.counts()));
-    stage.play(&plan.scenario, plan.seconds).await?;
+    stage.play(plan.scenario, plan.seconds).await?;
     telling.abort();
     let Stage {
         mut cluster,

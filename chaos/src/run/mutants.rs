@@ -220,7 +220,7 @@ pub async fn run(only: &[Mutant], seed: Option<u64>, folder: &Path, lab: bool) -
 impl Recipe {
     /// Runs it; an error means that the user ended it, or that there is no such scenario.
     async fn run(&self, mutant: Option<Mutant>, folder: &Path, lab: bool) -> Result<Ran> {
-        let scenario = *Scenario::named(self.scenario).context("a recipe's scenario is there")?;
+        let scenario = Scenario::named(self.scenario).context("a recipe's scenario is there")?;
         let variant = Variant {
             build: Build::Mutants(mutant),
             rate: self.rate,

@@ -23,6 +23,9 @@ use crate::notes::Notes;
 /// Between two faults, so that each is seen apart.
 const CALM: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
 
+/// How often a fault that had no effect is tried again once the time is up.
+const OVERTIME_MAX: u32 = 5;
+
 /// How long shards may take to serve again after a fault.
 const SERVE_WITHIN: Duration = Duration::from_secs(60);
 
@@ -62,27 +65,30 @@ pub struct Felt {
 }
 
 impl Stage {
-    /// Injects one fault after the other until the time is up.
-    pub(super) async fn play(&mut self, scenario: &Scenario, seconds: u64) -> Result<()> {
+    /// Injects one fault after the other until the time is up. One that had no effect proves nothing,
+    /// and another one of its scenario follows.
+    pub(super) async fn play(&mut self, scenario: &'static Scenario, seconds: u64) -> Result<()> {
         if !scenario.has_faults() {
             self.keep_still(Duration::from_secs(seconds)).await;
             return Ok(());
         }
         let began = Instant::now();
         let left = || Duration::from_secs(seconds).saturating_sub(began.elapsed());
-        loop {
+        let (mut owed, mut overtime) = (None, 0);
+        while self.down.is_none() {
             let calm = self.between(CALM[0], CALM[1]);
-            tokio::time::sleep(calm.min(left())).await;
-            if left() < CALM[0] {
+            let is_over = left() < calm + CALM[0];
+            if is_over && (owed.is_none() || overtime == OVERTIME_MAX) {
                 tokio::time::sleep(left()).await;
-                return Ok(());
+                break;
             }
-            let fault = scenario.next(self).await?;
-            self.strike(fault).await?;
-            if self.down.is_some() {
-                return Ok(());
-            }
+            overtime += u32::from(is_over);
+            tokio::time::sleep(calm).await;
+            let next = owed.unwrap_or_else(|| scenario.next(self));
+            let fault = next.fault(self).await?;
+            owed = (!self.strike(fault).await?).then_some(next);
         }
+        Ok(())
     }
 
     /// Nothing is done: whoever leads goes on.
@@ -95,7 +101,8 @@ impl Stage {
         self.amount(&"cluster", "leaders changed without a fault", changes() - before, 0);
     }
 
-    async fn strike(&mut self, fault: Fault) -> Result<()> {
+    /// Injects a fault; did it have an effect?
+    async fn strike(&mut self, fault: Fault) -> Result<bool> {
         let Fault { kind, target, shards, harm } = fault;
         let changes = self.facts.leaders.lock().changes;
         self.counts.away_ms.lock().clear();
@@ -137,11 +144,11 @@ impl Stage {
             shards.len(),
             if served { "" } else { ", and still so" },
         );
-        // One that cost nothing proves nothing, and is repeated.
-        if had_effect(kind, &effects) {
+        let had_effect = had_effect(kind, &effects);
+        if had_effect {
             self.felt.push(Felt { kind: kind.to_owned(), target, at_ms, unavailable_ms });
         }
-        Ok(())
+        Ok(had_effect)
     }
 
     /// All shards.
