@@ -31,11 +31,13 @@ pub(crate) fn of_reject(reject: Reject) -> Failure {
 pub(crate) fn of_error(error: Error) -> Failure {
     match &error {
         Error::BadAnswer(_) => tracing::error!(%error, "the store cannot be understood"),
-        Error::Unknown(_) | Error::Unavailable(_) | Error::Refused { .. } => {
-            tracing::debug!(%error, "a call to the store gave no reply");
-        }
+        _ => tracing::debug!(%error, "a call to the store gave no reply"),
     }
-    Failure::new(error.code())
+    let failure = Failure::new(error.code());
+    match error {
+        Error::Overloaded { retry_after: Some(after), .. } => failure.retry_after(after),
+        _ => failure,
+    }
 }
 
 /// A token that is not good, or not good for this.

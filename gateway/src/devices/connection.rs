@@ -167,7 +167,6 @@ impl Connection {
             return Event::Room;
         }
         self.written = 0;
-        let acks = self.pending.answers.len() < ANSWERS_MAX;
         self.alarm.set(self.wakes(), now);
         let (uplink, mailbox, displaced) = match &mut self.peer {
             Some(Peer { uplink, seat, .. }) => {
@@ -179,9 +178,9 @@ impl Connection {
             frame = self.incoming.next(), if reads => Event::Frame(frame),
             room = self.outgoing.reserve(), if writes => room.map_or(Event::Gone, |_| Event::Room),
             () = self.outgoing.closed() => Event::Gone,
-            Some(answer) = OptionFuture::from(uplink.map(Uplink::next)), if acks => {
-                Event::Answer(answer)
-            }
+            // However many answers wait: nothing is read meanwhile, so the window bounds them; and
+            // an attempt that nobody polls holds up others.
+            Some(answer) = OptionFuture::from(uplink.map(Uplink::next)) => Event::Answer(answer),
             Some(done) = self.pending.work.next() => Event::Done(done),
             Some(changed) = OptionFuture::from(mailbox.map(watch::Receiver::changed)) => {
                 changed.expect("a mailbox with a seat is kept");
@@ -348,14 +347,18 @@ impl Connection {
     /// Writes what is left and why it ends, while somebody reads it; the last thing that is done
     /// is to tell the store where the device is.
     async fn close(self, end: End) {
-        let Connection { incoming, outgoing, mut pending, peer, .. } = self;
+        let Connection {
+            incoming, outgoing, pending: Pending { mut answers, work, .. }, peer, ..
+        } = self;
+        // What is under way is not polled any more: it must not hold up others.
+        drop(work);
         let gone = matches!(end, End::Gone);
-        pending.answers.extend(end.error().map(v1::ServerFrame::from));
+        answers.extend(end.error().map(v1::ServerFrame::from));
         if !gone {
             // Who reads nothing is just cut.
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, write(&outgoing, pending.answers)).await;
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, write(&outgoing, answers)).await;
         }
-        drop((incoming, outgoing, pending.work));
+        drop((incoming, outgoing));
         if let Some(peer) = peer {
             peer.leave().await;
         }

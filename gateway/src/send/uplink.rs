@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
@@ -120,6 +121,8 @@ impl Uplink {
     fn command(&self, send: Send) -> command::Send {
         let judged = match send.judged {
             Ok(Draft { to, kind, client_msg_id, body }) => {
+                // A slice of a frame keeps all of it, with whatever fields nobody knows.
+                let body = Bytes::copy_from_slice(&body);
                 command::Judged::Allow(command::Draft { to, kind, client_msg_id, body })
             }
             Err(error) => command::Judged::Refuse(error.code()),

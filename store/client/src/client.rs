@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use tidemark_env::{Clock, Connector, Rng};
 use tidemark_proto::Failure;
@@ -63,11 +65,14 @@ struct Inner {
     connector: Option<Arc<dyn Connector>>,
     /// Who led each shard when last heard of.
     leaders: Mutex<HashMap<ShardId, Leader>>,
-    /// The stream to each node of the map, once one is open.
-    links: BTreeMap<NodeId, tokio::sync::Mutex<Option<Arc<Link>>>>,
+    /// The stream to each node of the map, once it was needed.
+    links: BTreeMap<NodeId, Mutex<Option<Opening>>>,
     /// For calls about the node itself; connected when first used.
     channels: Mutex<HashMap<NodeId, Channel>>,
 }
+
+/// A stream that is open, or being opened, for whoever waits for it.
+type Opening = Shared<BoxFuture<'static, Result<Arc<Link>, Attempt>>>;
 
 impl Client {
     /// Asks the endpoints for the cluster's map until one tells it, or the deadline passes.
@@ -125,7 +130,7 @@ impl Client {
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
     ) -> Self {
-        let links = map.nodes.keys().map(|node| (*node, tokio::sync::Mutex::default())).collect();
+        let links = map.nodes.keys().map(|node| (*node, Mutex::default())).collect();
         let (leaders, channels) = (Mutex::default(), Mutex::default());
         let inner = Inner { map, deadline, clock, rng, connector, leaders, links, channels };
         Client { inner: Arc::new(inner) }
@@ -158,13 +163,14 @@ impl Client {
     /// If the command has no id: those are the cluster's own.
     pub async fn submit(&self, command: &Command) -> Result<Pending, Attempt> {
         let id = command.routed_by().expect("a client's command has an id");
-        self.start(self.shard_of(&id), request::What::Command(command.encode())).await
+        let shard = self.shard_of(&id);
+        self.start(shard, self.candidate(shard), request::What::Command(command.encode())).await
     }
 
     /// Makes one attempt to hand records of another shard's outbox, a `RelayIn` command, to the
     /// leader of `shard`; otherwise as [`Client::submit`] (R4).
     pub async fn relay(&self, shard: ShardId, relay_in: &Command) -> Result<Pending, Attempt> {
-        self.start(shard, request::What::Relay(relay_in.encode())).await
+        self.start(shard, self.candidate(shard), request::What::Relay(relay_in.encode())).await
     }
 
     /// Asks the leader of the shard that can answer, not staler than when this was called.
@@ -194,29 +200,23 @@ impl Client {
     /// How the groups stand, as `node` sees them.
     pub async fn status(&self, node: NodeId) -> Result<StatusResponse, Error> {
         let mut client = store_client(self.channel(node)?);
-        let request = client.status(StatusRequest {});
-        match tokio::time::timeout(ATTEMPT_TIMEOUT, request).await {
-            Ok(status) => Ok(status.map_err(unavailable)?.into_inner()),
-            Err(_) => Err(Error::Unavailable(format!("node {node} does not answer"))),
-        }
+        answered(node, client.status(StatusRequest {})).await
     }
 
     /// What a node's clock says.
     pub async fn clock(&self, node: NodeId) -> Result<NodeClock, Error> {
         let mut client = store_client(self.channel(node)?);
-        let clock = client.clock(ClockRequest {}).await.map_err(unavailable)?;
-        let ClockResponse { wall_ms, trusted } = clock.into_inner();
+        let ClockResponse { wall_ms, trusted } =
+            answered(node, client.clock(ClockRequest {})).await?;
         Ok(NodeClock { wall: UnixMs::new(wall_ms), trusted })
     }
 
-    /// Tells a node that its clock is right again, whatever it did before (R17).
+    /// Tells a node that its clock is right again, whatever it did before (R17). Without an answer it
+    /// may trust it or not.
     pub async fn trust_clock(&self, node: NodeId) -> Result<(), Error> {
         let mut client = store_client(self.channel(node)?);
-        let request = client.trust_clock(TrustClockRequest {});
-        match tokio::time::timeout(ATTEMPT_TIMEOUT, request).await {
-            Ok(trusted) => trusted.map(drop).map_err(unavailable),
-            Err(_) => Err(Error::Unavailable(format!("node {node} does not answer"))),
-        }
+        let trusted = answered(node, client.trust_clock(TrustClockRequest {})).await;
+        trusted.map(drop).map_err(|error| Error::Unknown(error.to_string()))
     }
 
     /// Moves a group's leadership from `from` to `to`; the term in which it leads then.
@@ -246,18 +246,23 @@ impl Client {
         let mut unknown = None;
         let mut hinted = false;
         loop {
-            let attempt = async { self.start(shard, what.clone()).await?.answer().await };
+            let node = self.candidate(shard);
+            let attempt = async { self.start(shard, node, what.clone()).await?.answer().await };
             let left = (started + *deadline).saturating_sub(clock.monotonic());
             let attempt = tokio::time::timeout(left, attempt).await;
             let failed = match attempt {
                 Ok(Ok(answered)) => return Ok(answered),
                 Ok(Err(failed)) => failed,
-                Err(_) => Attempt::Lost("no answer before the deadline".to_owned()),
+                Err(_) => {
+                    let lost = Attempt::Lost("no answer before the deadline".to_owned());
+                    self.learn_failure(shard, node, &lost);
+                    lost
+                }
             };
             let mut wait = self.jittered(pause);
-            let reason = match failed {
-                Attempt::NotSent(reason) => reason,
-                Attempt::Lost(reason) => unknown.insert(reason).clone(),
+            let given_up = match failed {
+                Attempt::NotSent(reason) => Error::Unavailable(reason),
+                Attempt::Lost(reason) => Error::Unknown(unknown.insert(reason).clone()),
                 Attempt::Failed(Failure { code, message, retry_after, leader, .. }) => {
                     if !code.is_retryable() {
                         // A refusal of this attempt says nothing of an earlier one (R3).
@@ -275,24 +280,29 @@ impl Client {
                     if hinted {
                         wait = Duration::ZERO;
                     }
-                    wait = retry_after.unwrap_or(wait);
-                    message
+                    // Those who were refused together do not come back together.
+                    wait += retry_after.unwrap_or_default();
+                    match code {
+                        ErrorCode::Overloaded => Error::Overloaded { message, retry_after },
+                        _ => Error::Unavailable(message),
+                    }
                 }
             };
             if clock.monotonic() - started + wait >= *deadline {
-                return Err(match unknown {
-                    Some(reason) => Error::Unknown(reason),
-                    None => Error::Unavailable(reason),
-                });
+                return Err(unknown.map_or(given_up, Error::Unknown));
             }
             tokio::time::sleep(wait).await;
             pause = (pause * 2).min(PAUSE_LONGEST);
         }
     }
 
-    /// Sends one attempt to the node that most likely leads the shard.
-    async fn start(&self, shard: ShardId, what: request::What) -> Result<Pending, Attempt> {
-        let node = self.candidate(shard);
+    /// Sends one attempt to this node, which most likely leads the shard.
+    async fn start(
+        &self,
+        shard: ShardId,
+        node: NodeId,
+        what: request::What,
+    ) -> Result<Pending, Attempt> {
         let connect = async { self.link(node).await?.send(shard, what).await };
         let sent = tokio::time::timeout(ATTEMPT_TIMEOUT, connect).await;
         let sent = sent
@@ -343,15 +353,36 @@ impl Client {
     }
 
     async fn link(&self, node: NodeId) -> Result<Arc<Link>, Attempt> {
-        let address = self.address(node).map_err(Attempt::NotSent)?;
-        let mut link = self.inner.links[&node].lock().await;
-        if let Some(open) = link.as_ref().filter(|link| link.is_open()) {
-            return Ok(open.clone());
-        }
-        let channel = channel(address, self.inner.connector.as_ref()).map_err(Attempt::NotSent)?;
-        let open = Arc::new(Link::open(address, channel, self.inner.map.cluster).await?);
-        *link = Some(open.clone());
-        Ok(open)
+        let opening = {
+            let mut link = self.inner.links[&node].lock();
+            let usable = link.clone().filter(|opening| match opening.peek() {
+                None => true,
+                Some(opened) => opened.as_ref().is_ok_and(|link| link.is_open()),
+            });
+            match usable {
+                Some(opening) => opening,
+                None => link.insert(self.open(node)?).clone(),
+            }
+        };
+        opening.await
+    }
+
+    /// Opens a stream in a task of its own: a caller that gives up, or is not polled, holds up nobody.
+    fn open(&self, node: NodeId) -> Result<Opening, Attempt> {
+        let address = self.address(node).map_err(Attempt::NotSent)?.to_owned();
+        let channel = channel(&address, self.inner.connector.as_ref());
+        let channel = channel.map_err(Attempt::NotSent)?;
+        let cluster = self.inner.map.cluster;
+        let open = async move { Link::open(&address, channel, cluster).await };
+        let open = tokio::spawn(tokio::time::timeout(ATTEMPT_TIMEOUT, open));
+        let opened = async move {
+            match open.await {
+                Ok(Ok(opened)) => opened.map(Arc::new),
+                Ok(Err(_)) => Err(Attempt::NotSent(format!("node {node} does not answer"))),
+                Err(ended) => Err(Attempt::NotSent(ended.to_string())),
+            }
+        };
+        Ok(opened.boxed().shared())
     }
 
     pub(crate) fn channel(&self, node: NodeId) -> Result<Channel, Error> {
@@ -453,8 +484,16 @@ impl Pending {
     }
 }
 
-fn unavailable(status: Status) -> Error {
-    Error::Unavailable(status.message().to_owned())
+/// What a node answers, whichever shards it leads.
+async fn answered<T>(
+    node: NodeId,
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(ATTEMPT_TIMEOUT, call).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(Error::Unavailable(status.message().to_owned())),
+        Err(_) => Err(Error::Unavailable(format!("node {node} does not answer"))),
+    }
 }
 
 fn reply(answered: Answered) -> Result<Reply, String> {

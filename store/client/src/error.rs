@@ -1,5 +1,7 @@
 //! Why a call to the store gave no reply.
 
+use std::time::Duration;
+
 use thiserror::Error;
 use tidemark_proto::Failure;
 use tidemark_types::ErrorCode;
@@ -13,6 +15,14 @@ pub enum Error {
     /// It was not taken, by any attempt: no leader could be reached until the deadline.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// It was not taken, by any attempt: the store had no room for it until the deadline.
+    #[error("the store has no room: {message}")]
+    Overloaded {
+        /// The store's words.
+        message: String,
+        /// When it may help to try again, as far as the store knows.
+        retry_after: Option<Duration>,
+    },
     /// The store refused it, and would refuse it again.
     #[error("{code}: {message}")]
     Refused {
@@ -32,6 +42,7 @@ impl Error {
         match self {
             Error::Unknown(_) => ErrorCode::Unknown,
             Error::Unavailable(_) => ErrorCode::Unavailable,
+            Error::Overloaded { .. } => ErrorCode::Overloaded,
             Error::Refused { code, .. } => *code,
             Error::BadAnswer(_) => ErrorCode::Internal,
         }

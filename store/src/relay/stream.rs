@@ -120,9 +120,10 @@ impl Stream {
     /// A batch came to nothing, or nobody knows; `jitter` is in 0..1.
     pub(super) fn failed(&mut self, now: Duration, jitter: f64) {
         self.handing_over = false;
-        self.rewinding = true;
-        let doubled = PAUSE_FIRST.saturating_mul(1 << self.failures.min(16));
-        self.failures = self.failures.saturating_add(1);
+        // All that was under way fails at once: that is one failure.
+        let is_first = !std::mem::replace(&mut self.rewinding, true);
+        self.failures = self.failures.saturating_add(u32::from(is_first));
+        let doubled = PAUSE_FIRST.saturating_mul(1 << self.failures.saturating_sub(1).min(16));
         self.retry_at = Some(now + doubled.min(PAUSE_LONGEST).mul_f64(0.5 + 0.5 * jitter));
         self.came_back();
     }
@@ -255,6 +256,21 @@ mod tests {
         send(&mut stream, 4);
         stream.failed(NOW, 1.0);
         assert_eq!(stream.retry_at(), Some(NOW + PAUSE_FIRST));
+    }
+
+    #[test]
+    fn batches_that_fail_together_are_one_failure() {
+        let mut stream = stream(0);
+        for pause in [PAUSE_FIRST, PAUSE_FIRST * 2] {
+            for upto in [2, 4, 6, 8] {
+                send(&mut stream, upto);
+            }
+            for _ in 0..WINDOW {
+                stream.failed(NOW, 1.0);
+            }
+            assert_eq!(stream.retry_at(), Some(NOW + pause));
+            stream.retry();
+        }
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::error::Attempt;
 /// How often it looks for shards that nobody holds.
 const TICK: Duration = Duration::from_millis(50);
 
+/// It looks by then, however much the streams have to say: what they do not say may be worse.
+const TICK_WITHIN: Duration = Duration::from_secs(1);
+
 /// A node that does not answer a question in this time is not asked again at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
@@ -39,6 +42,7 @@ pub(super) struct Director {
     shards: HashMap<ShardId, Watched>,
     streams: BTreeMap<NodeId, NodeStream>,
     generation: u64,
+    tick_by: Duration,
     heard: mpsc::Receiver<Heard>,
     heard_tx: mpsc::Sender<Heard>,
 }
@@ -51,6 +55,8 @@ struct Watched {
     holder: Option<Holder>,
     /// Those who are not, in the order in which they will be.
     waiting: Vec<UserId>,
+    /// Nobody watches these any more, and the holder tells of them still.
+    leaving: Vec<UserId>,
     /// Which node was asked whether it leads, and since when it has not answered.
     asked: Option<(NodeId, Duration)>,
     /// Nobody is asked before this.
@@ -71,8 +77,18 @@ impl Director {
         events: mpsc::Sender<WatchEvent>,
     ) -> Self {
         let (heard_tx, heard) = mpsc::channel(HEARD);
-        let (shards, streams) = (HashMap::new(), BTreeMap::new());
-        Director { client, shared, events, shards, streams, generation: 0, heard, heard_tx }
+        let tick_by = shared.clock.monotonic() + TICK_WITHIN;
+        Director {
+            client,
+            shared,
+            events,
+            shards: HashMap::new(),
+            streams: BTreeMap::new(),
+            generation: 0,
+            tick_by,
+            heard,
+            heard_tx,
+        }
     }
 
     /// Runs until nobody wants to hear.
@@ -82,6 +98,9 @@ impl Director {
         let events = self.events.clone();
         let shared = self.shared.clone();
         loop {
+            if self.shared.clock.monotonic() >= self.tick_by {
+                self.tick();
+            }
             tokio::select! {
                 // New users do not wait until the streams have nothing more to say; and what was
                 // said is looked at before anybody is called silent.
@@ -109,12 +128,13 @@ impl Director {
                 Change::Register(user) => {
                     let shard = self.shared.shard_of(&user);
                     let watched = self.shards.entry(shard).or_default();
+                    watched.leaving.retain(|leaving| *leaving != user);
                     if watched.users.insert(user.clone()) {
                         watched.waiting.push(user);
                         touched.insert(shard);
                     }
                 }
-                Change::Unregister(user) => self.unregister(user),
+                Change::Unregister(user) => touched.extend(self.unregister(user)),
             }
         }
         for shard in touched {
@@ -122,49 +142,60 @@ impl Director {
         }
     }
 
-    fn unregister(&mut self, user: UserId) {
+    /// The shard, if somebody must be told.
+    fn unregister(&mut self, user: UserId) -> Option<ShardId> {
         let shard = self.shared.shard_of(&user);
-        let Some(watched) = self.shards.get_mut(&shard) else { return };
+        let watched = self.shards.get_mut(&shard)?;
         watched.users.remove(&user);
         watched.waiting.retain(|waiting| *waiting != user);
         if let Some(live) = self.shared.live.lock().get_mut(&shard) {
             live.registered.remove(&user);
         }
-        let stream = watched.holder.and_then(|holder| self.streams.get(&holder.node));
-        if let Some(stream) = stream {
-            let users = vec![user.to_string()];
-            let unregister = vec![ShardUsers { shard: u32::from(shard.get()), users }];
-            // If there is no room the node goes on telling, and it is passed over.
-            let request = WatchRequest { unregister, ..WatchRequest::default() };
-            let _ = stream.requests.try_send(request);
-        }
-        if watched.users.is_empty() {
-            self.shards.remove(&shard);
-            self.shared.live.lock().remove(&shard);
-        }
+        // One that was still waiting is named for nothing, which does no harm.
+        watched.leaving.push(user);
+        Some(shard)
     }
 
-    /// Registers who is waiting, as far as there is a holder and room.
+    /// Registers who is waiting and unregisters who is leaving, as far as there is a holder and room.
+    /// A shard in which nobody is watched is forgotten then.
     fn flush(&mut self, shard: ShardId) {
         let Some(watched) = self.shards.get_mut(&shard) else { return };
         let stream = watched.holder.and_then(|holder| self.streams.get(&holder.node));
-        let Some(stream) = stream else { return };
-        while !watched.waiting.is_empty() {
-            let Ok(room) = stream.requests.try_reserve() else { return };
-            let count = watched.waiting.len().min(BATCH_USERS);
-            let users = watched.waiting.drain(..count).map(|user| user.to_string());
-            let users = users.collect();
-            let register = vec![ShardUsers { shard: u32::from(shard.get()), users }];
-            room.send(WatchRequest { register, ..WatchRequest::default() });
+        // One without users would be a question.
+        let batch = |users: &mut Vec<UserId>| {
+            let count = users.len().min(BATCH_USERS);
+            let users: Vec<_> = users.drain(..count).map(|user| user.to_string()).collect();
+            let batch = ShardUsers { shard: u32::from(shard.get()), users };
+            Some(batch).filter(|batch| !batch.users.is_empty()).into_iter().collect()
+        };
+        let Watched { users, waiting, leaving, .. } = watched;
+        match stream {
+            // Who holds nobody tells of nobody.
+            None => leaving.clear(),
+            Some(stream) => {
+                while !(waiting.is_empty() && leaving.is_empty()) {
+                    let Ok(room) = stream.requests.try_reserve() else { return };
+                    let (register, unregister) = (batch(waiting), batch(leaving));
+                    room.send(WatchRequest { register, unregister });
+                }
+            }
+        }
+        if users.is_empty() {
+            self.shards.remove(&shard);
+            self.shared.live.lock().remove(&shard);
         }
     }
 
     /// Asks who leads where nobody is heard; goes on registering where somebody is.
     fn tick(&mut self) {
         let now = self.shared.clock.monotonic();
+        self.tick_by = now + TICK_WITHIN;
         for shard in self.shards.keys().copied().collect::<Vec<_>>() {
             self.flush(shard);
-            let watched = &self.shards[&shard];
+            let Some(watched) = self.shards.get(&shard) else { continue };
+            if watched.users.is_empty() {
+                continue;
+            }
             if watched.holder.is_some() && self.is_fresh(shard, now) || now < watched.ask_at {
                 continue;
             }
@@ -270,6 +301,7 @@ impl Director {
         if watched.holder != Some(holder) {
             watched.holder = Some(holder);
             watched.waiting = watched.users.iter().cloned().collect();
+            watched.leaving.clear();
             self.shared.live.lock().insert(shard, Live::default());
         }
         self.beat(shard, holder);
@@ -338,4 +370,66 @@ impl Director {
 /// A number that is no shard's is not found anywhere.
 fn number(shard: u32) -> ShardId {
     ShardId::new(u16::try_from(shard).unwrap_or(u16::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use parking_lot::Mutex;
+    use tidemark_env::{SystemClock, SystemRng};
+    use tidemark_store_core::value::{ClusterMap, NodeAddress, Settings};
+    use tidemark_types::{ClusterId, ShardCount};
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    /// A director of one shard, held by a node to which so few requests can be on their way.
+    fn director(room: usize) -> (Director, mpsc::Receiver<WatchRequest>) {
+        let (node, shards) = (NodeId::new(1), ShardCount::new(1).expect("legal"));
+        let cluster = ClusterId::from_bytes([7; 16]).expect("legal");
+        let nodes = [(node, NodeAddress { grpc: "127.0.0.1:1".to_owned() })].into();
+        let map = ClusterMap::new(cluster, shards, nodes, Settings::default());
+        let clock = Arc::new(SystemClock::new());
+        let client = Client::new(map, ANSWER_WITHIN, clock.clone(), Arc::new(SystemRng));
+        let (changes, changed, live) = (Mutex::default(), Notify::new(), Mutex::default());
+        let shared = Arc::new(Shared { clock, shards, changes, changed, live });
+        let mut director = Director::new(client, shared, mpsc::channel(1).0);
+        let (requests, sent) = mpsc::channel(room);
+        director.streams.insert(node, NodeStream { generation: 1, requests });
+        let holder = Some(Holder { node, generation: 1, term: 1 });
+        director.shards.insert(ShardId::new(0), Watched { holder, ..Watched::default() });
+        (director, sent)
+    }
+
+    #[test]
+    fn the_holder_is_told_of_everybody_who_leaves_however_many_at_once() {
+        const USERS: usize = 5 * BATCH_USERS;
+        let (mut director, mut sent) = director(2);
+        let shard = ShardId::new(0);
+        let users: Vec<UserId> =
+            (0..USERS).map(|n| format!("user-{n}").parse().expect("legal")).collect();
+        let watched = director.shards.get_mut(&shard).expect("there");
+        watched.users = users.iter().cloned().collect();
+        for user in &users {
+            director.shared.change(Change::Unregister(user.clone()));
+        }
+        director.shared.change(Change::Register(users[0].clone()));
+        director.change();
+        let (mut registered, mut left) = (BTreeSet::new(), BTreeSet::new());
+        while let Ok(request) = sent.try_recv() {
+            for (of, to) in [(request.register, &mut registered), (request.unregister, &mut left)] {
+                for ShardUsers { users, .. } in of {
+                    assert!(!users.is_empty(), "that would be a question");
+                    to.extend(users);
+                }
+            }
+            director.flush(shard);
+        }
+        assert_eq!(registered, BTreeSet::from([users[0].to_string()]));
+        assert_eq!(left, users[1..].iter().map(UserId::to_string).collect());
+        director.shared.change(Change::Unregister(users[0].clone()));
+        director.change();
+        assert!(director.shards.is_empty(), "nobody is watched");
+    }
 }
