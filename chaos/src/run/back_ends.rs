@@ -253,6 +253,10 @@ impl Desk {
         let (outcome, done) = match sent {
             Ok(seq) => (Outcome::Accepted { seq, origin: Some(Origin::Backend) }, true),
             Err(Failure { code: ErrorCode::Unknown, .. }) => (Outcome::Unknown, false),
+            // A gateway whose clock is ahead takes no token that is good.
+            Err(Failure { code: code @ ErrorCode::TokenExpired, .. }) => {
+                (Outcome::Refused { code }, false)
+            }
             Err(Failure { code, .. }) if code.is_retryable() || code.is_final() => {
                 (Outcome::Refused { code }, code.is_final())
             }

@@ -41,7 +41,7 @@ const HESITATES_FOR: Duration = Duration::from_secs(2);
 const BODY_BYTES: u64 = 400;
 
 /// The same where slow devices are to be buried.
-const HEAVY_BODY_BYTES: u64 = 64 << 10;
+const HEAVY_BODY_BYTES: u64 = 16 << 10;
 
 /// Every so many users has devices that may be slow.
 const SLOW_EVERY: u32 = 8;

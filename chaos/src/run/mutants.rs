@@ -52,7 +52,7 @@ const POWER: Recipe = recipe("power-cut-all", "power-cut-all", 8, 1);
 const EMPTY: Recipe = recipe("empty-disk", "empty-disk", 20, 1);
 const FAILING: Recipe = recipe("eio", "eio", 30, 1);
 const DAMAGE: Recipe = Recipe { stores: LONG_LOG, ..recipe("corrupt", "corrupt", 30, 1) };
-const SLOW: Recipe = recipe("slow-consumers", "slow-consumers", 25, 1);
+const SLOW: Recipe = recipe("slow-consumers", "slow-consumers", 35, 1);
 const LEADERS: Recipe = Recipe { rate: Some(0), ..recipe("leader-kill", "leader-kill", 20, 1) };
 const LAGGING: Recipe =
     Recipe { stores: SHORT_LOG, ..recipe("leader-kill, short log", "leader-kill", 20, 1) };

@@ -24,7 +24,7 @@ use crate::notes::Notes;
 const CALM: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
 
 /// How often a fault that had no effect is tried again once the time is up.
-const OVERTIME_MAX: u32 = 5;
+const OVERTIME_MAX: u32 = 3;
 
 /// How long shards may take to serve again after a fault.
 const SERVE_WITHIN: Duration = Duration::from_secs(60);

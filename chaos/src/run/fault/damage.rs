@@ -89,6 +89,12 @@ enum Start {
     Ready,
 }
 
+/// The next power cut must find it as it is.
+pub(super) fn sync(path: &Path) -> Result<()> {
+    fs::File::open(path)?.sync_all()?;
+    Ok(fs::File::open(path.parent().context("it is in a folder")?)?.sync_all()?)
+}
+
 impl Stage {
     pub(super) async fn damage(&mut self, node: NodeId, damage: Damage) -> Result<Effects> {
         let data = self.cluster.data_dir(node);
@@ -150,6 +156,7 @@ impl Stage {
         let shards = self.shards();
         let served = tokio::time::timeout(PATIENCE, self.probes.served(&shards)).await;
         fs::write(path, pristine)?;
+        sync(path)?;
         self.revive(&[member]).await?;
         let served = if served.is_ok() { shards.len() as u64 } else { 0 };
         Ok(vec![("damage found", u64::from(found)), ("shards served meanwhile", served)])
@@ -178,6 +185,7 @@ impl Stage {
             self.cluster.kill(member)?;
             if path.exists() {
                 fs::write(path, pristine)?;
+                sync(path)?;
             }
             self.revive(&[member]).await?;
         }

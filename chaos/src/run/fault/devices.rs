@@ -17,7 +17,7 @@ const BETWEEN_CUTS: Duration = Duration::from_millis(1_500);
 const SLOW_ENTRY: Duration = Duration::from_millis(250);
 
 /// A gateway of such a small cluster that needs more keeps what slow devices do not read.
-const GATEWAY_BYTES_MAX: u64 = 192 << 20;
+const GATEWAY_BYTES_MAX: u64 = 128 << 20;
 
 /// Devices that are not slow get their entries within this time, in milliseconds.
 const LATE_MS_MAX: u64 = 10_000;
@@ -61,14 +61,20 @@ impl Stage {
         for person in self.people.iter().filter(|person| person.is_slow()) {
             behind += person.behind(&self.client).await?;
         }
+        let mut memory_max = 0;
         for gateway in (0..self.gateways).map(Member::Gateway) {
             let memory = self.cluster.usage(gateway)?.memory;
+            memory_max = memory_max.max(memory);
             self.amount(&gateway, "bytes of memory under slow devices", memory, GATEWAY_BYTES_MAX);
         }
         self.air.deafen(false);
         self.air.slow_down(Duration::ZERO);
         let late = self.counts.late_ms.load(Ordering::Relaxed);
         self.amount(&"devices", "milliseconds late beside slow ones", late, LATE_MS_MAX);
-        Ok(vec![("entries not read meanwhile", behind), ("milliseconds late, others", late)])
+        Ok(vec![
+            ("entries not read meanwhile", behind),
+            ("milliseconds late, others", late),
+            ("MiB of a gateway", memory_max >> 20),
+        ])
     }
 }

@@ -19,7 +19,7 @@ use tidemark_store::node::{log_dir, state_dir};
 use tidemark_types::NodeId;
 
 use super::Effects;
-use super::damage::Target;
+use super::damage::{Target, sync};
 use crate::cluster::Member;
 use crate::run::stage::Stage;
 
@@ -160,6 +160,7 @@ impl Aside {
         if self.is.is_dir() {
             fs::remove_dir_all(&self.is)?;
         }
-        Ok(fs::rename(&self.aside, &self.is)?)
+        fs::rename(&self.aside, &self.is)?;
+        sync(&self.is)
     }
 }

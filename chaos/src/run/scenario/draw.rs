@@ -75,7 +75,7 @@ pub(super) async fn draw(kind: Kind, stage: &Stage) -> Result<Fault> {
             fault("reconnect-storm", Member::Gateway(gateway), all, Harm::Storm(gateway, rounds))
         }
         Kind::SlowConsumers => {
-            let each = stage.between(seconds(15.0), seconds(25.0));
+            let each = stage.between(seconds(20.0), seconds(30.0));
             fault("slow-consumers", "devices", all, Harm::SlowDevices(each))
         }
         Kind::Mixed => unreachable!("it draws from the others"),
