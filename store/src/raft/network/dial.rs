@@ -48,6 +48,11 @@ const RECONNECT_MAX: Duration = Duration::from_secs(1);
 /// A connection that lasted so long is made anew without a pause, once.
 const LASTING: Duration = Duration::from_secs(1);
 
+/// A process that ends closes its newest files first, and its listener last: whoever dials in between is
+/// cut off once more. After this time it is something else.
+const ENDS_WITHIN: Duration = Duration::from_millis(250);
+const DIAL_AGAIN: Duration = Duration::from_millis(5);
+
 /// Nodes found gone of which the groups have not been told: more than a cluster loses at once.
 const GONE_MAX: usize = 64;
 
@@ -256,14 +261,17 @@ impl Dialer {
     async fn keep_up(&self) -> Infallible {
         let mut pause = RECONNECT_MIN;
         let mut told = String::new();
-        let mut fell = false;
+        // Since when a lasting connection is gone, and nobody knows whether its process is.
+        let mut fell: Option<Instant> = None;
         loop {
             let mut up: Option<Instant> = None;
             let Err(lost) = self.exchange(&mut up).await;
-            if std::mem::take(&mut fell) && lost.is_refused() {
+            if fell.is_some() && lost.is_refused() {
                 // Nobody listens if the node has no groups yet.
                 let _ = self.gone.send(self.peer.node);
             }
+            let may_end = |since: &Instant| since.elapsed() < ENDS_WITHIN;
+            fell = fell.filter(may_end).filter(|_| up.is_none() && !lost.is_refused());
             let reason = lost.to_string();
             // A node that stays down is told once, not once a second.
             if up.is_some() || reason != told {
@@ -274,9 +282,12 @@ impl Dialer {
             told = reason;
             if let Some(since) = up {
                 pause = RECONNECT_MIN;
-                fell = since.elapsed() >= LASTING;
+                fell = (since.elapsed() >= LASTING).then(Instant::now);
             }
-            if fell {
+            if fell.is_some() {
+                if up.is_none() {
+                    tokio::time::sleep(DIAL_AGAIN).await;
+                }
                 continue;
             }
             tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;

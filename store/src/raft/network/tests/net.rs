@@ -18,6 +18,8 @@ use tidemark_env::{Connector, Duplex};
 pub(super) enum Fault {
     /// The connection breaks, and new ones are refused.
     Cut,
+    /// As when a process ends: so many new ones break as well before they are refused.
+    Ends(u32),
     /// Nothing arrives any more, and nobody is told.
     Hang,
 }
@@ -50,6 +52,19 @@ impl Net {
         });
     }
 
+    /// What becomes of a new connection.
+    fn dial(&self, pair: (NodeId, NodeId)) -> Option<Fault> {
+        let mut found = None;
+        self.faults.send_modify(|faults| {
+            let fault = faults.get_mut(&pair);
+            found = fault.as_deref().copied();
+            if let Some(Fault::Ends(left)) = fault {
+                *left = left.saturating_sub(1);
+            }
+        });
+        found
+    }
+
     /// Sets the fault between `node` and the two others, in both directions.
     pub(super) fn isolate(&self, node: u64, fault: Option<Fault>) {
         for other in (1..=3).filter(|other| *other != node) {
@@ -69,12 +84,16 @@ impl Connector for Wire {
     fn connect(&self, address: String) -> BoxFuture<'static, io::Result<Box<dyn Duplex>>> {
         let to = self.net.nodes.lock().get(&address).copied();
         let pair = (self.from, to.expect("a node's address"));
-        let faults = self.net.faults.subscribe();
+        let net = self.net.clone();
         Box::pin(async move {
-            match faults.borrow().get(&pair) {
-                Some(Fault::Cut) => return Err(io::ErrorKind::ConnectionRefused.into()),
+            match net.dial(pair) {
+                Some(Fault::Cut | Fault::Ends(0)) => {
+                    return Err(io::ErrorKind::ConnectionRefused.into());
+                }
+                Some(Fault::Ends(_)) => return Ok(Box::new(tokio::io::duplex(1).0) as _),
                 Some(Fault::Hang) | None => {}
             }
+            let faults = net.faults.subscribe();
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
             let (ours, theirs) = tokio::io::duplex(1 << 20);
@@ -93,7 +112,7 @@ async fn carry(
     let (mut near_bytes, mut far_bytes) = (vec![0; 64 << 10], vec![0; 64 << 10]);
     loop {
         let fault = faults.borrow_and_update().get(&pair).copied();
-        if fault == Some(Fault::Cut) {
+        if matches!(fault, Some(Fault::Cut | Fault::Ends(_))) {
             return;
         }
         let flows = fault.is_none();

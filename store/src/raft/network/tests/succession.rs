@@ -36,7 +36,7 @@ async fn a_leader_that_is_gone_is_succeeded_long_before_the_timers() {
     let fallen = cluster.leader(0).await;
     let here = others(fallen);
     let mut gone: Vec<_> = here.iter().map(|node| cluster.nodes[*node].peers.gone()).collect();
-    cluster.net.isolate(fallen as u64 + 1, Some(Fault::Cut));
+    cluster.net.isolate(fallen as u64 + 1, Some(Fault::Ends(3)));
     let heirs = here.iter().zip(&mut gone).map(|(node, gone)| async {
         let told = tokio::time::timeout(WITHIN, gone.recv()).await.expect("it is noticed");
         assert_eq!(told, Ok(NodeId::new(fallen as u64 + 1)));
