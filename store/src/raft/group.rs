@@ -13,7 +13,7 @@ use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use openraft::async_runtime::instant::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{
-    ClientWriteError, Fatal, InitializeError, LinearizableReadError, RaftError,
+    ClientWriteError, Fatal, ForwardReason, InitializeError, LinearizableReadError, RaftError,
 };
 use openraft::impls::OneshotResponder;
 use openraft::metrics::RaftServerMetrics;
@@ -47,6 +47,9 @@ type Inner = openraft::Raft<TypeConfig, Machine>;
 
 /// A follower that was not heard of for this long may be gone: a few heartbeats.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
+/// A leader that heard from no majority for so long is deaf: longer than a busy machine holds up
+/// everybody, and about when the others elect.
+const QUORUM_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A follower that lacks no more than this catches up while leadership moves.
 const CLOSE_ENTRIES: u64 = 1_000;
@@ -114,15 +117,34 @@ pub enum TransferError {
     /// Nothing was tried.
     #[error(transparent)]
     NotSubmitted(#[from] NotSubmitted),
+    /// Nothing was tried either.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    /// It may still move.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+}
+
+/// Why a node cannot lead a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Unfit {
     /// The group has no replica there.
     #[error("node {0} has no replica of this group")]
     NoReplica(NodeId),
-    /// The replica there is down, or too far behind to lead soon. Nothing was tried.
+    /// The replica there is down, or too far behind to lead soon.
     #[error(
         "node {0} cannot take over now: it is down, or its log lags; see `tidemark cluster status`"
     )]
     NotClose(NodeId),
-    /// It may still move.
+}
+
+/// Why a payload has no replies.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum WriteError {
+    /// It certainly had no effect.
+    #[error(transparent)]
+    NotSubmitted(#[from] NotSubmitted),
+    /// It may have had one.
     #[error(transparent)]
     Lost(#[from] Lost),
 }
@@ -132,15 +154,20 @@ pub struct Submitted(oneshot::Receiver<ClientWriteResult<TypeConfig>>);
 
 impl Submitted {
     /// Waits until it is applied; its replies, one per command.
-    pub async fn replies(self) -> Result<Vec<Reply>, Lost> {
-        match self.0.await {
-            Ok(Ok(response)) => Ok(response.data.0),
-            Ok(Err(ClientWriteError::ForwardToLeader(_))) => {
-                Err(Lost("the leader changed".to_owned()))
-            }
-            Ok(Err(other)) => Err(Lost(other.to_string())),
-            Err(_) => Err(Lost("the group stopped".to_owned())),
-        }
+    pub async fn replies(self) -> Result<Vec<Reply>, WriteError> {
+        let lost = match self.0.await {
+            Ok(Ok(response)) => return Ok(response.data.0),
+            Ok(Err(ClientWriteError::ForwardToLeader(to))) => match to.reason {
+                // Judged before anything is appended.
+                ForwardReason::LeaseExpired | ForwardReason::LeadershipTransfer => {
+                    return Err(NotSubmitted::NotLeader { leader: to.leader_node }.into());
+                }
+                ForwardReason::NotLeader => "the leader changed".to_owned(),
+            },
+            Ok(Err(other)) => other.to_string(),
+            Err(_) => "the group stopped".to_owned(),
+        };
+        Err(Lost(lost).into())
     }
 }
 
@@ -216,12 +243,25 @@ impl Group {
         Leadership(self.raft.server_metrics())
     }
 
-    /// Has a leader here heard from a majority within `fresh`? One that is alone is one.
+    /// Has a leader here heard from a majority within `fresh`?
     pub fn hears_quorum(&self, fresh: Duration) -> bool {
+        self.quorum_silence().is_some_and(|silence| silence < fresh)
+    }
+
+    /// Is a leader here one that nobody should wait for? It has heard from no majority for so long that
+    /// somebody else may lead by now. New proposals it refuses long before.
+    pub fn is_deaf(&self) -> bool {
+        self.quorum_silence().is_some_and(|silence| silence >= QUORUM_PATIENCE)
+    }
+
+    /// For how long a leader here, if it ever did, has heard from no majority; who is alone is one.
+    fn quorum_silence(&self) -> Option<Duration> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let alone = metrics.membership_config.membership().voter_ids().count() == 1;
-        alone || metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < fresh)
+        match metrics.membership_config.membership().voter_ids().count() {
+            1 => Some(Duration::ZERO),
+            _ => metrics.last_quorum_acked.map(|acked| acked.elapsed()),
+        }
     }
 
     /// Does it lead a majority, or hear from whoever does, and did so within `fresh`?
@@ -276,23 +316,7 @@ impl Group {
     /// The nodes whose replicas follow this leader so closely that they could take over at once, the
     /// closest first.
     pub fn heirs(&self) -> Vec<NodeId> {
-        let metrics = self.metrics();
-        let (Some(heard), Some(matched)) = (&metrics.heartbeat, &metrics.replication) else {
-            return Vec::new();
-        };
-        let last = metrics.last_log_index.unwrap_or_default();
-        let others = metrics.membership_config.membership().nodes();
-        let others = others.filter(|(replica, _)| **replica != self.replica);
-        let mut heirs: Vec<(u64, NodeId)> = others
-            .filter_map(|(replica, Replica { node, .. })| {
-                let heard = heard.get(replica).copied().flatten()?;
-                let matched = matched.get(replica).cloned().flatten().map_or(0, |id| id.index);
-                let close = heard.elapsed() < HEARD_WITHIN && matched + CLOSE_ENTRIES >= last;
-                close.then_some((matched, *node))
-            })
-            .collect();
-        heirs.sort_unstable_by(|one, other| other.cmp(one));
-        heirs.into_iter().map(|(_, node)| node).collect()
+        heirs(&self.raft.metrics().borrow_watched())
     }
 
     /// Does it have everything that was committed when its leader was first heard of? Before that
@@ -310,12 +334,12 @@ impl Group {
             return Err(NotSubmitted::NotLeader { leader: forward.leader_node }.into());
         }
         let metrics = self.metrics();
-        let replica = replica_on(&metrics, to).ok_or(TransferError::NoReplica(to))?;
+        let replica = replica_on(&metrics, to).ok_or(Unfit::NoReplica(to))?;
         if replica == self.replica {
             return Ok(metrics.current_term);
         }
-        if !self.heirs().contains(&to) {
-            return Err(TransferError::NotClose(to));
+        if !heirs(&metrics).contains(&to) {
+            return Err(Unfit::NotClose(to).into());
         }
         self.raft.trigger().transfer_leader(replica).await.map_err(stopped)?;
         let wait = self.raft.wait(Some(within));
@@ -545,6 +569,26 @@ fn status(metrics: &RaftMetrics<TypeConfig>) -> GroupStatus {
     }
 }
 
+/// The nodes that could take over from this leader, the closest first.
+fn heirs(leader: &RaftMetrics<TypeConfig>) -> Vec<NodeId> {
+    let (Some(heard), Some(matched)) = (&leader.heartbeat, &leader.replication) else {
+        return Vec::new();
+    };
+    let last = leader.last_log_index.unwrap_or_default();
+    let others = leader.membership_config.membership().nodes();
+    let others = others.filter(|(replica, _)| **replica != leader.id);
+    let mut heirs: Vec<(u64, NodeId)> = others
+        .filter_map(|(replica, Replica { node, .. })| {
+            let heard = heard.get(replica).copied().flatten()?;
+            let matched = matched.get(replica).cloned().flatten().map_or(0, |id| id.index);
+            let close = heard.elapsed() < HEARD_WITHIN && matched + CLOSE_ENTRIES >= last;
+            close.then_some((matched, *node))
+        })
+        .collect();
+    heirs.sort_unstable_by(|one, other| other.cmp(one));
+    heirs.into_iter().map(|(_, node)| node).collect()
+}
+
 /// The group's replica on `node`.
 fn replica_on(metrics: &RaftMetrics<TypeConfig>, node: NodeId) -> Option<ReplicaId> {
     let mut members = metrics.membership_config.membership().nodes();
@@ -559,6 +603,8 @@ fn openraft_config(id: GroupId, config: &RaftConfig) -> Config {
         election_timeout_min: config.election_timeout_min_ms,
         election_timeout_max: config.election_timeout_max_ms,
         enable_pre_vote: Some(true),
+        // A leader that hears no majority falls silent, for as long as the others need to elect.
+        quorum_loss_probe_interval: Some(2 * config.election_timeout_max_ms),
         // The state may be older than what this replica led: it must not lead without an election.
         enable_leader_restore: Some(is(Mutant::LeadWithoutElection)),
         allow_log_reversion: Some(is(Mutant::StartOnEmptyDisk)),

@@ -17,10 +17,10 @@ use tidemark_env::Clock;
 use tidemark_mutants::{Mutant, is};
 use tidemark_store_core::{Command, Fatal, Read, Reply};
 use tidemark_types::limits::CLOCK_SKEW_MAX;
-use tidemark_types::{ErrorCode, NodeId, ShardCount, ShardId};
+use tidemark_types::{ErrorCode, ShardCount, ShardId};
 
 use crate::config::StoreConfig;
-use crate::raft::group::{Group, Lost, NotSubmitted, TransferError};
+use crate::raft::group::{Group, Lost, NotSubmitted, TransferError, Unfit, WriteError};
 use crate::raft::types::Replica;
 use crate::space::Space;
 use crate::storage::{StateDb, StateDbError};
@@ -64,14 +64,9 @@ pub enum Error {
     /// The shard's group has stopped.
     #[error("the shard has stopped: {0}")]
     Stopped(String),
-    /// Leadership cannot move to a node without a replica.
-    #[error("node {0} has no replica of this group")]
-    NoReplica(NodeId),
-    /// Leadership cannot move to a node that is down or lags.
-    #[error(
-        "node {0} cannot take over now: it is down, or its log lags; see `tidemark cluster status`"
-    )]
-    NotClose(NodeId),
+    /// Leadership cannot move there.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// An earlier send of the same session was refused, and must come again first (R7).
     #[error("send {expected} of the session was refused and comes first")]
     OutOfOrder {
@@ -111,9 +106,9 @@ impl Error {
             Error::Overloaded { .. } | Error::NoSpace { .. } => ErrorCode::Overloaded,
             Error::NotLeader { .. } => ErrorCode::NotLeader,
             Error::NotCreated | Error::Stopped(_) => ErrorCode::Unavailable,
-            Error::NoReplica(_) => ErrorCode::Invalid,
+            Error::Unfit(Unfit::NoReplica(_)) => ErrorCode::Invalid,
             Error::OutOfOrder { .. } => ErrorCode::OutOfOrder,
-            Error::NoTime | Error::NotClose(_) => ErrorCode::Unavailable,
+            Error::NoTime | Error::Unfit(Unfit::NotClose(_)) => ErrorCode::Unavailable,
             Error::IdInFuture => ErrorCode::IdInFuture,
             Error::Unknown(_) => ErrorCode::Unknown,
             Error::State(_) | Error::Fatal(_) => ErrorCode::Internal,
@@ -125,9 +120,17 @@ impl From<TransferError> for Error {
     fn from(error: TransferError) -> Self {
         match error {
             TransferError::NotSubmitted(error) => error.into(),
-            TransferError::NoReplica(node) => Error::NoReplica(node),
-            TransferError::NotClose(node) => Error::NotClose(node),
+            TransferError::Unfit(error) => error.into(),
             TransferError::Lost(lost) => lost.into(),
+        }
+    }
+}
+
+impl From<WriteError> for Error {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::NotSubmitted(error) => error.into(),
+            WriteError::Lost(lost) => lost.into(),
         }
     }
 }

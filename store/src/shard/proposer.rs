@@ -8,7 +8,8 @@
 //!
 //! No linger: while batches are under way the next one fills up, so batches grow with the load.
 //! A command's room is given back when it is answered, so what waits and what is under way are
-//! bounded together.
+//! bounded together. Where no majority answers nobody waits either: what is under way is unknown then,
+//! and who asks again finds the next leader.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,13 +22,19 @@ use tidemark_env::Clock;
 use tidemark_mutants::{Mutant, is, keep_number};
 use tidemark_store_core::{Batch, Command, Reply};
 use tidemark_types::Recipient;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 
 use super::{Error, RETRY_AFTER};
 use crate::config::ProposalConfig;
 use crate::metrics;
-use crate::raft::group::{Group, Lost, Submitted};
+use crate::raft::group::{Group, Lost, WriteError};
 use crate::time::ClusterTime;
+
+/// How often it is looked whether what is under way can still be answered.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+const NOBODY_ANSWERS: &str = "the leader hears no majority";
 
 /// Where commands go in; a cheap handle.
 #[derive(Clone)]
@@ -87,6 +94,7 @@ impl Proposer {
             time,
             commands,
             next: VecDeque::new(),
+            given_up: Arc::default(),
         };
         tokio::spawn(task.run());
         let clients = Room::of(config.client_bytes_max);
@@ -133,12 +141,17 @@ struct Task {
     commands: mpsc::UnboundedReceiver<Proposal>,
     /// Taken from the queue, not yet in a batch.
     next: VecDeque<Proposal>,
+    /// What is under way is not waited for any more.
+    given_up: Arc<Notify>,
 }
 
 impl Task {
     async fn run(mut self) {
         let mut in_flight = FuturesOrdered::<BoxFuture<'static, ()>>::new();
         let mut closed = false;
+        let mut was_deaf = false;
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !closed || !self.next.is_empty() || !in_flight.is_empty() {
             let may_submit = in_flight.len() < self.in_flight_max();
             if may_submit && !self.next.is_empty() {
@@ -149,6 +162,14 @@ impl Task {
                 taken = take(&mut self.commands, &mut self.next, &self.config),
                     if may_submit && !closed => closed = taken == 0,
                 Some(()) = in_flight.next() => {}
+                _ = look.tick(), if !in_flight.is_empty() => {
+                    // Twice: after a pause of this process the first look is at what was before it.
+                    let is_deaf = self.group.is_deaf();
+                    if was_deaf && is_deaf {
+                        self.given_up.notify_waiters();
+                    }
+                    was_deaf = is_deaf;
+                }
             }
         }
     }
@@ -195,7 +216,15 @@ impl Task {
                     return Some(Box::pin(async { drop(submitted.replies().await) }));
                 }
                 let senders = if is(Mutant::KeepLostNumbers) { senders(&batch) } else { vec![] };
-                Some(Box::pin(answer(submitted, waiting, senders, self.clock.clone())))
+                let given_up = self.given_up.clone();
+                let replies = async move {
+                    tokio::select! {
+                        biased;
+                        replies = submitted.replies() => replies,
+                        () = given_up.notified() => Err(Lost(NOBODY_ANSWERS.to_owned()).into()),
+                    }
+                };
+                Some(Box::pin(answer(replies, waiting, senders, self.clock.clone())))
             }
             Err(error) => {
                 for waiting in waiting {
@@ -230,12 +259,12 @@ fn senders(batch: &Batch) -> Vec<String> {
 }
 
 async fn answer(
-    submitted: Submitted,
+    replies: impl Future<Output = Result<Vec<Reply>, WriteError>>,
     waiting: Vec<Waiting>,
     senders: Vec<String>,
     clock: Arc<dyn Clock>,
 ) {
-    match submitted.replies().await {
+    match replies.await {
         Ok(replies) => {
             assert_eq!(replies.len(), waiting.len(), "one reply per command");
             let now = clock.monotonic();
@@ -244,10 +273,12 @@ async fn answer(
                 let _ = waiting.answer.send(Ok(reply));
             }
         }
-        Err(lost) => {
-            senders.iter().for_each(|sender| keep_number(sender));
+        Err(error) => {
+            if matches!(error, WriteError::Lost(_)) {
+                senders.iter().for_each(|sender| keep_number(sender));
+            }
             for waiting in waiting {
-                let _ = waiting.answer.send(Err(lost.clone().into()));
+                let _ = waiting.answer.send(Err(error.clone().into()));
             }
         }
     }

@@ -127,8 +127,11 @@ pub(super) fn delete(step: &mut Step<'_>, user: &UserId) -> Result<Reply, Stop> 
 pub(super) fn adopt(step: &mut Step<'_>, user: &UserId, seq: Seq) -> Result<Reply, Stop> {
     let mut mailbox = Open::of(step, user)?;
     let Mailbox { floor, head, deleted, .. } = mailbox.value;
-    let adopted_before = head == seq && floor == seq;
-    if deleted || (head != Seq::NONE && !adopted_before) {
+    if !deleted && head != Seq::NONE && floor == seq {
+        // It goes on after that seq: the command has come again, maybe after a message.
+        return Ok(Reply::Done);
+    }
+    if deleted || head != Seq::NONE {
         return Err(Reject::NotEmpty.into());
     }
     mailbox.value.head = seq;

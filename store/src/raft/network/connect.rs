@@ -1,25 +1,18 @@
 //! How a node gets a byte stream to another, and what the two expect of it.
 //!
 //! A peer that vanished without a word must be noticed within seconds, in both directions: by
-//! HTTP/2 pings while nothing is said, and by `TCP_USER_TIMEOUT` while something is under way. With
-//! TCP's own patience alone a healed partition stays broken for its retransmission backoff, which
-//! was measured at 24 s.
+//! HTTP/2 pings while nothing is said, and by TCP's own bound while something is under way.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, stream};
-use socket2::{SockRef, TcpKeepalive};
-use tidemark_env::{Connecting, Connector, Duplex};
+use tidemark_env::{Connector, SERVER_GONE_AFTER, tune};
 use tidemark_proto::over::Over;
 use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::{Channel, Endpoint, Server};
 
-/// Unacknowledged bytes for so long mean that the other is gone.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
-/// A backstop under HTTP/2's pings.
-const TCP_KEEPALIVE: Duration = Duration::from_secs(10);
 /// An idle connection is asked this often whether it lives.
 const PING_EVERY: Duration = Duration::from_secs(1);
 /// And has this long to answer.
@@ -30,20 +23,6 @@ const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// A failed accept (no more descriptors, say) is tried again after this long.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-
-/// TCP, as the other constants here want it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TcpConnector;
-
-impl Connector for TcpConnector {
-    fn connect(&self, address: String) -> Connecting {
-        Box::pin(async move {
-            let stream = TcpStream::connect(address).await?;
-            tune(&stream)?;
-            Ok(Box::new(stream) as Box<dyn Duplex>)
-        })
-    }
-}
 
 /// A gRPC server with the same patience and windows as our connections, to mount services on.
 pub fn server() -> Server {
@@ -59,7 +38,7 @@ pub fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStrea
     stream::unfold(listener, |listener| async move {
         loop {
             let accepted = listener.accept().await.and_then(|(stream, _)| {
-                tune(&stream)?;
+                tune(&stream, SERVER_GONE_AFTER)?;
                 Ok(stream)
             });
             match accepted {
@@ -87,12 +66,4 @@ pub(super) async fn channel(
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .connect_with_connector(Over::new(connector, &address))
         .await
-}
-
-fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    let keepalive = TcpKeepalive::new().with_time(TCP_KEEPALIVE).with_interval(PING_EVERY);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))
 }

@@ -46,7 +46,7 @@ use std::time::Duration;
 use tidemark_types::{ClusterId, NodeId};
 
 pub use accept::Acceptor;
-pub use connect::{TcpConnector, incoming, server};
+pub use connect::{incoming, server};
 pub use dial::Peers;
 pub use fetch::FetchError;
 pub use link::{Link, Network};

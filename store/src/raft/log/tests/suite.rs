@@ -1,5 +1,7 @@
-//! openraft's own conformance suite, on RocksDB: our log and our state machine.
+//! openraft's own conformance suite: our log, on RocksDB and on the simulated disk, and our state
+//! machine.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use openraft::StorageError;
@@ -11,18 +13,19 @@ use crate::effects::Dispatch;
 use crate::raft::log::LogThread;
 use crate::raft::machine::Machine;
 use crate::raft::types::TypeConfig;
-use crate::storage::{LogDb, StateDb};
+use crate::storage::{LogBackend, LogDb, StateDb};
 
-struct Builder;
+/// Creates the log's disk in a folder.
+struct Builder<B>(fn(&Path) -> B);
 
 /// The thread goes first, so that the database is closed before its folder is removed.
 type Guard = (LogThread, TempDir);
 
-impl StoreBuilder<TypeConfig, GroupLog, Machine, Guard> for Builder {
+impl<B: LogBackend> StoreBuilder<TypeConfig, GroupLog, Machine, Guard> for Builder<B> {
     async fn build(&self) -> Result<(Guard, GroupLog, Machine), StorageError<TypeConfig>> {
         let folder = TempDir::new().expect("a folder");
-        let db = LogDb::create(&folder.path().join("log")).expect("a new log");
-        let (store, writer) = LogStore::open(db, LogOptions::default()).expect("an empty log");
+        let disk = (self.0)(folder.path());
+        let (store, writer) = LogStore::open(disk, LogOptions::default()).expect("an empty log");
         let thread = writer.spawn().expect("a thread");
         let log = store.group(group(1));
         log.allow_late_start();
@@ -33,13 +36,22 @@ impl StoreBuilder<TypeConfig, GroupLog, Machine, Guard> for Builder {
     }
 }
 
-#[test]
-fn the_log_store_keeps_openrafts_contract() {
+fn keeps_openrafts_contract<B: LogBackend>(create: fn(&Path) -> B) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("a runtime");
-    let result = runtime.block_on(Suite::test_all(Builder));
+    let result = runtime.block_on(Suite::test_all(Builder(create)));
     result.expect("the suite passes");
+}
+
+#[test]
+fn the_log_store_keeps_openrafts_contract() {
+    keeps_openrafts_contract(|folder| LogDb::create(&folder.join("log")).expect("a new log"));
+}
+
+#[test]
+fn on_the_simulated_disk_it_keeps_the_same_contract() {
+    keeps_openrafts_contract(|_| Disk::default());
 }

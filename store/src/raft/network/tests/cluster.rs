@@ -1,12 +1,20 @@
 //! What groups do over the network while it works.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tidemark_types::NodeId;
+use tidemark_env::{Clock, SystemClock};
+use tidemark_store_core::value::Settings;
+use tidemark_store_core::{Command, Reply};
+use tidemark_types::{NodeId, ShardCount, ShardId, UserId, routing};
 
 use super::net::Fault;
-use super::{Cluster, WITHIN, others};
-use crate::raft::group::{GroupStatus, TransferError};
+use super::{Cluster, WITHIN, cluster_id, others};
+use crate::config::StoreConfig;
+use crate::raft::group::{GroupStatus, Unfit};
+use crate::shard::{Error, Shard, Surroundings};
+use crate::space::Space;
+use crate::time::ClusterTime;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_group_elects_a_leader_and_applies_the_same_everywhere() {
@@ -87,7 +95,7 @@ async fn who_is_cut_off_is_out_of_touch_and_cannot_take_over() {
     let group = cluster.group(leader, 0);
     until(|| !in_touch(away) && !group.heirs().contains(&to)).await;
     assert!(in_touch(leader) && in_touch(others(leader)[1]));
-    assert_eq!(group.transfer_to(to, WITHIN).await, Err(TransferError::NotClose(to)));
+    assert_eq!(group.transfer_to(to, WITHIN).await, Err(Unfit::NotClose(to).into()));
     let term = group.status().term;
     assert_eq!(group.transfer_to(NodeId::new(leader as u64 + 1), WITHIN).await, Ok(term));
     // It leads still, and takes commands.
@@ -96,6 +104,47 @@ async fn who_is_cut_off_is_out_of_touch_and_cannot_take_over() {
     cluster.same_state(0, &[0, 1, 2], applied).await;
     until(|| in_touch(away)).await;
     assert_eq!(group.status().term, term);
+    cluster.stop().await;
+}
+
+/// What is under way is unknown, what comes then was not taken, and all of it may come again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_waits_for_a_leader_that_hears_no_majority() {
+    let cluster = Cluster::start(1).await;
+    let leader = cluster.leader(0).await;
+    let group = cluster.group(leader, 0);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let config = StoreConfig::default();
+    let around = Surroundings {
+        state: cluster.nodes[leader].state.clone(),
+        shards: ShardCount::new(1).unwrap(),
+        time: ClusterTime::new(clock.clone()),
+        space: Space::of(&std::env::temp_dir(), &config.disk).unwrap(),
+        clock,
+        config,
+    };
+    let shard = Shard::start(ShardId::new(0), group.clone(), &around);
+    let init = Command::Init {
+        cluster: cluster_id(),
+        shard: ShardId::new(0),
+        shards: around.shards,
+        hash_version: routing::HASH_VERSION,
+        settings: Settings::default(),
+    };
+    assert_eq!(shard.propose(init).await.unwrap(), Reply::Done);
+    cluster.net.isolate(leader as u64 + 1, Some(Fault::Hang));
+    let silence = || Command::Silence { user: UserId::new("alice").unwrap(), silent: true };
+    let under_way = shard.propose(silence()).await;
+    assert!(matches!(under_way, Err(Error::Unknown(_))), "{under_way:?}");
+    assert!(group.is_deaf());
+    let refused = shard.propose(silence()).await;
+    assert!(matches!(refused, Err(Error::NotLeader { leader: None })), "{refused:?}");
+    let next = cluster.leader_among(0, &others(leader)).await;
+    assert!(!cluster.group(next, 0).is_deaf());
+    cluster.net.isolate(leader as u64 + 1, None);
+    let applied = cluster.propose(next, 0, 10).await;
+    cluster.same_state(0, &[0, 1, 2], applied).await;
+    assert!(!group.is_deaf(), "it follows");
     cluster.stop().await;
 }
 

@@ -8,12 +8,13 @@ use openraft::RPCTypes;
 use openraft::errors::RPCError;
 use openraft::network::{NetStreamAppend, NetVote, RPCOption, RaftNetworkFactory};
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
+use tidemark_env::TcpConnector;
 use tidemark_types::{ClusterId, NodeId};
 use tokio::time::Instant;
 
 use super::net::{Fault, Net, Wire};
 use super::{Cluster, WITHIN, cluster_id, group_id, listen, me, others, serve};
-use crate::raft::network::{ANSWER_WITHIN, Acceptor, Link, Me, Peers, TcpConnector};
+use crate::raft::network::{ANSWER_WITHIN, Acceptor, Link, Me, Peers};
 use crate::raft::types::{Replica, TypeConfig, Vote};
 
 /// Far more than any deadline of ours would take, far less than for ever.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt;
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
+use tidemark_env::TcpConnector;
 use tidemark_types::NodeId;
 use tonic::{Code, Status, Streaming};
 
 use super::{Cluster, cluster_id, group_id, listen, me, serve};
 use crate::raft::network::frame::{Address, Answer, Ask, Hello, Refusal, Request};
 use crate::raft::network::wire::{self, PeerBatch};
-use crate::raft::network::{Acceptor, Peers, STREAM_WINDOW, TcpConnector, connect};
+use crate::raft::network::{Acceptor, Peers, STREAM_WINDOW, connect};
 use crate::raft::types::Vote;
 
 fn hello() -> Bytes {
