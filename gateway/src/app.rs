@@ -9,12 +9,12 @@ use std::time::Duration;
 use thiserror::Error;
 use tidemark_env::{Clock, Rng};
 use tidemark_proto::Failure;
-use tidemark_token::{Keys, Role};
-use tidemark_types::ClusterId;
+use tidemark_token::Keys;
+use tidemark_types::{ClusterId, DeviceId, UnixMs, UserId};
 
 use crate::backend::Backend;
 use crate::config::GatewayConfig;
-use crate::connect::{Authenticator, Identity};
+use crate::connect::Authenticator;
 use crate::devices::{Devices, Parts};
 use crate::store::Store;
 use crate::{failure, metrics};
@@ -108,13 +108,9 @@ impl App {
 struct Tokens(Arc<Keys>);
 
 impl Authenticator for Tokens {
-    fn check(&self, token: &str) -> Result<Identity, Failure> {
+    fn check(&self, token: &str, user: &UserId, device: &DeviceId) -> Result<UnixMs, Failure> {
         let claims = self.0.verify(token).map_err(failure::of_token)?;
-        match claims.role {
-            Role::Device { user, device } => Ok(Identity { user, device, expires: claims.expires }),
-            Role::Service | Role::Admin => {
-                Err(failure::of_token(tidemark_token::Error::NeedsRole("device")))
-            }
-        }
+        claims.may_connect(user, device).map_err(failure::of_token)?;
+        Ok(claims.expires)
     }
 }

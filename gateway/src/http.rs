@@ -2,7 +2,6 @@
 //! the WebSocket. It is there before the store is.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -14,14 +13,11 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
 
 use crate::app::App;
 use crate::connect::websocket;
 use crate::limits::HELLO_TIMEOUT;
-
-/// When no connection can be accepted, most likely since there are too many, this is waited.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+use crate::sockets::Sockets;
 
 /// The gateway, once it has reached its store.
 pub(crate) type Started = Arc<OnceLock<Arc<App>>>;
@@ -37,23 +33,13 @@ pub(crate) fn router(started: Started, metrics: PrometheusHandle) -> Router {
 }
 
 /// Serves for ever. Who connects and asks for nothing is let go as a device without a `Hello` is.
-pub(crate) async fn serve(listener: TcpListener, router: Router) {
+pub(crate) async fn serve(sockets: Sockets, router: Router) {
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HELLO_TIMEOUT);
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "no HTTP connection can be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "frames to a browser wait for each other");
-        }
+        let socket = sockets.accept().await;
         let service = TowerToHyperService::new(router.clone());
-        let served = server.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let served = server.serve_connection(TokioIo::new(socket), service).with_upgrades();
         tokio::spawn(async move {
             if let Err(error) = served.await {
                 tracing::debug!(%error, "an HTTP connection broke");

@@ -31,6 +31,14 @@ pub(crate) const CONFIRM_EVERY: Duration = Duration::from_secs(1);
 /// How long closing frames may take to be written; a device that reads nothing is just cut.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Unary calls at once, each from its request until its answer was taken, which may hold a page: a
+/// gigabyte if nobody reads.
+pub(crate) const CALLS_MAX: usize = 2_048;
+
+/// Sockets beside those of devices that have a place, on each port: back ends, and those that are to
+/// hear that the gateway is full.
+pub(crate) const SOCKETS_SPARE: usize = 1_024;
+
 /// Frames on their way into a carrier. Few, since each may be as large as a page; what waits
 /// longer waits as a cursor, which costs nothing.
 pub const OUTGOING_FRAMES: usize = 4;

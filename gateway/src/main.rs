@@ -120,8 +120,11 @@ async fn until_stopped(config: GatewayConfig) -> Result<()> {
     metrics::describe();
     let stop = stop_signal()?;
     let hangups = signal(SignalKind::hangup())?;
-    let listeners =
-        Listeners { grpc: listen(config.grpc).await?, http: listen(config.http).await? };
+    let listeners = Listeners {
+        grpc: listen(config.grpc).await?,
+        http: listen(config.http).await?,
+        connections_max: config.limits.connections_max,
+    };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let keys = Keys::read(&config.keys, clock.clone())?;
     let start = start(&config, keys, clock, hangups);

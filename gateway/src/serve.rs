@@ -6,10 +6,12 @@
 //!           └──────────────────── or the time to drain is over ────────────────────┘
 //! ```
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream;
 use metrics_exporter_prometheus::PrometheusHandle;
 use thiserror::Error;
 use tidemark_proto::FILE_DESCRIPTOR_SET;
@@ -23,7 +25,7 @@ use tidemark_proto::v1::settings_server::SettingsServer;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::server::NamedService;
-use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::server::Router;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -31,6 +33,9 @@ use crate::app::App;
 use crate::backend::Backend;
 use crate::connect::grpc::GrpcCarrier;
 use crate::http::{self, Started};
+use crate::kept::Keeping;
+use crate::limits::SOCKETS_SPARE;
+use crate::sockets::{Socket, Sockets};
 
 /// Calls of one connection under way at once, a device's stream among them: a back end's pool needs
 /// no more, and each may hold a page.
@@ -72,8 +77,10 @@ pub enum Error {
 pub struct Listeners {
     /// For devices, back ends and operators.
     pub grpc: TcpListener,
-    /// For whoever watches the process.
+    /// For browsers, and whoever watches the process.
     pub http: TcpListener,
+    /// Devices that may be connected: each port takes some connections more.
+    pub connections_max: u32,
 }
 
 /// Serves until `stop` is ready, then drains for at most `drain`. Until the gateway has started it
@@ -86,7 +93,10 @@ pub async fn until_stopped<E: From<Error>>(
     stop: impl Future<Output = ()>,
 ) -> Result<(), E> {
     let started = Started::default();
-    let http = http::serve(listeners.http, http::router(started.clone(), metrics.clone()));
+    let Listeners { grpc, http, connections_max } = listeners;
+    let sockets_max = connections_max as usize + SOCKETS_SPARE;
+    let (grpc, http) = (Sockets::new(grpc, sockets_max), Sockets::new(http, sockets_max));
+    let http = http::serve(http, http::router(started.clone(), metrics.clone()));
     let upkeep = async {
         loop {
             tokio::time::sleep(UPKEEP_EVERY).await;
@@ -100,7 +110,7 @@ pub async fn until_stopped<E: From<Error>>(
             () = &mut stop => return Ok(()),
         };
         let app = started.get_or_init(|| app);
-        Ok(until_drained(app, listeners.grpc, drain, stop).await?)
+        Ok(until_drained(app, grpc, drain, stop).await?)
     };
     tokio::select! {
         done = served => done,
@@ -112,13 +122,16 @@ pub async fn until_stopped<E: From<Error>>(
 /// Serves gRPC until `stop` is ready and what is under way has ended.
 async fn until_drained(
     app: &App,
-    listener: TcpListener,
+    sockets: Sockets,
     drain: Duration,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let (reporter, health) = tonic_health::server::health_reporter();
     report(&reporter, ServingStatus::Serving).await;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = stream::unfold(sockets, |sockets| async move {
+        let socket = sockets.accept().await;
+        Some((Ok::<Socket, Infallible>(socket), sockets))
+    });
     let (close, closed) = oneshot::channel::<()>();
     let grpc = grpc(app).add_service(health).serve_with_incoming_shutdown(incoming, async {
         // Closed by a message as by the end of this function.
@@ -169,10 +182,10 @@ pub fn grpc(app: &App) -> Router {
         .max_concurrent_streams(STREAMS_MAX)
         .add_service(reflection)
         .add_service(GrpcCarrier::service(app.devices()))
-        .add_service(MessagesServer::new(backend.clone()))
-        .add_service(MailboxesServer::new(backend.clone()))
-        .add_service(SettingsServer::new(backend.clone()))
-        .add_service(DevicesServer::new(backend.clone()))
-        .add_service(SequenceServer::new(backend.clone()))
-        .add_service(ClusterServer::new(backend))
+        .add_service(Keeping(MessagesServer::new(backend.clone())))
+        .add_service(Keeping(MailboxesServer::new(backend.clone())))
+        .add_service(Keeping(SettingsServer::new(backend.clone())))
+        .add_service(Keeping(DevicesServer::new(backend.clone())))
+        .add_service(Keeping(SequenceServer::new(backend.clone())))
+        .add_service(Keeping(ClusterServer::new(backend)))
 }

@@ -25,9 +25,13 @@ use tidemark_store_core::value::Mailbox;
 use tidemark_store_core::{Command, Reply};
 use tidemark_token::Keys;
 use tidemark_types::{ClusterId, ErrorCode, UserId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use crate::backend::caller::Caller;
+use crate::kept::keep;
+use crate::limits::{CALLS_MAX, REFUSED_RETRY};
 use crate::store::Store;
 use crate::{failure, metrics, receive};
 
@@ -37,12 +41,13 @@ pub(crate) struct Backend {
     store: Arc<dyn Store>,
     keys: Arc<Keys>,
     clock: Arc<dyn Clock>,
+    calls: Arc<Semaphore>,
 }
 
 impl Backend {
     /// The services over this store, for whoever has a token of these keys.
     pub(crate) fn new(store: Arc<dyn Store>, keys: Arc<Keys>, clock: Arc<dyn Clock>) -> Self {
-        Backend { store, keys, clock }
+        Backend { store, keys, clock, calls: Arc::new(Semaphore::new(CALLS_MAX)) }
     }
 
     /// The one way into every call: who calls is checked first, and the outcome is counted.
@@ -56,13 +61,25 @@ impl Backend {
         F: Future<Output = Result<A, Failure>>,
     {
         let started = self.clock.monotonic();
-        let outcome = match self.caller(request.metadata()) {
-            Ok(caller) => answer(caller, request.into_inner()).await,
+        let outcome = match self.admit(request.metadata()) {
+            Ok((caller, permit)) => {
+                let answer = answer(caller, request.into_inner()).await;
+                answer.map(|answer| keep(Response::new(answer), permit))
+            }
             Err(refused) => Err(refused),
         };
         let code = outcome.as_ref().err().map(|failure| failure.code);
         metrics::called(name, code, self.clock.monotonic() - started);
-        outcome.map(Response::new).map_err(Status::from)
+        outcome.map_err(Status::from)
+    }
+
+    /// Who calls, and one of the calls that there may be: until its answer was taken, since a page that
+    /// nobody reads takes its room still.
+    fn admit(&self, headers: &MetadataMap) -> Result<(Caller, OwnedSemaphorePermit), Failure> {
+        let caller = self.caller(headers)?;
+        let permit = self.calls.clone().try_acquire_owned();
+        let overloaded = |_| Failure::new(ErrorCode::Overloaded).retry_after(REFUSED_RETRY);
+        Ok((caller, permit.map_err(overloaded)?))
     }
 
     async fn command(&self, command: Command) -> Result<Reply, Failure> {

@@ -14,6 +14,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{Carrier, Unreadable};
 use crate::devices::Devices;
+use crate::kept::{Keeping, keep};
 use crate::limits::OUTGOING_FRAMES;
 
 /// Larger than any legal frame, so that one that is too large is refused and the stream goes on;
@@ -28,8 +29,9 @@ pub struct GrpcCarrier {
 
 impl GrpcCarrier {
     /// The service that connects to `devices`.
-    pub fn service(devices: Arc<Devices>) -> GatewayServer<Self> {
-        GatewayServer::new(GrpcCarrier { devices }).max_decoding_message_size(DECODE_BYTES_MAX)
+    pub fn service(devices: Arc<Devices>) -> Keeping<GatewayServer<Self>> {
+        let carrier = GatewayServer::new(GrpcCarrier { devices });
+        Keeping(carrier.max_decoding_message_size(DECODE_BYTES_MAX))
     }
 }
 
@@ -43,9 +45,9 @@ impl Gateway for GrpcCarrier {
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let (outgoing, frames) = mpsc::channel(OUTGOING_FRAMES);
         let incoming = incoming(request.into_inner()).boxed();
-        // The server itself waits for its streams when it stops.
-        let _admission = self.devices.connect(Carrier::Grpc, incoming, outgoing)?;
-        Ok(Response::new(ReceiverStream::new(frames).map(Ok).boxed()))
+        let admission = self.devices.connect(Carrier::Grpc, incoming, outgoing)?;
+        // What the device has not taken yet keeps its place.
+        Ok(keep(Response::new(ReceiverStream::new(frames).map(Ok).boxed()), admission))
     }
 }
 

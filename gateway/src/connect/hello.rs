@@ -17,16 +17,6 @@ pub(crate) fn check(
     if hello.cluster.is_some_and(|known| known != cluster) {
         return Err(Failure::new(ErrorCode::WrongCluster));
     }
-    let identity = authenticator.check(&hello.token)?;
-    if identity.user != hello.user {
-        return Err(denied("the token is another user's"));
-    }
-    if identity.device.is_some_and(|device| device != hello.device) {
-        return Err(denied("the token is for another device"));
-    }
-    Ok((hello, identity.expires))
-}
-
-fn denied(why: &str) -> Failure {
-    Failure::new(ErrorCode::PermissionDenied).message(why)
+    let expires = authenticator.check(&hello.token, &hello.user, &hello.device)?;
+    Ok((hello, expires))
 }

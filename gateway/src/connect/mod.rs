@@ -58,17 +58,7 @@ impl Carrier {
 
 /// Verifies tokens.
 pub trait Authenticator: Send + Sync + 'static {
-    /// Who holds this token; `UNAUTHENTICATED` or `TOKEN_EXPIRED` when nobody does.
-    fn check(&self, token: &str) -> Result<Identity, Failure>;
-}
-
-/// Who holds a token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The user whose mailbox it opens.
-    pub user: UserId,
-    /// The only device that it is for, if it names one.
-    pub device: Option<DeviceId>,
-    /// When it ends.
-    pub expires: UnixMs,
+    /// When the token ends, if whoever holds it may connect as this user's device; otherwise
+    /// `UNAUTHENTICATED`, `TOKEN_EXPIRED` or `PERMISSION_DENIED`.
+    fn check(&self, token: &str, user: &UserId, device: &DeviceId) -> Result<UnixMs, Failure>;
 }

@@ -127,8 +127,8 @@ impl Connection {
         }
     }
 
-    /// Serves it until it ends.
-    pub(super) async fn run(mut self) {
+    /// Serves it until it ends. Did a device say a good `Hello`?
+    pub(super) async fn run(mut self) -> bool {
         let end = loop {
             if let Some(peer) = &mut self.peer {
                 peer.start(&mut self.pending);
@@ -141,7 +141,9 @@ impl Connection {
         metrics::connection_ended(end.reason());
         let (user, device) = self.peer.as_ref().map(|peer| (&peer.user, &peer.device)).unzip();
         tracing::debug!(reason = end.reason(), ?user, ?device, "a connection ended");
+        let greeted = self.peer.is_some();
         self.close(end).await;
+        greeted
     }
 
     async fn event(&mut self) -> Event {

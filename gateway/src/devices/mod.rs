@@ -11,6 +11,7 @@ mod peer;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tidemark_env::{Clock, Rng};
 use tidemark_proto::{Failure, v1};
 use tidemark_types::{ClusterId, ErrorCode};
@@ -18,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::connect::{Authenticator, Carrier, Incoming};
-use crate::limits::{Limits, REFUSED_RETRY};
+use crate::limits::{CLOSE_TIMEOUT, Limits, REFUSED_RETRY};
 use crate::session::Registry;
 use crate::store::Store;
 use crate::{metrics, push};
@@ -57,7 +58,7 @@ struct Shared {
 /// A place among the connections that there may be, until nobody keeps it any more.
 #[derive(Clone)]
 pub struct Admission {
-    _place: Arc<OwnedSemaphorePermit>,
+    place: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
 }
 
 /// The gateway stops.
@@ -104,15 +105,18 @@ impl Devices {
         }
         let place = self.places.clone().try_acquire_owned();
         let place = place.map_err(|_| refused(ErrorCode::Overloaded).retry_after(REFUSED_RETRY))?;
-        let admission = Admission { _place: Arc::new(place) };
+        let admission = Admission { place: Arc::new(Mutex::new(Some(place))) };
         let drain = self.drain.subscribe();
         let connection = Connection::new(self.shared.clone(), incoming, outgoing, drain);
         let kept = admission.clone();
         tokio::spawn(async move {
             metrics::connected(carrier, true);
-            connection.run().await;
+            let greeted = connection.run().await;
             metrics::connected(carrier, false);
-            drop(kept);
+            if !greeted {
+                // A word or two may be on their way to whoever that is: not worth a device's place.
+                kept.place.lock().take();
+            }
         });
         Ok(admission)
     }
@@ -124,13 +128,14 @@ impl Devices {
 
     /// Sends everybody away: tells each device to come back somewhere else within `spread`, at a
     /// time of its own, refuses new ones, cuts those that are left after `grace`, and ends when all
-    /// are gone.
+    /// are gone, or could have been.
     pub async fn drain(&self, spread: Duration, grace: Duration) {
         let closes = self.shared.parts.clock.monotonic() + grace;
         self.drain.send_replace(Some(Drain { spread, closes }));
-        let all = self.places.acquire_many(self.shared.parts.limits.connections_max).await;
         // Given back at once: it is the drain that refuses new ones.
-        drop(all.expect("nobody closes it"));
+        let all = self.places.acquire_many(self.shared.parts.limits.connections_max);
+        // Who reads nothing keeps its place until its carrier's socket is closed.
+        let _ = tokio::time::timeout(grace + CLOSE_TIMEOUT, all).await;
     }
 }
 

@@ -27,27 +27,16 @@ use crate::store::Watch;
 /// All users with a connection here.
 pub(crate) struct Registry {
     watch: Box<dyn Watch>,
-    users: Mutex<Users>,
-}
-
-#[derive(Default)]
-struct Users {
     /// Ordered, so that a simulation's runs are the same.
-    of: BTreeMap<UserId, User>,
-    seats_given: u64,
+    users: Mutex<BTreeMap<UserId, User>>,
 }
 
 struct User {
     mailbox: watch::Sender<Mailbox>,
-    seats: BTreeMap<DeviceId, Taken>,
+    /// What is dropped when another connection takes the seat.
+    seats: BTreeMap<DeviceId, oneshot::Sender<()>>,
     /// No seat was taken when last swept.
     lonely: bool,
-}
-
-struct Taken {
-    number: u64,
-    /// Dropped when another connection takes the seat.
-    _displaces: oneshot::Sender<()>,
 }
 
 /// A connection's place among its user's; leaving is dropping it.
@@ -55,7 +44,6 @@ pub(crate) struct Seat {
     registry: Arc<Registry>,
     user: UserId,
     device: DeviceId,
-    number: u64,
     /// The user's mailbox.
     pub(crate) mailbox: watch::Receiver<Mailbox>,
     /// Ends when another connection of the same device takes the seat.
@@ -71,21 +59,18 @@ impl Registry {
     /// Takes the device's seat.
     pub(crate) fn join(self: &Arc<Self>, user: &UserId, device: &DeviceId) -> Seat {
         let mut users = self.users.lock();
-        users.seats_given += 1;
-        let number = users.seats_given;
-        let entry = users.of.entry(user.clone()).or_insert_with(|| {
+        let entry = users.entry(user.clone()).or_insert_with(|| {
             self.watch.register(user.clone());
             metrics::mailbox_watched(true);
             User { mailbox: watch::Sender::default(), seats: BTreeMap::new(), lonely: false }
         });
         entry.lonely = false;
         let (displaces, displaced) = oneshot::channel();
-        entry.seats.insert(device.clone(), Taken { number, _displaces: displaces });
+        entry.seats.insert(device.clone(), displaces);
         Seat {
             registry: self.clone(),
             user: user.clone(),
             device: device.clone(),
-            number,
             mailbox: entry.mailbox.subscribe(),
             displaced,
         }
@@ -101,14 +86,14 @@ impl Registry {
         let (WatchEvent::Registered { user, .. }
         | WatchEvent::Appended { user, .. }
         | WatchEvent::Head { user, .. }) = &event;
-        if let Some(user) = self.users.lock().of.get(user) {
+        if let Some(user) = self.users.lock().get(user) {
             user.mailbox.send_if_modified(|mailbox| mailbox.hear(&event));
         }
     }
 
     /// Forgets mailboxes without a seat, and entries that came before the sweep before this one.
     pub(crate) fn sweep(&self) {
-        self.users.lock().of.retain(|name, user| {
+        self.users.lock().retain(|name, user| {
             let lonely = user.seats.is_empty();
             if lonely && user.lonely {
                 self.watch.unregister(name);
@@ -129,8 +114,10 @@ impl Registry {
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut users = self.registry.users.lock();
-        let Some(user) = users.of.get_mut(&self.user) else { return };
-        if user.seats.get(&self.device).is_some_and(|taken| taken.number == self.number) {
+        let Some(user) = users.get_mut(&self.user) else { return };
+        // Closed is the end of whoever leaves, never that of a newer one.
+        self.displaced.close();
+        if user.seats.get(&self.device).is_some_and(oneshot::Sender::is_closed) {
             user.seats.remove(&self.device);
         }
     }

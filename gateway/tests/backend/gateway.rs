@@ -32,6 +32,7 @@ pub(crate) struct Gateway {
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) app: Arc<App>,
     pub(crate) channel: Channel,
+    pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
     pub(crate) keys: TempDir,
     pub(crate) stop: oneshot::Sender<()>,
@@ -71,14 +72,16 @@ impl Gateway {
         let metrics = PrometheusBuilder::new().build_recorder().handle();
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn({
-            let (app, listeners) = (app.clone(), Listeners { grpc, http: web });
+            let connections_max = config.limits.connections_max;
+            let listeners = Listeners { grpc, http: web, connections_max };
+            let app = app.clone();
             async move {
                 let stop = async { stopped.await.unwrap() };
                 serve::until_stopped(async { Ok(app) }, listeners, metrics, DRAIN, stop).await
             }
         });
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
-        Gateway { store, app, channel, http, keys, stop, running, key }
+        Gateway { store, app, channel, grpc: address, http, keys, stop, running, key }
     }
 
     /// A token of this role, good for an hour.

@@ -117,6 +117,8 @@ async fn a_stopped_gateway_tells_so_and_ends() {
     let mut watched = watched.into_inner();
     let mut next = async || watched.message().await.unwrap().unwrap().status();
     assert_eq!(next().await, ServingStatus::Serving);
+    // It holds up nobody.
+    let _silent = TcpStream::connect(gateway.grpc).await.unwrap();
     gateway.stop.send(()).unwrap();
     assert_eq!(next().await, ServingStatus::NotServing);
     drop((watched, health));
@@ -143,11 +145,16 @@ async fn another_cluster_than_the_configured_one_is_refused() {
 #[tokio::test]
 async fn who_asks_for_nothing_is_let_go() {
     let gateway = Gateway::start().await;
-    let mut stream = TcpStream::connect(gateway.http).await.unwrap();
-    stream.write_all(b"GET /v1/conn").await.unwrap();
-    let mut nothing = Vec::new();
-    let end = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut nothing));
-    end.await.expect("it is closed").unwrap();
+    // Half a request, and half of HTTP/2's preface.
+    let begun = [(gateway.http, "GET /v1/conn"), (gateway.grpc, "PRI * HTTP/2")];
+    let ends = begun.map(async |(at, half)| {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        stream.write_all(half.as_bytes()).await.unwrap();
+        let mut said = Vec::new();
+        let end = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut said));
+        end.await.expect("it is closed").unwrap();
+    });
+    futures::future::join_all(ends).await;
 }
 
 #[tokio::test]

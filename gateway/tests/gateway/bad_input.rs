@@ -194,7 +194,7 @@ async fn a_token_that_is_bad_or_expired_or_anothers() {
     first("bad token", token("garbage"), bad).await;
     let expired = Cut(ErrorCode::TokenExpired, "The token was good and has expired");
     first("expired token", token("alice:0"), expired).await;
-    let other = Cut(ErrorCode::PermissionDenied, "the token is another user's");
+    let other = Cut(ErrorCode::PermissionDenied, "it is another's");
     first("another user's token", token("mallory:1000000"), other).await;
 }
 

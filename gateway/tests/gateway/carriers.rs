@@ -222,6 +222,19 @@ async fn a_message_above_the_limit_ends_a_websocket_and_one_at_the_limit_does_no
     served.empty().await;
 }
 
+/// Bob gets 8 MiB.
+async fn fill(served: &Served) {
+    let mut alice = served.connect(Carrier::Grpc).await;
+    let session = alice.open("alice").await;
+    for n in 1..=64 {
+        let large = v1::Send { body: vec![7; 128 * 1024].into(), ..send(session, n, &["bob"]) };
+        alice.say(large).await;
+        alice.ack().await;
+    }
+    drop(alice);
+    served.empty().await;
+}
+
 /// What waits for it is bounded, and it is cut as one that says nothing.
 #[tokio::test]
 async fn a_browser_that_reads_nothing_is_cut() {
@@ -232,15 +245,7 @@ async fn a_browser_that_reads_nothing_is_cut() {
         ..Limits::default()
     };
     let served = Served::new(gateway_with(&cluster, limits)).await;
-    let mut alice = served.connect(Carrier::Grpc).await;
-    let session = alice.open("alice").await;
-    for n in 1..=64 {
-        let large = v1::Send { body: vec![7; 128 * 1024].into(), ..send(session, n, &["bob"]) };
-        alice.say(large).await;
-        alice.ack().await;
-    }
-    drop(alice);
-    served.empty().await;
+    fill(&served).await;
     let mut socket = served.websocket().await;
     socket.send(message(hello("bob", "browser"))).await.unwrap();
     // It asks for all of it again and again, and reads none.
@@ -257,5 +262,29 @@ async fn a_browser_that_reads_nothing_is_cut() {
     };
     let cut = tokio::time::timeout(Duration::from_secs(30), asks).await;
     assert!(cut.expect("it is cut") > 10, "it was served for a while");
+    served.empty().await;
+}
+
+/// Who is cut, and comes again without having gone, has one more place each time.
+#[tokio::test]
+async fn what_a_grpc_device_has_not_read_keeps_its_place() {
+    let cluster = Cluster::new();
+    let served = Served::new(gateway(&cluster)).await;
+    fill(&served).await;
+    let (frames, said) = mpsc::channel(1);
+    let unread = served.grpc().connect(ReceiverStream::new(said)).await.unwrap();
+    let mut unread = unread.into_inner();
+    let hello = v1::ClientFrame::from(hello("bob", "phone"));
+    frames.send(hello.clone()).await.unwrap();
+    let welcome = unread.message().await.unwrap().unwrap();
+    assert!(matches!(welcome.frame, Some(Frame::Welcome(_))));
+    let mut again = served.connect(Carrier::Grpc).await;
+    again.say(hello).await;
+    again.welcome().await;
+    // The first was displaced, and its task has ended; its page is here still.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(served.devices.connections(), 2);
+    drop((unread, frames));
+    drop(again);
     served.empty().await;
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use tidemark_env::{Clock, SeededRng};
-use tidemark_gateway::connect::{Authenticator, Carrier, Identity, Unreadable};
+use tidemark_gateway::connect::{Authenticator, Carrier, Unreadable};
 use tidemark_gateway::devices::{Devices, Parts};
 use tidemark_gateway::limits::{Limits, OUTGOING_FRAMES};
 use tidemark_proto::v1::server_frame::Frame;
 use tidemark_proto::{Failure, frame, v1};
-use tidemark_types::{ClientMsgId, ErrorCode, UnixMs};
+use tidemark_types::{ClientMsgId, DeviceId, ErrorCode, UnixMs, UserId};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -37,14 +37,17 @@ impl Clock for TestClock {
 struct Tokens(Arc<TestClock>);
 
 impl Authenticator for Tokens {
-    fn check(&self, token: &str) -> Result<Identity, Failure> {
-        let (user, seconds) =
+    fn check(&self, token: &str, user: &UserId, _device: &DeviceId) -> Result<UnixMs, Failure> {
+        let (holder, seconds) =
             token.split_once(':').ok_or_else(|| Failure::new(ErrorCode::Unauthenticated))?;
         let good = Duration::from_secs(seconds.parse().expect("a test's token"));
         let expires = UnixMs::new(BEGIN).plus(good);
-        match expires > self.0.wall() {
-            true => Ok(Identity { user: user.parse().expect("legal"), device: None, expires }),
-            false => Err(Failure::new(ErrorCode::TokenExpired)),
+        if expires <= self.0.wall() {
+            return Err(Failure::new(ErrorCode::TokenExpired));
+        }
+        match holder == user.as_str() {
+            true => Ok(expires),
+            false => Err(Failure::new(ErrorCode::PermissionDenied).message("it is another's")),
         }
     }
 }

@@ -26,6 +26,9 @@ use crate::device::{Device, Frames};
 /// Each way to come.
 pub(crate) const CARRIERS: [Carrier; 2] = [Carrier::Grpc, Carrier::WebSocket];
 
+/// What the gateway may send on a stream that nobody reads: HTTP/2's own default, less than a page.
+const STREAM_WINDOW: u32 = 65_535;
+
 /// A bare WebSocket.
 pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -47,7 +50,8 @@ impl Served {
         let route = get(async move |request| websocket::upgrade(here, request));
         let router = Router::new().route(websocket::PATH, route);
         tokio::spawn(axum::serve(web, router).into_future());
-        let channel = Endpoint::from_shared(format!("http://{at}")).unwrap().connect_lazy();
+        let endpoint = Endpoint::from_shared(format!("http://{at}")).unwrap();
+        let channel = endpoint.initial_stream_window_size(STREAM_WINDOW).connect_lazy();
         Served { devices, channel, http }
     }
 
