@@ -7,7 +7,9 @@
 mod clock;
 mod connect;
 mod rng;
+mod tcp;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use connect::{Connecting, Connector, Duplex};
 pub use rng::{Rng, SeededRng, SystemRng};
+pub use tcp::{SERVER_GONE_AFTER, TcpConnector, tune};

@@ -1,17 +1,20 @@
 //! Where the effects of applied commands go: records wake the relay, entries wake watchers, and
-//! what must never happen is seen by a person.
+//! what must never happen, or will soon, is seen by a person.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidemark_store_core::{Alarm, Effect};
-use tidemark_types::{Recipient, ShardId};
+use tidemark_types::{Recipient, Seq, ShardId};
 
 use crate::metrics;
 use crate::raft::machine::Effects;
 use crate::relay::Wake;
 use crate::storage::GroupId;
 use crate::watch::Hub;
+
+/// Behind it a mailbox has used nine tenths of its seqs.
+const NEARLY_FULL: Seq = Seq::new(u32::MAX / 10 * 9);
 
 /// Hands effects to whoever acts on them. Nothing of it blocks, and losing it is safe.
 #[derive(Default)]
@@ -43,7 +46,12 @@ impl Effects for Dispatch {
                 (
                     Effect::Appended { mailbox: Recipient::User(user), seq, entry },
                     Some((shard, _)),
-                ) => self.hub.appended(*shard, &user, seq, &entry),
+                ) => {
+                    if seq > NEARLY_FULL {
+                        metrics::nearly_full_append();
+                    }
+                    self.hub.appended(*shard, &user, seq, &entry);
+                }
                 (Effect::Outgoing { .. } | Effect::Appended { .. } | Effect::MapChanged, _) => {}
             }
         }
@@ -58,4 +66,29 @@ fn raise(group: GroupId, alarm: &Alarm) {
     };
     metrics::alarm(kind);
     tracing::error!(%group, ?alarm, "this must never happen: a client, a peer or a disk is broken");
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use tidemark_types::UserId;
+
+    use super::*;
+
+    #[test]
+    fn entries_of_a_mailbox_that_has_few_seqs_left_are_counted() {
+        let shard = ShardId::new(0);
+        let dispatch = Dispatch::new([shard].into_iter(), Arc::default());
+        let recorder = PrometheusBuilder::new().build_recorder();
+        ::metrics::with_local_recorder(&recorder, || {
+            for seq in [Seq::new(1), NEARLY_FULL, Seq::new(NEARLY_FULL.get() + 1), Seq::MAX] {
+                let mailbox = Recipient::User(UserId::new("alice").expect("legal"));
+                let appended = Effect::Appended { mailbox, seq, entry: Bytes::new() };
+                dispatch.applied(GroupId::shard(shard), vec![appended]);
+            }
+        });
+        let told = recorder.handle().render();
+        assert!(told.contains("store_nearly_full_appends_total 2\n"), "{told}");
+    }
 }

@@ -16,8 +16,8 @@ use thiserror::Error;
 use tidemark_store_core::key::{
     ChainKey, EntryKey, InboundKey, Key, Kind, MailboxKey, OutboundKey,
 };
-use tidemark_store_core::value::{Chain, Entry, Inbound, Mailbox, Outbound, Value};
-use tidemark_store_core::{Fatal, Layered, Read, Transaction};
+use tidemark_store_core::value::{Chain, Entry, Inbound, Mailbox, Outbound, Shard, Value};
+use tidemark_store_core::{Fatal, Layered, Read, Transaction, read};
 use tidemark_types::{Epoch, NodeId, Recipient, Seq};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -70,9 +70,9 @@ pub enum InspectError {
 pub fn level<I: Borrow<Inspector>>(replicas: &[I]) -> Result<Vec<Report>, InspectError> {
     let mut committed = BTreeMap::<GroupId, u64>::new();
     for inspector in replicas.iter().map(Borrow::borrow) {
-        for group in inspector.report(None, |_| None)?.groups {
-            let index = committed.entry(group.group).or_default();
-            *index = group.at.unwrap_or_default().max(*index);
+        for (group, at) in inspector.committed()? {
+            let index = committed.entry(group).or_default();
+            *index = at.max(*index);
         }
     }
     let at = |inspector: &Inspector| inspector.report(None, |group| committed.get(&group).copied());
@@ -126,6 +126,10 @@ pub struct GroupReport {
     pub outbound: BTreeMap<u16, (u64, u64)>,
     /// Its streams from other shards: the last number applied.
     pub inbound: BTreeMap<u16, u64>,
+    /// Refusals that could not be written into their sender's mailbox (R6).
+    pub refusals_unwritable: u64,
+    /// Messages dropped because their recipient blocks the sender silently (R6).
+    pub blocked_silently: u64,
 }
 
 fn display<S: Serializer>(group: &GroupId, serializer: S) -> Result<S::Ok, S::Error> {
@@ -235,6 +239,18 @@ impl Inspector {
         looked?.map_err(|source| InspectError::State { group, source })
     }
 
+    /// Up to where each group is committed as far as this node knows.
+    fn committed(&self) -> Result<Vec<(GroupId, u64)>, InspectError> {
+        let groups = survey(&*self.log)?;
+        let groups = groups.iter().map(|log| {
+            let position = self
+                .state
+                .read(log.group, |applied, _| Position::find(log, applied.as_deref(), None))??;
+            Ok((log.group, position.at.unwrap_or_default()))
+        });
+        groups.collect()
+    }
+
     /// Lets `look` see the group's state with its log replayed over it.
     fn replayed<T>(
         &self,
@@ -245,8 +261,7 @@ impl Inspector {
         let group = log.group;
         let fatal = |source| InspectError::State { group, source };
         self.state.read(group, |applied, view| {
-            let applied = Applied::decode(applied.as_deref()).map_err(|e| fatal(e.into()))?;
-            let position = Position::find(log, applied.last.map(|id| id.index), to)?;
+            let position = Position::find(log, applied.as_deref(), to)?;
             let mut transaction = Transaction::new(view);
             let mut failed = None;
             visit_entries(&*self.log, group, |entry| {
@@ -274,11 +289,15 @@ struct Position {
 }
 
 impl Position {
+    /// Of a group whose state says that it has applied this much.
     fn find(
         log: &GroupSummary,
-        stored: Option<u64>,
+        applied: Option<&[u8]>,
         to: Option<u64>,
     ) -> Result<Self, InspectError> {
+        let applied = Applied::decode(applied)
+            .map_err(|error| InspectError::State { group: log.group, source: error.into() })?;
+        let stored = applied.last.map(|id| id.index);
         let recorded = log.committed.map(|id| id.index).max(stored);
         let at = to.or(recorded);
         let last = log.last.map(|id| id.index).max(stored);
@@ -307,6 +326,9 @@ fn report(log: &GroupSummary, position: Position, view: &dyn Read) -> Result<Gro
         .map(|(key, Outbound { head, trim, .. })| (key.shard.get(), (head.get(), trim.get())));
     let inbound = all::<InboundKey>(view)?.into_iter();
     let inbound = inbound.map(|(key, Inbound { in_seq })| (key.shard.get(), in_seq.get()));
+    // Only a shard counts; the control group delivers nothing.
+    let shard = read::shard(view)?;
+    let counted = |count: fn(&Shard) -> u64| shard.as_ref().map_or(0, count);
     Ok(GroupReport {
         group: log.group,
         term: log.vote.map_or(0, |vote| vote.leader_id.term),
@@ -320,6 +342,8 @@ fn report(log: &GroupSummary, position: Position, view: &dyn Read) -> Result<Gro
         mailboxes: mailboxes(view)?,
         outbound: outbound.collect(),
         inbound: inbound.collect(),
+        refusals_unwritable: counted(|shard| shard.refusals_unwritable),
+        blocked_silently: counted(|shard| shard.blocked_silently),
     })
 }
 

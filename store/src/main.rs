@@ -205,7 +205,8 @@ fn print_report(report: &Report, output: Output) -> Result<ExitCode> {
         println!("node {}", report.node);
         for group in &report.groups {
             println!(
-                "{}: term={} purged={} stored={} at={} last={} tail={} mailboxes={} state_hash={}",
+                "{}: term={} purged={} stored={} at={} last={} tail={} mailboxes={} \
+                 refusals_unwritable={} blocked_silently={} state_hash={}",
                 group.group,
                 group.term,
                 index(group.purged),
@@ -214,6 +215,8 @@ fn print_report(report: &Report, output: Output) -> Result<ExitCode> {
                 index(group.last),
                 group.tail,
                 group.mailboxes.len(),
+                group.refusals_unwritable,
+                group.blocked_silently,
                 group.state_hash,
             );
         }

@@ -22,6 +22,7 @@ const PROPOSAL_SECONDS: &str = "store_proposal_seconds";
 const PROPOSAL_BATCH_COMMANDS: &str = "store_proposal_batch_commands";
 const PROPOSALS_REFUSED_TOTAL: &str = "store_proposals_refused_total";
 const APPLY_SECONDS: &str = "store_apply_seconds";
+const NEARLY_FULL_APPENDS_TOTAL: &str = "store_nearly_full_appends_total";
 const RELAY_BATCH_RECORDS: &str = "store_relay_batch_records";
 const RELAY_FAILURES_TOTAL: &str = "store_relay_failures_total";
 const WATCH_DEGRADED_TOTAL: &str = "store_watch_degraded_total";
@@ -151,6 +152,11 @@ fn describe_shards() {
         "One round of entries applied and written to the state."
     );
     describe_counter!(
+        NEARLY_FULL_APPENDS_TOTAL,
+        Unit::Count,
+        "Entries of mailboxes that have used nine tenths of their seqs; one that has used all is full for good."
+    );
+    describe_counter!(
         ALARMS_TOTAL,
         Unit::Count,
         "What must never happen, by kind: a client, a peer or a disk is broken. The log says more."
@@ -249,6 +255,11 @@ pub(crate) fn proposal_refused() {
 /// A round of entries was applied and written.
 pub(crate) fn applied(took: Duration) {
     histogram!(APPLY_SECONDS).record(took);
+}
+
+/// A mailbox that has used nine tenths of its seqs got an entry.
+pub(crate) fn nearly_full_append() {
+    counter!(NEARLY_FULL_APPENDS_TOTAL).increment(1);
 }
 
 /// So much of the disk is free.

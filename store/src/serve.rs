@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tidemark_env::{Clock, SystemClock, SystemRng};
+use tidemark_env::{Clock, SystemClock, SystemRng, TcpConnector};
+use tidemark_proto::FILE_DESCRIPTOR_SET;
 use tidemark_proto::store::MESSAGE_BYTES_MAX;
 use tidemark_proto::store::v1::store_server::StoreServer;
 use tidemark_store::config::StoreConfig;
 use tidemark_store::identity::Identity;
 use tidemark_store::metrics;
 use tidemark_store::node::Node;
-use tidemark_store::raft::network::{self, Acceptor, Me, Peers, TcpConnector};
+use tidemark_store::raft::network::{self, Acceptor, Me, Peers};
 use tidemark_store::server::{http, store::StoreService};
 use tidemark_version::VERSION;
 use tokio::net::TcpListener;
@@ -55,6 +56,13 @@ pub(crate) async fn until_stopped(config: StoreConfig) -> Result<ExitCode> {
         "started",
     );
 
+    // The descriptors also hold the gateways' services.
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .with_service_name(StoreServer::<StoreService>::NAME)
+        .with_service_name(tonic_health::pb::health_server::SERVICE_NAME)
+        .build_v1()?;
     let (reporter, health) = tonic_health::server::health_reporter();
     let service = StoreServer::new(StoreService::new(node.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -63,6 +71,7 @@ pub(crate) async fn until_stopped(config: StoreConfig) -> Result<ExitCode> {
         .add_service(acceptor.service())
         .add_service(service)
         .add_service(health)
+        .add_service(reflection)
         .serve_with_incoming(network::incoming(grpc));
     let web = axum::serve(web, http::router(node.clone(), recorder.clone())).into_future();
     let mut fatal = node.fatal();

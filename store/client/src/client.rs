@@ -22,7 +22,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::error::{Attempt, Error};
-use crate::link::{Answered, Link, channel, store_client};
+use crate::link::{Answered, Link, addressed, channel, store_client};
 use crate::watch::{Watch, WatchEvent};
 
 /// One attempt; a leader that does not answer in this time has most likely lost its majority.
@@ -215,7 +215,8 @@ impl Client {
     /// may trust it or not.
     pub async fn trust_clock(&self, node: NodeId) -> Result<(), Error> {
         let mut client = store_client(self.channel(node)?);
-        let trusted = answered(node, client.trust_clock(TrustClockRequest {})).await;
+        let request = addressed(TrustClockRequest {}, self.inner.map.cluster);
+        let trusted = answered(node, client.trust_clock(request)).await;
         trusted.map(drop).map_err(|error| Error::Unknown(error.to_string()))
     }
 
@@ -227,8 +228,9 @@ impl Client {
         to: NodeId,
     ) -> Result<u64, Error> {
         let mut client = store_client(self.channel(from)?);
-        let request = client.transfer_leader(TransferLeaderRequest { group, to: to.get() });
-        match tokio::time::timeout(self.inner.deadline, request).await {
+        let request = TransferLeaderRequest { group, to: to.get() };
+        let moved = client.transfer_leader(addressed(request, self.inner.map.cluster));
+        match tokio::time::timeout(self.inner.deadline, moved).await {
             Ok(Ok(done)) => Ok(done.into_inner().term),
             // The node itself may not know, or the connection broke: it may still move (R3).
             Ok(Err(status)) => Err(match Failure::from(&status) {

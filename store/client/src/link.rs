@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tidemark_env::Connector;
+use tidemark_env::{Connector, TcpConnector};
 use tidemark_proto::over::Over;
 use tidemark_proto::store::MESSAGE_BYTES_MAX;
 use tidemark_proto::store::v1::store_client::StoreClient;
@@ -60,18 +60,13 @@ pub(crate) fn channel(
     let endpoint = endpoint
         .map_err(|error| format!("{address}: {error}"))?
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
         .initial_connection_window_size(WINDOW_BYTES)
         .initial_stream_window_size(WINDOW_BYTES);
-    Ok(match connector {
-        Some(connector) => {
-            endpoint.connect_with_connector_lazy(Over::new(connector.clone(), address))
-        }
-        None => endpoint.connect_lazy(),
-    })
+    let connector = connector.cloned().unwrap_or_else(|| Arc::new(TcpConnector));
+    Ok(endpoint.connect_with_connector_lazy(Over::new(connector, address)))
 }
 
 /// A client over a channel, with our limits.
@@ -81,12 +76,9 @@ pub(crate) fn store_client(channel: Channel) -> StoreClient<Channel> {
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-/// A request whose messages follow, to a node of this cluster and no other.
-pub(crate) fn stream_request<T>(
-    messages: mpsc::Receiver<T>,
-    cluster: ClusterId,
-) -> tonic::Request<ReceiverStream<T>> {
-    let mut request = tonic::Request::new(ReceiverStream::new(messages));
+/// A request to a node of this cluster and no other.
+pub(crate) fn addressed<T>(message: T, cluster: ClusterId) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
     let cluster = cluster.to_string().parse().expect("a UUID is a header");
     request.metadata_mut().insert(headers::CLUSTER, cluster);
     request
@@ -102,7 +94,8 @@ impl Link {
         let (outgoing, queued) = mpsc::channel(OUTGOING);
         let (messages_tx, messages) = mpsc::channel(1);
         let mut store = store_client(channel);
-        let opened = store.exchange(stream_request(messages, cluster)).await;
+        let messages = ReceiverStream::new(messages);
+        let opened = store.exchange(addressed(messages, cluster)).await;
         let responses = opened.map_err(|status| refused(address, &status))?.into_inner();
         let waiting = Arc::new(Mutex::new(Some(HashMap::new())));
         tokio::spawn(coalesce(queued, messages_tx));

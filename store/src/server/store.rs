@@ -263,6 +263,7 @@ impl Store for StoreService {
         &self,
         request: tonic::Request<TransferLeaderRequest>,
     ) -> Result<tonic::Response<TransferLeaderResponse>, Status> {
+        self.check_cluster(&request)?;
         let TransferLeaderRequest { group, to } = request.into_inner();
         let term = self.node.transfer_leader(GroupId::new(group), NodeId::new(to)).await;
         let term = term.map_err(failure)?;
@@ -280,8 +281,9 @@ impl Store for StoreService {
 
     async fn trust_clock(
         &self,
-        _: tonic::Request<TrustClockRequest>,
+        request: tonic::Request<TrustClockRequest>,
     ) -> Result<tonic::Response<TrustClockResponse>, Status> {
+        self.check_cluster(&request)?;
         self.node.time().trust();
         Ok(tonic::Response::new(TrustClockResponse {}))
     }

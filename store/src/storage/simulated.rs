@@ -1,7 +1,9 @@
 //! A disk for the log of two halves, in memory: what a power cut keeps for certain, and what it may
 //! lose. For tests and simulations.
 //!
-//! It keeps what every [`LogBackend`] promises: batches are whole, and survive in order.
+//! It keeps what every [`LogBackend`] promises: batches are whole, and survive in order. In RocksDB's
+//! WAL a batch is one record with a checksum: torn, it is dropped as a whole, with all behind it. So
+//! what a power cut leaves of the pending batches is a first part of them, and never half a batch.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -63,7 +65,8 @@ impl SimulatedDisk {
         self.0.lock().pending.len()
     }
 
-    /// What a power cut leaves: everything durable, and the first `keep` batches of the rest.
+    /// What a power cut leaves: everything durable, and the first `keep` batches of the rest. Whether
+    /// the next one was torn or never written makes no difference.
     pub fn after_power_cut(&self, keep: usize) -> SimulatedDisk {
         let state = self.0.lock();
         let mut durable = state.durable.clone();

@@ -1,8 +1,6 @@
 //! A node whose disk fails stops at once and says why: it never acknowledges what it cannot keep.
 
 use std::fs;
-use std::net::TcpListener;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,11 +9,11 @@ use tidemark_env::{SystemClock, SystemRng};
 use tidemark_lab::disk::{Cut, LoopFs};
 use tidemark_store_client::{Client, ClientConfig, Error};
 use tidemark_store_core::command::Start;
-use tidemark_store_core::{Command as StoreCommand, Reply};
+use tidemark_store_core::{Command, Reply};
 use tidemark_types::DeviceId;
 
 use crate::node::user;
-use crate::rig::{self, Child};
+use crate::rig;
 
 const IMAGE_BYTES: u64 = 512 << 20;
 /// Shorter than the test: the node does not come back.
@@ -25,10 +23,11 @@ const WITHIN: Duration = Duration::from_secs(60);
 /// Registers a device: the least that must be written.
 async fn register(client: &Client, number: u32) -> Result<Reply, Error> {
     let (user, device) = (user(&format!("user-{number}")), DeviceId::new("phone").unwrap());
-    client.command(&StoreCommand::RegisterDevice { user, device, start: Start::Head }).await
+    client.command(&Command::RegisterDevice { user, device, start: Start::Head }).await
 }
 
-async fn connect(grpc: &str) -> Result<Client> {
+/// Connects once the node takes calls.
+pub(crate) async fn connect(grpc: &str) -> Result<Client> {
     let started = Instant::now();
     loop {
         let config = ClientConfig { endpoints: vec![grpc.to_owned()], deadline: CALL_DEADLINE };
@@ -47,20 +46,8 @@ async fn a_node_whose_disk_fails_stops_and_says_why() -> Result<()> {
     let _lock = tidemark_lab::alone()?;
     let (seed, rng) = rig::random()?;
     let mut disk = LoopFs::create(IMAGE_BYTES)?;
-    let address = || anyhow::Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string());
-    let (grpc, http) = (address()?, address()?);
-    let binary = env!("CARGO_BIN_EXE_tidemark-store");
-    let created = Command::new(binary)
-        .args(["create", "--cluster", "0192f5a0-1234-7abc-8def-0123456789ab", "--node", "1"])
-        .args(["--shards", "2", "--member", &format!("1={grpc}"), "--data-dir"])
-        .arg(disk.data())
-        .status()?;
-    ensure!(created.success(), "{created}");
     let log = disk.safe().join("node.log");
-    let mut run = Command::new(binary);
-    run.args(["run", "--grpc", &grpc, "--http", &http, "--data-dir"]).arg(disk.data());
-    let mut node = Child::start(run, log.clone())?;
-
+    let (mut node, grpc) = rig::node(&disk.data(), log.clone())?;
     let client = connect(&grpc).await?;
     let reply = register(&client, 1).await?;
     ensure!(!matches!(reply, Reply::Rejected(_)), "{reply:?}");

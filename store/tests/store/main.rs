@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod command_line;
 mod device;
 mod disk;
 mod fail_stop;
@@ -11,3 +12,4 @@ mod node;
 mod power_cut;
 mod relay;
 mod rig;
+mod server;

@@ -162,8 +162,9 @@ impl Rig {
             let started = node::serving(&config, Arc::new(SystemClock::new())).await;
             let node = started.map_err(|error| Wrong(format!("it does not start: {error}")))?;
             let checked = ledger.verify(&node).await;
-            let stopped = node::stop(node).await;
-            stopped.map_err(|error| Wrong(format!("it does not stop: {error}")))?;
+            if let Err(error) = node::stop(node).await {
+                panic!("it does not stop: {error}");
+            }
             checked
         })
     }

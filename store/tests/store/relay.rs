@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tidemark_store::inspect::Inspector;
 use tidemark_store::node::Node;
 use tidemark_store::shard;
 use tidemark_store_core::status::{self, Stage};
@@ -98,6 +99,38 @@ async fn a_message_that_is_refused_elsewhere_is_never_called_delivered() {
         }
     }
     stop(node).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_sender_is_not_told_is_counted_for_a_look() {
+    let dir = TempDir::new().unwrap();
+    let config = config(dir.path());
+    let node = start_new(&config).await;
+    let [alice, near, far] = users();
+    let block =
+        |user: &UserId| Command::Block { user: user.clone(), sender: alice.clone(), blocked: true };
+    for command in [
+        // Her mailbox takes the message, and no refusal of it.
+        Command::Adopt { user: alice.clone(), seq: Seq::MAX.back(1) },
+        block(&near),
+        block(&far),
+        Command::Silence { user: far.clone(), silent: true },
+    ] {
+        assert_eq!(node.propose(command).await.unwrap(), Reply::Done);
+    }
+    let device = Device::open(&node, &alice, [1; 16]).await.unwrap();
+    verdict(node.propose(send(&device, 1, &[near, far])).await).unwrap();
+    look::drained(&node).await.unwrap();
+    stop(node).await.unwrap();
+
+    let report = Inspector::open(&config.data_dir).unwrap().report(None, |_| None).unwrap();
+    let counted = report.groups.iter().map(|group| {
+        let counts = (group.refusals_unwritable, group.blocked_silently);
+        (group.mailboxes.contains_key("user:alice"), counts)
+    });
+    let counted: Vec<_> = counted.filter(|(_, counts)| *counts != (0, 0)).collect();
+    assert!(counted.contains(&(true, (1, 0))), "her shard could not write: {counted:?}");
+    assert!(counted.contains(&(false, (0, 1))), "the far one dropped: {counted:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

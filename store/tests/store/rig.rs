@@ -1,8 +1,10 @@
-//! The rig of the tests with real processes: a child process to be killed, and a seed for chance.
+//! The rig of the tests with real processes: a child process to be killed, a node in one, and a seed
+//! for chance.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -21,6 +23,22 @@ pub(crate) fn random() -> Result<(u64, SeededRng)> {
         Err(_) => UNIX_EPOCH.elapsed()?.subsec_nanos().into(),
     };
     Ok((seed, SeededRng::new(seed)))
+}
+
+/// Creates a node of two shards, and starts it in a process of its own; where its gRPC port is.
+pub(crate) fn node(data_dir: &Path, errors: PathBuf) -> Result<(Child, String)> {
+    let address = || anyhow::Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string());
+    let (grpc, http) = (address()?, address()?);
+    let binary = env!("CARGO_BIN_EXE_tidemark-store");
+    let created = Command::new(binary)
+        .args(["create", "--cluster", "0192f5a0-1234-7abc-8def-0123456789ab", "--node", "1"])
+        .args(["--shards", "2", "--member", &format!("1={grpc}"), "--data-dir"])
+        .arg(data_dir)
+        .status()?;
+    ensure!(created.success(), "{created}");
+    let mut run = Command::new(binary);
+    run.args(["run", "--grpc", &grpc, "--http", &http, "--data-dir"]).arg(data_dir);
+    Ok((Child::start(run, errors)?, grpc))
 }
 
 /// A child process that says what it does line by line; killed when it is dropped.

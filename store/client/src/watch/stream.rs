@@ -3,9 +3,10 @@
 use tidemark_proto::store::v1::{WatchRequest, WatchUpdate};
 use tidemark_types::NodeId;
 use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 
 use crate::client::Client;
-use crate::link::{store_client, stream_request};
+use crate::link::{addressed, store_client};
 
 /// Requests that wait to be written; beyond it the director waits with the rest.
 const REQUESTS: usize = 64;
@@ -57,7 +58,8 @@ async fn follow(
     heard: &mpsc::Sender<Heard>,
 ) -> Result<(), String> {
     let mut store = store_client(client.channel(node).map_err(|error| error.to_string())?);
-    let opened = store.watch(stream_request(queued, client.map().cluster)).await;
+    let requests = ReceiverStream::new(queued);
+    let opened = store.watch(addressed(requests, client.map().cluster)).await;
     let mut updates = opened.map_err(|status| status.message().to_owned())?.into_inner();
     loop {
         match updates.message().await {

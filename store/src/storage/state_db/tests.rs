@@ -1,5 +1,8 @@
 //! The state database alone: generations, snapshots' moments, bounds, refusals.
 
+#[cfg(feature = "failpoints")]
+mod failpoints;
+
 use std::ops::ControlFlow;
 
 use proptest::prelude::*;
@@ -24,6 +27,14 @@ fn reopen(dir: &TempDir, db: StateDb) -> StateDb {
     db.flush().expect("a flush");
     drop(db);
     StateDb::open(&dir.path().join("state")).expect("it opens again")
+}
+
+/// Copies what a crash leaves: what lies in the state's folder now. A close would flush.
+fn crash(state: &Path, to: &Path) {
+    for entry in std::fs::read_dir(state).expect("a folder") {
+        let entry = entry.expect("a file");
+        std::fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
+    }
 }
 
 fn write(db: &StateDb, group: GroupId, pairs: &[(&[u8], &[u8])], applied: &[u8]) {
@@ -98,12 +109,8 @@ fn without_a_flush_an_older_state_is_there_with_its_own_position() {
     write(&db, A, &[(&[2], b"x")], b"one");
     db.flush().expect("a flush");
     write(&db, A, &[(&[2], b"y"), (&[3], b"y")], b"two");
-    // A close would flush: what a crash leaves is what lies in the folder now.
     let crashed = TempDir::new().expect("a folder");
-    for entry in std::fs::read_dir(dir.path().join("state")).expect("a folder") {
-        let entry = entry.expect("a file");
-        std::fs::copy(entry.path(), crashed.path().join(entry.file_name())).expect("a copy");
-    }
+    crash(&dir.path().join("state"), crashed.path());
     holds(&StateDb::open(crashed.path()).expect("it opens"), A, &[(&[2], b"x")], b"one");
     holds(&db, A, &[(&[2], b"y"), (&[3], b"y")], b"two");
 }
