@@ -1,5 +1,6 @@
 //! Which build of the servers runs: the release's, or one that is broken on purpose.
 
+use std::fmt;
 use std::process::Command;
 
 use tidemark_mutants::Mutant;
@@ -37,13 +38,28 @@ impl Build {
         }
     }
 
-    /// Tells a member's process what it is.
-    pub fn prepare(self, command: &mut Command, member: Member) {
+    /// Tells a process what it is.
+    pub fn prepare(self, command: &mut Command) {
         command.env_remove(VARIABLE);
-        match (self, member) {
-            (Build::Mutants(Some(mutant)), _) => drop(command.env(VARIABLE, mutant.name())),
-            (Build::NoFsync, Member::Node(_)) => drop(command.env("LD_PRELOAD", NO_FSYNC)),
-            _ => {}
+        if let Build::Mutants(Some(mutant)) = self {
+            command.env(VARIABLE, mutant.name());
+        }
+    }
+
+    /// The library that stands between a member and the system, if one does.
+    pub fn library(self, member: Member) -> Option<&'static str> {
+        let syncs = self != Build::NoFsync || matches!(member, Member::Gateway(_));
+        (!syncs).then_some(NO_FSYNC)
+    }
+}
+
+impl fmt::Display for Build {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Build::Release => f.write_str("release"),
+            Build::Mutants(None) => f.write_str("with mutants, none on"),
+            Build::Mutants(Some(mutant)) => write!(f, "with mutants, {} on", mutant.name()),
+            Build::NoFsync => f.write_str("release, without fsyncs"),
         }
     }
 }

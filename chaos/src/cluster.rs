@@ -80,7 +80,8 @@ const DISK_BYTES: u64 = 8 << 30;
 /// Ports of a server that has a host of its own.
 const PORTS: [u16; 2] = [7100, 7200];
 
-/// A process that was started does not say that it is ready, or has ended.
+/// A process that was started does not say that it is ready, or has ended; or one that was told to
+/// stop does not do so in order.
 #[derive(Debug)]
 pub struct NotReady {
     /// Which one.
@@ -113,6 +114,8 @@ struct Process {
     http: SocketAddr,
     preload: Option<Preload>,
     child: Option<Child>,
+    /// What it used at most before it was ended, in all its lives.
+    peak: Usage,
 }
 
 impl Cluster {
@@ -161,7 +164,8 @@ impl Cluster {
             let [grpc, http] = addresses(member)?;
             let control = cluster.folder.path().join(format!("{member}.control"));
             let preload = library.as_ref().map(|library| library.before(&control)).transpose()?;
-            cluster.members.insert(member, Process { grpc, http, preload, child: None });
+            let (child, peak) = (None, Usage::default());
+            cluster.members.insert(member, Process { grpc, http, preload, child, peak });
         }
         cluster.create(spec)?;
         // Stores come first in the order of members: a gateway asks them for the map.
@@ -180,6 +184,24 @@ impl Cluster {
         Usage::of(self.process_id(member)?)
     }
 
+    /// What a process used at most, as far as that was looked at: before it was ended, and now.
+    pub fn peak(&self, member: impl Into<Member>) -> Result<Usage> {
+        let member = member.into();
+        let peak = self.process(member)?.peak;
+        Ok(self.usage(member).map_or(peak, |now| peak.most(now)))
+    }
+
+    /// What a process has used nobody knows once it is gone.
+    fn keep_peak(&mut self, member: Member) -> Result<()> {
+        self.process_mut(member)?.peak = self.peak(member)?;
+        Ok(())
+    }
+
+    /// Is a running process stopped, as the system says?
+    pub fn is_stopped(&self, member: impl Into<Member>) -> Result<bool> {
+        Ok(member::is_stopped(self.process_id(member)?))
+    }
+
     /// The number that the system gave a running process.
     pub fn process_id(&self, member: impl Into<Member>) -> Result<u32> {
         let member = member.into();
@@ -191,18 +213,6 @@ impl Cluster {
     pub fn preload(&self, member: impl Into<Member>) -> Result<&Preload> {
         let preload = self.process(member.into())?.preload.as_ref();
         preload.context("nothing stands between this cluster and the system")
-    }
-
-    /// Has it ended by itself? Then it may be started again.
-    pub fn has_ended(&mut self, member: impl Into<Member>) -> Result<bool> {
-        let member = member.into();
-        let child = self.process_mut(member)?.child.as_mut();
-        let child = child.with_context(|| format!("{member} does not run"))?;
-        let ended = child.try_wait()?.is_some();
-        if ended {
-            self.process_mut(member)?.child = None;
-        }
-        Ok(ended)
     }
 
     /// Does it run, as far as it was not seen to end?
@@ -265,6 +275,10 @@ impl Cluster {
         if !matches!(self.place, Place::Lab { .. }) {
             bail!("only a disk of its own can lose its power");
         }
+        // Syncs that wait keep what was written from the disk, also from what the cut itself syncs.
+        for node in nodes {
+            self.hold_a_sync(*node)?;
+        }
         // An fsync that is under way when the filesystem goes may report success with nothing on the
         // disk: whoever loses its power must not live to act on it.
         for node in nodes {
@@ -279,10 +293,23 @@ impl Cluster {
         }
         for node in nodes {
             self.kill(*node)?;
+            self.preload(*node)?.hold_syncs(false)?;
         }
         let Place::Lab { disks, .. } = &mut self.place else { unreachable!("as before") };
         let restored = disks.iter_mut().filter(|(node, _)| nodes.contains(node));
         restored.map(|(node, disk)| Ok((*node, disk.restore()?))).collect()
+    }
+
+    /// Lets a node's syncs wait, and waits for one; a node that writes nothing has none.
+    fn hold_a_sync(&self, node: NodeId) -> Result<()> {
+        const SOON: Duration = Duration::from_millis(500);
+        let (preload, from) = (self.preload(node)?, Instant::now());
+        let before = preload.held_syncs()?;
+        preload.hold_syncs(true)?;
+        while preload.held_syncs()? == before && from.elapsed() < SOON {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// A gateway's gRPC address.
@@ -345,9 +372,13 @@ impl Cluster {
             Place::Loopback => Command::new("env"),
             Place::Lab { .. } => member.host().command("env"),
         };
-        self.build.prepare(&mut command, member);
-        command.args(process.preload.iter().flat_map(Preload::environment)).arg(program);
-        command.args(["run", "--insecure"]);
+        self.build.prepare(&mut command);
+        let library = self.build.library(member);
+        match &process.preload {
+            Some(preload) => command.args(preload.environment(library)),
+            None => command.args(library.map(|library| format!("LD_PRELOAD={library}"))),
+        };
+        command.arg(program).args(["run", "--insecure"]);
         match member {
             Member::Node(node) => {
                 command.arg("--data-dir").arg(self.data_dir(node));
@@ -369,6 +400,7 @@ impl Cluster {
     /// SIGKILL, and waits until it is gone.
     pub fn kill(&mut self, member: impl Into<Member>) -> Result<()> {
         let member = member.into();
+        self.keep_peak(member)?;
         let child = self.process_mut(member)?.child.take();
         let mut child = child.with_context(|| format!("{member} does not run"))?;
         child.kill()?;
@@ -401,10 +433,11 @@ impl Cluster {
     /// SIGTERM, and waits until it has stopped by itself.
     pub async fn terminate(&mut self, member: impl Into<Member>) -> Result<()> {
         let member = member.into();
+        self.keep_peak(member)?;
         self.signal(member, Signal::TERM)?;
-        let Exit { status, log } = self.exited(member).await?;
+        let Exit { status, .. } = self.exited(member).await?;
         if !status.success() {
-            bail!("{member} stopped with {status}: {log}");
+            return Err(self.not_ready(member, &format!("it stopped with {status}")));
         }
         Ok(())
     }
@@ -413,7 +446,7 @@ impl Cluster {
     pub async fn exited(&mut self, member: impl Into<Member>) -> Result<Exit> {
         let member = member.into();
         let ended = self.ends_within(member, PATIENCE).await?;
-        ended.with_context(|| format!("{member} does not stop: {}", self.end_of_log(member)))
+        ended.ok_or_else(|| self.not_ready(member, "nor does it stop"))
     }
 
     /// How a process ended by itself, if it does within this time.
@@ -461,13 +494,16 @@ impl Cluster {
                 }
             }
             if ended.is_some() || from.elapsed() > READY_WITHIN {
-                let member = ended.unwrap_or(member);
-                let log = self.end_of_log(member);
                 let said = said.unwrap_or_else(|error| format!("{error:#}"));
-                return Err(NotReady { member, said, log }.into());
+                return Err(self.not_ready(ended.unwrap_or(member), &said));
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// A process is not what it was told to be.
+    pub(crate) fn not_ready(&self, member: Member, said: &str) -> anyhow::Error {
+        NotReady { member, said: said.to_owned(), log: self.end_of_log(member) }.into()
     }
 
     /// What a member says on a path of its HTTP port, headers and all.

@@ -20,6 +20,10 @@ pub struct Ledger {
     pub found: usize,
     /// Refusals that the sender's mailbox tells in place of a copy, on every replica.
     pub refused: usize,
+    /// Refusals that no sender's mailbox tells, since it could not take them (R6), on every replica.
+    pub refusals_unwritable: u64,
+    /// Copies that silent recipients dropped (R6), on every replica.
+    pub blocked_silently: u64,
     /// Copies that are missing, or not what was acknowledged.
     pub lost: usize,
     /// Copies that are there more than once.
@@ -42,6 +46,10 @@ impl Ledger {
         let reports = inspect::level(&inspectors)?;
         ledger.seq_gaps = reports.iter().map(|report| report.problems().count()).sum();
         ledger.divergent = inspect::divergent(&reports);
+        for group in reports.iter().flat_map(|report| &report.groups) {
+            ledger.refusals_unwritable += group.refusals_unwritable;
+            ledger.blocked_silently += group.blocked_silently;
+        }
         for inspector in &inspectors {
             ledger.count(inspector, acked, refusing)?;
         }
@@ -97,13 +105,14 @@ impl Ledger {
 
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ledger { acked, found, refused, lost, duplicated, out_of_order, .. } = self;
-        let Ledger { seq_gaps, divergent, .. } = self;
+        let Ledger { acked, found, refused, refusals_unwritable, blocked_silently, .. } = self;
+        let Ledger { lost, duplicated, out_of_order, seq_gaps, divergent, .. } = self;
         write!(
             f,
-            "ledger: acked={acked} found={found} refused={refused} lost={lost} \
-             duplicated={duplicated} \
-             out_of_order={out_of_order} seq_gaps={seq_gaps} divergent={divergent}"
+            "ledger: acked={acked} found={found} refused={refused} \
+             refusals_unwritable={refusals_unwritable} blocked_silently={blocked_silently} \
+             lost={lost} duplicated={duplicated} out_of_order={out_of_order} \
+             seq_gaps={seq_gaps} divergent={divergent}"
         )
     }
 }

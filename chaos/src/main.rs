@@ -90,11 +90,7 @@ fn main() -> ExitCode {
         }
         Command::Check { histories } => run::judge(&histories).map(|report| {
             println!("{report}");
-            match report.verdict {
-                Verdict::Holds => 0,
-                Verdict::Violated => 1,
-                Verdict::Void => 2,
-            }
+            code(report.verdict)
         }),
         Command::Run { scenario, seconds, seed, report, rate, loopback, no_fsync, mutant } => {
             let seed = seed.unwrap_or_else(|| SystemRng.number() >> 32);
@@ -119,6 +115,20 @@ fn main() -> ExitCode {
     )
 }
 
+/// The exit code that says so.
+fn code(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::Holds => 0,
+        Verdict::Violated => 1,
+        Verdict::Void => 2,
+    }
+}
+
+/// Of two exit codes the one that counts: a broken promise more than what proves nothing.
+fn worse(one: u8, other: u8) -> u8 {
+    if one == 1 || other == 1 { 1 } else { one.max(other) }
+}
+
 fn again(folder: PathBuf) -> Result<u8> {
     let path = folder.join("report.json");
     let text = std::fs::read(&path).with_context(|| format!("{}", path.display()))?;
@@ -134,13 +144,13 @@ fn mutant(name: &str) -> Result<Mutant, String> {
 fn mutants(only: &[Mutant], seed: Option<u64>, folder: &Path) -> Result<u8> {
     lan::enter().context("mutants are caught on networks and disks of their own")?;
     let runtime = tokio::runtime::Runtime::new()?;
-    let all_caught = runtime.block_on(async {
+    let verdict = runtime.block_on(async {
         tokio::select! {
-            all_caught = run::mutants::run(only, seed, folder, true) => all_caught,
+            verdict = run::mutants::run(only, seed, folder, true) => verdict,
             _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
         }
     })?;
-    Ok(if all_caught { 0 } else { 1 })
+    Ok(code(verdict))
 }
 
 fn run(
@@ -155,21 +165,26 @@ fn run(
         "all" => SCENARIOS.iter().collect(),
         name => vec![Scenario::named(name).context("no such scenario: tidemark-chaos list")?],
     };
-    let lab = !loopback
-        && match lan::enter() {
-            Ok(()) => true,
-            Err(error) => {
-                eprintln!("NOT ISOLATED: plain processes on loopback, since {error:#}");
-                false
-            }
-        };
+    let why_not = match loopback {
+        true => Some("as asked for".to_owned()),
+        false => lan::enter().err().map(|error| format!("since {error:#}")),
+    };
+    if let Some(why) = &why_not {
+        let left_out = SCENARIOS.iter().filter(|scenario| scenario.needs_lab);
+        let left_out: Vec<&str> = left_out.map(|scenario| scenario.name).collect();
+        let left_out = left_out.join(", ");
+        eprintln!(
+            "NOT ISOLATED: plain processes on loopback, {why}; mixed does without {left_out}"
+        );
+    }
+    let lab = why_not.is_none();
     let runtime = tokio::runtime::Runtime::new()?;
     let several = scenarios.len() > 1;
     let mut worst = 0;
     for scenario in scenarios {
         if scenario.needs_lab && !lab {
             eprintln!("{}: it proves nothing without networks and disks of its own", scenario.name);
-            worst = if worst == 1 { 1 } else { 2 };
+            worst = worse(worst, 2);
             continue;
         }
         let folder = if several { folder.join(scenario.name) } else { folder.clone() };
@@ -180,36 +195,53 @@ fn run(
             folder.display()
         );
         let plan = Plan { scenario, seconds, seed, folder, lab, variant };
-        let summary = runtime.block_on(async {
-            use tokio::signal::unix::{SignalKind, signal};
-            // Whatever ends the run, it puts everything back first.
-            let mut terminated = signal(SignalKind::terminate())?;
-            tokio::select! {
-                summary = run::run(&plan) => summary,
-                _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
-                _ = terminated.recv() => anyhow::bail!("terminated"),
+        let code = match runtime.block_on(one(&plan)) {
+            Ok(Ok(summary)) => {
+                say(&summary);
+                summary.exit_code()
             }
-        })?;
-        for (kind, spread) in summary.unavailable() {
-            println!("{kind}: shards unavailable {spread}");
-        }
-        println!(
-            "ledger: acked={} delivered={} lost={} duplicated={} out_of_order={} seq_gaps={} \
-             divergent_replicas={} faults={} verdict={}",
-            summary.acked,
-            summary.delivered,
-            summary.lost,
-            summary.duplicated,
-            summary.out_of_order,
-            summary.seq_gaps,
-            summary.divergent_replicas,
-            summary.faults.len(),
-            summary.verdict,
-        );
-        worst = match (worst, summary.exit_code()) {
-            (1, _) | (_, 1) => 1,
-            (one, other) => one.max(other),
+            // The others may prove something.
+            Ok(Err(error)) => {
+                eprintln!("{}: {error:#}", scenario.name);
+                2
+            }
+            Err(ended) => {
+                eprintln!("{}: {ended:#}", scenario.name);
+                return Ok(worse(worst, 2));
+            }
         };
+        worst = worse(worst, code);
     }
     Ok(worst)
+}
+
+/// Runs it, unless the user ends everything.
+async fn one(plan: &Plan) -> Result<Result<Summary>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    // Whatever ends the run, it puts everything back first.
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        summary = run::run(plan) => Ok(summary),
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+        _ = terminated.recv() => anyhow::bail!("terminated"),
+    }
+}
+
+fn say(summary: &Summary) {
+    for (kind, spread) in summary.unavailable() {
+        println!("{kind}: shards unavailable {spread}");
+    }
+    println!(
+        "ledger: acked={} delivered={} lost={} duplicated={} out_of_order={} seq_gaps={} \
+         divergent_replicas={} faults={} verdict={}",
+        summary.acked,
+        summary.delivered,
+        summary.lost,
+        summary.duplicated,
+        summary.out_of_order,
+        summary.seq_gaps,
+        summary.divergent_replicas,
+        summary.faults.len(),
+        summary.verdict,
+    );
 }

@@ -1,5 +1,6 @@
 //! Writes down what happens in a run, in the order in which it happens.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -58,6 +59,12 @@ impl Notes {
             file.failed.get_or_insert(error.to_string());
         }
         now
+    }
+
+    /// Notes what a process used; above its bound it is what must not be, and the run is violated.
+    pub fn amount(&self, process: &dyn Display, what: &str, amount: u64, bound: u64) {
+        let (process, what) = (process.to_string(), what.to_owned());
+        self.note(|at| Event::Cost { at, process, what, amount, bound });
     }
 
     /// Everything is on its way to the disk; an error if the history is not whole.

@@ -6,11 +6,12 @@
 //! [`is`] is a constant, and the compiler removes whatever depends on it.
 //!
 //! Refuses to be part of a release: no default feature asks for it, and a test looks for
-//! [`VARIABLE`] in the binaries.
+//! [`MARKER`] in the binaries.
 
 macro_rules! mutants {
     ($($(#[doc = $doc:literal])* $mutant:ident = $number:literal,)*) => {
-        /// Which rule is broken, and how. The numbers are those of the plan in `docs/testing.md`.
+        /// Which rule (`docs/invariants.md`) is broken, and how. The numbers are those of the
+        /// table in `docs/testing.md`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
         pub enum Mutant {
@@ -89,6 +90,9 @@ impl Mutant {
     }
 }
 
+/// What every program says somewhere that could have a mutant on, and no other.
+pub const MARKER: &str = "tidemark: broken on purpose, not for release";
+
 /// Is this one on?
 #[cfg(not(feature = "mutants"))]
 #[inline(always)]
@@ -127,13 +131,15 @@ mod on {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicU8, Ordering};
 
-    use super::Mutant;
+    use super::{MARKER, Mutant};
 
     /// The environment variable that says which mutant is on.
     pub const VARIABLE: &str = "TIDEMARK_MUTANT";
 
-    /// The number of the one that is on, 0 for none.
-    static CHOSEN: AtomicU8 = AtomicU8::new(0);
+    /// The number of the one that is on, 0 for none. Beside it the marker, so that it is wherever one
+    /// is asked for: the compiler may take neither apart, and the linker keeps what is asked for.
+    #[used]
+    static CHOSEN: (AtomicU8, &str) = (AtomicU8::new(0), MARKER);
 
     /// What [`Mutant::KeepLostNumbers`] keeps: numbers by mailbox.
     static KEPT: Mutex<BTreeMap<String, u32>> = Mutex::new(BTreeMap::new());
@@ -145,13 +151,13 @@ mod on {
     pub fn choose() {
         let Ok(name) = std::env::var(VARIABLE) else { return };
         let mutant = Mutant::named(&name).unwrap_or_else(|| panic!("{name} is no mutant"));
-        CHOSEN.store(mutant as u8, Ordering::Relaxed);
+        CHOSEN.0.store(mutant as u8, Ordering::Relaxed);
         eprintln!("{VARIABLE}={name}, broken on purpose: {}", mutant.what());
     }
 
     /// Is this one on?
     pub fn is(mutant: Mutant) -> bool {
-        CHOSEN.load(Ordering::Relaxed) == mutant as u8
+        CHOSEN.0.load(Ordering::Relaxed) == mutant as u8
     }
 
     /// A number of this mailbox was given out and not used.

@@ -70,7 +70,7 @@ codes! {
     C11,
     /// A term has one leader, and a replica's positions keep their order and never go back.
     C12,
-    /// After the last fault every group serves again, and everything comes to rest.
+    /// After a fault every group serves again, and after the last one everything comes to rest.
     C13,
     /// The run proves something: enough was sent, each fault had an effect, and the history is whole.
     C14,

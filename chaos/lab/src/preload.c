@@ -26,13 +26,16 @@ struct control {
     _Atomic int64_t to_fail; /* so many calls fail; all if negative */
     _Atomic int64_t failed;  /* so many did */
   } calls[CALLS];
+  _Atomic int64_t holds; /* syncs wait before they begin */
+  _Atomic int64_t held;  /* so many did */
 };
 
 static struct control *control;
 
 __attribute__((constructor)) static void map_control(void) {
   const char *path = getenv("LAB_CONTROL");
-  int fd = path == NULL ? -1 : open(path, O_RDWR | O_CLOEXEC);
+  /* Not by open(), which may be that of a library that is not ready yet. */
+  int fd = path == NULL ? -1 : (int)syscall(SYS_openat, AT_FDCWD, path, O_RDWR | O_CLOEXEC);
   void *mapped = fd < 0 ? MAP_FAILED
                         : mmap(NULL, sizeof(struct control), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (mapped == MAP_FAILED) {
@@ -57,9 +60,27 @@ static int fails(int call) {
   return 1;
 }
 
-int fsync(int fd) { return fails(FSYNC) ? -1 : (int)syscall(SYS_fsync, fd); }
+/* Outside of the system, so that a signal stops or ends it at once. */
+static void hold(void) {
+  if (control == NULL || atomic_load(&control->holds) == 0) {
+    return;
+  }
+  atomic_fetch_add(&control->held, 1);
+  while (atomic_load(&control->holds) != 0) {
+    struct timespec moment = {0, 1000000};
+    syscall(SYS_nanosleep, &moment, NULL);
+  }
+}
 
-int fdatasync(int fd) { return fails(FDATASYNC) ? -1 : (int)syscall(SYS_fdatasync, fd); }
+int fsync(int fd) {
+  hold();
+  return fails(FSYNC) ? -1 : (int)syscall(SYS_fsync, fd);
+}
+
+int fdatasync(int fd) {
+  hold();
+  return fails(FDATASYNC) ? -1 : (int)syscall(SYS_fdatasync, fd);
+}
 
 /* Only what goes to a disk: not sockets, not what wakes threads, not the program's own output. */
 static int is_disk(int fd) {

@@ -1,9 +1,10 @@
-//! What stands between a program and the system: a clock that is wrong, calls that fail.
+//! What stands between a program and the system: a clock that is wrong, calls that fail, syncs that
+//! wait.
 //!
 //! ```text
 //!   program ── preload.c ── clock_gettime, fsync, fdatasync, write, pwrite, pread
 //!                 ▲
-//!                 └── a file that both map: how wrong, how many fail; how many did
+//!                 └── a file that both map: how wrong, how many fail or wait; how many did
 //! ```
 //!
 //! It is loaded when the program starts, and does nothing until it is told. The monotonic clock
@@ -31,7 +32,9 @@ const OFF_NS: u64 = 0;
 const FAST_PPM: u64 = 1;
 const SINCE_NS: u64 = 2;
 const CALLS: u64 = 3;
-const NUMBERS: u64 = CALLS + 2 * 5;
+const HOLDS: u64 = CALLS + 2 * 5;
+const HELD: u64 = HOLDS + 1;
+const NUMBERS: u64 = HELD + 1;
 
 /// The library, compiled.
 pub struct Library {
@@ -54,18 +57,15 @@ impl Library {
         let file = File::options().create(true).truncate(true).read(true).write(true).open(control);
         let file = file.with_context(|| control.display().to_string())?;
         file.set_len(NUMBERS * NUMBER)?;
-        let environment = vec![
-            format!("LAB_CONTROL={}", control.display()),
-            format!("LD_PRELOAD={}", self.path.display()),
-        ];
-        Ok(Preload { file, environment })
+        Ok(Preload { file, control: control.to_owned(), library: self.path.clone() })
     }
 }
 
 /// What stands between one program and the system.
 pub struct Preload {
     file: File,
-    environment: Vec<String>,
+    control: PathBuf,
+    library: PathBuf,
 }
 
 /// How a clock goes.
@@ -113,9 +113,15 @@ impl Call {
 }
 
 impl Preload {
-    /// What stands between `env` and the program.
-    pub fn environment(&self) -> &[String] {
-        &self.environment
+    /// What stands between `env` and the program, where another library may stand before this one:
+    /// what that one does itself does not get here.
+    pub fn environment(&self, first: Option<&str>) -> [String; 2] {
+        let library = self.library.display().to_string();
+        let libraries: Vec<&str> = first.into_iter().chain([library.as_str()]).collect();
+        [
+            format!("LAB_CONTROL={}", self.control.display()),
+            format!("LD_PRELOAD={}", libraries.join(":")),
+        ]
     }
 
     /// How the clock goes from now on.
@@ -142,8 +148,23 @@ impl Preload {
 
     /// How often it failed so far.
     pub fn failed(&self, call: Call) -> Result<u64> {
+        self.get(call.place() + 1)
+    }
+
+    /// From now on fsync and fdatasync wait before they begin, or go on: what was written and is to be
+    /// synced is not on the disk meanwhile.
+    pub fn hold_syncs(&self, hold: bool) -> Result<()> {
+        self.set(HOLDS, i64::from(hold))
+    }
+
+    /// How many have waited so far.
+    pub fn held_syncs(&self) -> Result<u64> {
+        self.get(HELD)
+    }
+
+    fn get(&self, place: u64) -> Result<u64> {
         let mut number = [0; NUMBER as usize];
-        self.file.read_exact_at(&mut number, (call.place() + 1) * NUMBER)?;
+        self.file.read_exact_at(&mut number, place * NUMBER)?;
         Ok(u64::from_ne_bytes(number))
     }
 

@@ -94,7 +94,7 @@ fn a_clock_is_wrong_for_the_program_alone() -> Result<()> {
     let preload = Library::compile(folder.path())?.before(&folder.path().join("date"))?;
     let ahead = || -> Result<i64> {
         let told =
-            Command::new("env").args(preload.environment()).args(["date", "+%s"]).output()?;
+            Command::new("env").args(preload.environment(None)).args(["date", "+%s"]).output()?;
         let told: i64 = String::from_utf8(told.stdout)?.trim().parse()?;
         let now = SystemTime::UNIX_EPOCH.elapsed()?.as_secs();
         Ok(told - i64::try_from(now)?)
@@ -111,10 +111,35 @@ fn a_clock_is_wrong_for_the_program_alone() -> Result<()> {
 }
 
 #[test]
+fn syncs_wait_until_they_are_let_go() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let preload = Library::compile(folder.path())?.before(&folder.path().join("dd"))?;
+    preload.hold_syncs(true)?;
+    let file = folder.path().join("file");
+    let mut command = Command::new("env");
+    command.args(preload.environment(None)).args([
+        "dd",
+        "conv=fdatasync",
+        "if=/dev/zero",
+        "count=1",
+    ]);
+    let mut program =
+        command.arg(format!("of={}", file.display())).stderr(Stdio::null()).spawn()?;
+    let from = Instant::now();
+    while preload.held_syncs()? == 0 && from.elapsed() < Duration::from_secs(30) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    ensure!(program.try_wait()?.is_none() && file.metadata()?.len() == 512, "it does not wait");
+    preload.hold_syncs(false)?;
+    ensure!(program.wait()?.success() && preload.held_syncs()? == 1, "it does not go on");
+    Ok(())
+}
+
+#[test]
 fn calls_fail_as_often_as_asked_for() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let preload = Library::compile(folder.path())?.before(&folder.path().join("dd"))?;
-    let succeeds = |call: Call| -> Result<bool> {
+    let succeeds_with = |call: Call, library: Option<&str>| -> Result<bool> {
         let file = folder.path().join("file").display().to_string();
         let source = folder.path().join("preload.c").display().to_string();
         // `dd` writes to its standard output, which is spared.
@@ -123,10 +148,11 @@ fn calls_fail_as_often_as_asked_for() -> Result<()> {
             _ => vec!["dd".to_owned(), "conv=fdatasync".to_owned(), format!("of={file}")],
         };
         let mut command = Command::new("env");
-        command.args(preload.environment()).args(program);
+        command.args(preload.environment(library)).args(program);
         command.stdin(Stdio::null());
         Ok(command.output()?.status.success())
     };
+    let succeeds = |call| succeeds_with(call, None);
     for call in [Call::Fdatasync, Call::Write] {
         ensure!(succeeds(call)?, "it fails already");
         preload.fail(call, true)?;
@@ -137,6 +163,13 @@ fn calls_fail_as_often_as_asked_for() -> Result<()> {
         preload.mend(call)?;
         ensure!(succeeds(call)?, "{}: it still fails", call.name());
         ensure!(preload.failed(call)? >= 3, "{} failed {}", call.name(), preload.failed(call)?);
+    }
+    // Beside a library that does nothing when a sync is asked for, only writes can fail.
+    for (call, can_fail) in [(Call::Fdatasync, false), (Call::Write, true)] {
+        preload.fail(call, false)?;
+        let succeeds = succeeds_with(call, Some("libeatmydata.so"))?;
+        ensure!(succeeds != can_fail, "{} beside another library", call.name());
+        preload.mend(call)?;
     }
     Ok(())
 }

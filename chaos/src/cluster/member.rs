@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ pub struct Exit {
 }
 
 /// What a process uses.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     /// Bytes of memory.
     pub memory: u64,
@@ -79,6 +80,26 @@ impl Usage {
         let files = fs::read_dir(format!("/proc/{process}/fd"))?.count() as u64;
         Ok(Usage { memory, memory_max, files })
     }
+
+    /// Of each, what is more.
+    pub(super) fn most(self, other: Usage) -> Usage {
+        Usage {
+            memory: self.memory.max(other.memory),
+            memory_max: self.memory_max.max(other.memory_max),
+            files: self.files.max(other.files),
+        }
+    }
+}
+
+/// What a process or thread does, in the system's letter; none of one that has just ended.
+fn state(stat: &Path) -> Option<char> {
+    let stat = fs::read_to_string(stat).unwrap_or_default();
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next())
+}
+
+/// Is a process stopped, as by SIGSTOP?
+pub(super) fn is_stopped(process: u32) -> bool {
+    state(Path::new(&format!("/proc/{process}/stat"))) == Some('T')
 }
 
 /// Waits until no thread of a process that was sent SIGSTOP runs any more. One that is inside a system
@@ -88,10 +109,7 @@ pub(super) fn stand_still(process: u32) -> Result<()> {
     while from.elapsed() < PATIENCE {
         let mut moves = false;
         for thread in fs::read_dir(format!("/proc/{process}/task"))? {
-            // A thread that has just ended has no state.
-            let stat = fs::read_to_string(thread?.path().join("stat")).unwrap_or_default();
-            let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-            moves |= matches!(state, Some('R' | 'S'));
+            moves |= matches!(state(&thread?.path().join("stat")), Some('R' | 'S'));
         }
         if !moves {
             return Ok(());

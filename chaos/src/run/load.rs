@@ -1,5 +1,6 @@
 //! Users who write to each other without pause, each with two devices of the SDK.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -95,15 +96,22 @@ pub(super) struct Counts {
     pub taken: AtomicU64,
     /// While slow devices are slow: how late the others took an entry, at most, in milliseconds.
     pub late_ms: AtomicU64,
-    /// How long devices were without a connection that they had, in milliseconds.
-    pub away_ms: Mutex<Vec<u64>>,
+    /// The kind of the last fault.
+    pub fault: Mutex<Option<&'static str>>,
+    /// How long devices were without a connection that they had, in milliseconds, by the kind of the
+    /// fault that took it.
+    pub away_ms: Mutex<BTreeMap<&'static str, Vec<u64>>>,
 }
 
+/// When a device lost its connection, and by which kind of fault.
+type Lost = (Instant, Option<&'static str>);
+
 impl Counts {
-    /// A device has a connection again, which it lost then.
-    fn back(&self, lost: Option<Instant>) {
-        let away = lost.map(|lost| u64::try_from(lost.elapsed().as_millis()).unwrap_or(u64::MAX));
-        self.away_ms.lock().extend(away);
+    /// A device has a connection again, which it lost so.
+    fn back(&self, lost: Option<Lost>) {
+        let Some((at, Some(kind))) = lost else { return };
+        let away = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.away_ms.lock().entry(kind).or_default().push(away);
     }
 }
 
@@ -234,7 +242,7 @@ impl Load {
             let all = u32::try_from(person.open_max)?;
             drop(person.open.acquire_many(all).await?);
         }
-        crate::stores::settled(client).await
+        crate::stores::settled(client).await.map(drop)
     }
 
     /// Waits until every device has everything.
@@ -319,12 +327,12 @@ impl Opening<'_> {
         let (device, mut events) = Device::open(config, parts).await?;
         let counts = counts.clone();
         tokio::spawn(async move {
-            let mut lost: Option<Instant> = None;
+            let mut lost: Option<Lost> = None;
             while let Some(event) = events.next().await {
                 match event {
                     client::Event::Connected { .. } => counts.back(lost.take()),
                     client::Event::Disconnected { .. } => {
-                        lost.get_or_insert_with(Instant::now);
+                        lost.get_or_insert_with(|| (Instant::now(), *counts.fault.lock()));
                     }
                     client::Event::Stopped(reason) => {
                         eprintln!("user {}, device {} stopped: {reason}", user.0, number.0);

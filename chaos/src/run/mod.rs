@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tidemark_checker::history::Nanos;
-use tidemark_checker::{Demands, Event, Files, Report, Verdict, check};
+use tidemark_checker::{Demands, Files, Report, Verdict, check};
 use tidemark_env::SeededRng;
 
 use crate::air::Air;
@@ -37,7 +37,7 @@ use back_ends::BackEnds;
 use facts::Facts;
 use load::{Load, Pace};
 use probe::Probes;
-use report::Summary;
+use report::{Spread, Summary};
 use scenario::{SCENARIOS, Scenario};
 use stage::Stage;
 
@@ -111,39 +111,35 @@ async fn judged(plan: &Plan) -> Result<(Summary, Report)> {
     let notes = Notes::create(&path)?;
     let (mut stage, load, back_ends) = start(plan, &notes).await?;
     let telling = tokio::spawn(tell(load.counts()));
-    stage.play(plan.scenario, plan.seconds).await?;
+    let played = stage.play(plan.scenario, plan.seconds).await;
     telling.abort();
+    played?;
     let Stage {
-        mut cluster,
-        client,
-        probes,
-        facts,
-        air,
-        counts,
-        felt,
-        away_ms,
-        unsynced_bytes_lost,
-        ..
+        mut cluster, client, probes, facts, air, counts, felt, unsynced_bytes_lost, ..
     } = stage;
-    for (kind, mut times) in away_ms.into_iter().filter(|(_, times)| !times.is_empty()) {
-        println!("{kind}: devices without a connection {}", report::Spread::of(&mut times));
-    }
     println!("the load has stopped; waiting until everything is where it belongs");
     drop(probes);
     back_ends.finish().await?;
     let within = plan.variant.rest_within.unwrap_or(REST_WITHIN);
+    let mut rested = None;
     if load.finish(&client, &notes, within).await? {
-        stores::settled(&client).await?;
+        match stores::settled(&client).await {
+            Ok(settled) => rested = Some(settled),
+            Err(why) => {
+                eprintln!("{why:#}");
+                notes.amount(&"cluster", "groups or outboxes that do not come to rest", 1, 0);
+            }
+        }
     }
     drop(facts);
-    costs(&mut cluster, &notes)?;
+    let devices_away = away(&counts);
+    costs(&cluster, &notes)?;
     let (begun, tries) = (counts.begun.load(Ordering::Relaxed), air.sends());
     println!("{begun} sends were begun by devices, which took {tries} Send frames");
-    let (process, what) = ("devices".to_owned(), "Send frames for all sends".to_owned());
-    notes.note(|at| Event::Cost { at, process, what, amount: tries, bound: begun * TRIES_MAX });
+    notes.amount(&"devices", "Send frames for all sends", tries, begun * TRIES_MAX);
     cluster.kill_all()?;
     println!("reading what every replica holds");
-    let all_read = truth::read(&cluster, &notes).unwrap_or_else(|error| {
+    let all_read = truth::read(&cluster, rested.as_ref(), &notes).unwrap_or_else(|error| {
         // Of a mailbox that nobody could read the checker says so.
         eprintln!("the replicas cannot be read: {error:#}");
         false
@@ -152,7 +148,7 @@ async fn judged(plan: &Plan) -> Result<(Summary, Report)> {
     drop(cluster);
     println!("checking");
     let report = check(&Files::default().whole(&path), &demands(plan.seconds))?;
-    let mut summary = Summary::of(plan, &report, felt, unsynced_bytes_lost);
+    let mut summary = Summary::of(plan, &report, felt, devices_away, unsynced_bytes_lost);
     if !all_read && report.verdict == Verdict::Holds {
         // What a node holds that could not be read is not known.
         summary.verdict = Verdict::Void.to_string();
@@ -197,7 +193,6 @@ async fn start(plan: &Plan, notes: &Notes) -> Result<(Stage, Load, BackEnds)> {
         shard_count: SHARDS,
         gateways: GATEWAYS,
         felt: Vec::new(),
-        away_ms: BTreeMap::new(),
         unsynced_bytes_lost: 0,
         down: None,
     };
@@ -224,21 +219,24 @@ fn demands(seconds: u64) -> Demands {
     }
 }
 
-fn costs(cluster: &mut Cluster, notes: &Notes) -> Result<()> {
+fn costs(cluster: &Cluster, notes: &Notes) -> Result<()> {
     for member in cluster.members() {
-        if !cluster.runs(member) || cluster.has_ended(member)? {
-            continue;
-        }
-        let usage = cluster.usage(member)?;
-        for (what, amount, bound) in [
-            ("bytes of memory, at most", usage.memory_max, RSS_BYTES_MAX),
-            ("open files", usage.files, FILES_MAX),
-        ] {
-            let (process, what) = (member.to_string(), what.to_owned());
-            notes.note(|at| Event::Cost { at, process, what, amount, bound });
-        }
+        let peak = cluster.peak(member)?;
+        notes.amount(&member, "bytes of memory, at most", peak.memory_max, RSS_BYTES_MAX);
+        notes.amount(&member, "open files, at most", peak.files, FILES_MAX);
     }
     Ok(())
+}
+
+/// How long devices were without a connection, by the kind of the fault that took it.
+fn away(counts: &load::Counts) -> BTreeMap<String, Spread> {
+    let times = std::mem::take(&mut *counts.away_ms.lock());
+    let spread = |(kind, mut times): (&str, Vec<u64>)| {
+        let spread = Spread::of(&mut times);
+        println!("{kind}: devices without a connection {spread}");
+        (kind.to_owned(), spread)
+    };
+    times.into_iter().map(spread).collect()
 }
 
 /// Says every five seconds how it goes.

@@ -47,8 +47,8 @@ const fn recipe(name: &'static str, scenario: &'static str, seconds: u64, seed: 
     Recipe { name, scenario, seconds, seed, rate: None, stores: "" }
 }
 
-const PARTITION: Recipe = recipe("partition", "partition", 32, 1);
-const POWER: Recipe = recipe("power-cut-all", "power-cut-all", 8, 1);
+const PARTITION: Recipe = recipe("partition", "partition", 32, 3);
+const POWER: Recipe = Recipe { stores: LONG_LOG, ..recipe("power-cut-all", "power-cut-all", 8, 1) };
 const EMPTY: Recipe = recipe("empty-disk", "empty-disk", 20, 1);
 const FAILING: Recipe = recipe("eio", "eio", 30, 1);
 const DAMAGE: Recipe = Recipe { stores: LONG_LOG, ..recipe("corrupt", "corrupt", 30, 1) };
@@ -57,7 +57,7 @@ const LEADERS: Recipe = Recipe { rate: Some(0), ..recipe("leader-kill", "leader-
 const LAGGING: Recipe =
     Recipe { stores: SHORT_LOG, ..recipe("leader-kill, short log", "leader-kill", 20, 1) };
 const ALL: Recipe =
-    Recipe { stores: SHORT_LOG, ..recipe("kill-all, short log", "kill-all", 12, 1) };
+    Recipe { stores: SHORT_LOG, ..recipe("kill-all, short log", "kill-all", 12, 6) };
 
 /// How a mutant is caught.
 #[derive(Clone, Copy, Debug)]
@@ -156,7 +156,7 @@ pub struct Found<'a> {
 }
 
 /// The table's head.
-pub const HEAD: &str = "| mutant | what is broken | caught by | expected | found | not broken | seconds |\n\
+const HEAD: &str = "| mutant | what is broken | caught by | expected | found | not broken | seconds |\n\
                         |---|---|---|---|---|---|---|";
 
 /// A line of the table.
@@ -180,9 +180,9 @@ fn what(mutant: Mutant) -> &'static str {
     mutant.what().trim_end_matches('.')
 }
 
-/// Runs every mutant, or only these; the table is in `folder` afterwards. Were all caught, and all
-/// twins right?
-pub async fn run(only: &[Mutant], seed: Option<u64>, folder: &Path, lab: bool) -> Result<bool> {
+/// Runs every mutant, or only these; the table is in `folder` afterwards. It holds if all were caught,
+/// and all twins right; it is void if none is caught by this command.
+pub async fn run(only: &[Mutant], seed: Option<u64>, folder: &Path, lab: bool) -> Result<Verdict> {
     let mut twins = BTreeMap::<&str, Result<String, String>>::new();
     let mut rows = Vec::new();
     let wanted = |mutant: &&Mutant| only.is_empty() || only.contains(mutant);
@@ -190,6 +190,7 @@ pub async fn run(only: &[Mutant], seed: Option<u64>, folder: &Path, lab: bool) -
         let (recipe, expected) = match caught(mutant) {
             Caught::By(recipe, expected) => (recipe, expected),
             Caught::Elsewhere(by) => {
+                eprintln!("NOT RUN: {}, which only {by} can catch", mutant.name());
                 rows.push(Row { mutant, by, expected: None, broken: None, twin: None });
                 continue;
             }
@@ -214,7 +215,11 @@ pub async fn run(only: &[Mutant], seed: Option<u64>, folder: &Path, lab: bool) -
     let path = folder.join("mutants.md");
     std::fs::create_dir_all(folder).with_context(|| format!("{}", folder.display()))?;
     std::fs::write(&path, table).with_context(|| format!("{}", path.display()))?;
-    Ok(rows.iter().all(Row::holds))
+    Ok(match rows.iter().any(|row| row.broken.is_some()) {
+        true if rows.iter().all(Row::holds) => Verdict::Holds,
+        true => Verdict::Violated,
+        false => Verdict::Void,
+    })
 }
 
 impl Recipe {

@@ -8,11 +8,15 @@ use std::path::Path;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tidemark_checker::{Report, Verdict};
+use tidemark_version::VERSION;
 
 use super::Plan;
 pub use super::stage::Felt;
 
 mod page;
+
+/// How processes are kept apart where the machine allows it.
+const IN_LAB: &str = "network namespaces and loop filesystems";
 
 /// The content of `report.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +30,15 @@ pub struct Summary {
     /// Sends a second, if it was not as the scenario says; 0 for as fast as answers came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<u32>,
+    /// Where the processes were: each with networks and disks of its own, or all on loopback.
+    #[serde(default)]
+    pub isolation: String,
+    /// Which build of the servers ran.
+    #[serde(default)]
+    pub build: String,
+    /// Of which version.
+    #[serde(default)]
+    pub version: String,
     /// Sends that were acknowledged.
     pub acked: u64,
     /// Recipients' copies of sends.
@@ -46,6 +59,9 @@ pub struct Summary {
     pub unsynced_bytes_lost: u64,
     /// What was done.
     pub faults: Vec<Felt>,
+    /// How long devices were without a connection, by the kind of the fault that took it.
+    #[serde(default)]
+    pub devices_away: BTreeMap<String, Spread>,
     /// `holds`, `violated` or `void`.
     pub verdict: String,
 }
@@ -55,6 +71,7 @@ impl Summary {
         plan: &Plan,
         report: &Report,
         faults: Vec<Felt>,
+        devices_away: BTreeMap<String, Spread>,
         unsynced_bytes_lost: u64,
     ) -> Self {
         let counts = report.counts;
@@ -68,6 +85,9 @@ impl Summary {
             seed: plan.seed,
             seconds: plan.seconds,
             rate: plan.variant.rate,
+            isolation: if plan.lab { IN_LAB } else { "loopback" }.to_owned(),
+            build: plan.variant.build.to_string(),
+            version: VERSION.to_owned(),
             acked: counts.accepted,
             delivered: counts.delivered,
             refused: counts.refused,
@@ -78,6 +98,7 @@ impl Summary {
             divergent_replicas: counts.divergent_replicas,
             unsynced_bytes_lost,
             faults,
+            devices_away,
             verdict: verdict.to_string(),
         }
     }
@@ -103,7 +124,7 @@ impl Summary {
 }
 
 /// How times in milliseconds are spread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spread {
     /// How many there are.
     pub times: usize,

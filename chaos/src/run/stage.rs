@@ -1,12 +1,13 @@
 //! A run while it goes on: the cluster, the load, and who looks at it.
 
-use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use tidemark_checker::Event;
+use tidemark_checker::history::Nanos;
 use tidemark_env::SeededRng;
 use tidemark_store_client::Client;
 use tidemark_types::{NodeId, ShardId};
@@ -19,6 +20,7 @@ use super::scenario::{self, SCENARIOS, Scenario};
 use crate::air::Air;
 use crate::cluster::{Cluster, NotReady};
 use crate::notes::Notes;
+use crate::stores::NoLeader;
 
 /// Between two faults, so that each is seen apart.
 const CALM: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
@@ -44,8 +46,6 @@ pub(super) struct Stage {
     pub(super) shard_count: u16,
     pub(super) gateways: usize,
     pub(super) felt: Vec<Felt>,
-    /// How long devices were without a connection, by the kind of the fault that took it.
-    pub(super) away_ms: BTreeMap<&'static str, Vec<u64>>,
     pub(super) unsynced_bytes_lost: u64,
     /// Why the cluster did not come back after a fault; then nothing more is done to it.
     pub(super) down: Option<String>,
@@ -62,6 +62,23 @@ pub struct Felt {
     pub at_ms: u64,
     /// The longest time between two acknowledgements of a probe in the shards concerned.
     pub unavailable_ms: u64,
+}
+
+/// A fault that has begun.
+struct Begun {
+    at: Nanos,
+    /// How often shards had changed their leaders before.
+    leader_changes: u64,
+}
+
+/// Frames that are lost while something else happens.
+pub(super) struct Losses {
+    /// As it is told.
+    pub(super) fault: Fault,
+    /// How many.
+    pub(super) of_thousand: u32,
+    /// For how long, at least.
+    pub(super) each: Duration,
 }
 
 impl Stage {
@@ -85,8 +102,15 @@ impl Stage {
             overtime += u32::from(is_over);
             tokio::time::sleep(calm).await;
             let next = owed.unwrap_or_else(|| scenario.next(self));
-            let fault = next.fault(self).await?;
-            owed = (!self.strike(fault).await?).then_some(next);
+            let fault = match next.fault(self).await {
+                Err(error) if error.is::<NoLeader>() => {
+                    self.give_up(&next.name, &error);
+                    break;
+                }
+                fault => fault?,
+            };
+            let losses = scenario.beside(next, self).await?;
+            owed = self.strike(next, fault, losses).await?;
         }
         Ok(())
     }
@@ -101,34 +125,67 @@ impl Stage {
         self.amount(&"cluster", "leaders changed without a fault", changes() - before, 0);
     }
 
-    /// Injects a fault; did it have an effect?
-    async fn strike(&mut self, fault: Fault) -> Result<bool> {
-        let Fault { kind, target, shards, harm } = fault;
-        let changes = self.facts.leaders.lock().changes;
-        self.counts.away_ms.lock().clear();
-        let named = || (kind.to_owned(), target.clone());
-        let at = self.notes.note(|at| {
-            let (kind, target) = named();
-            Event::Fault { at, kind, target }
+    /// Injects a fault of this scenario, and has frames lost meanwhile, and as long as they say at
+    /// least; the scenario of the one that had no effect.
+    async fn strike(
+        &mut self,
+        scenario: &'static Scenario,
+        fault: Fault,
+        losses: Option<Losses>,
+    ) -> Result<Option<&'static Scenario>> {
+        let losing = losses.map(|losses| {
+            let begun = self.begin(&losses.fault);
+            let (before, least) = (self.air.lost(), Instant::now() + losses.each);
+            self.air.lose(losses.of_thousand);
+            (losses.fault, begun, before, least)
         });
-        let mut effects = match self.inflict(&harm).await {
-            // What does not come back is the checker's to say.
-            Err(error) if error.is::<NotReady>() => {
-                eprintln!("{kind} {target}: {error:#}");
-                self.down = Some(format!("{error:#}"));
+        let begun = self.begin(&fault);
+        let effects = match self.inflict(&fault.harm).await {
+            Err(error) if error.is::<NotReady>() || error.is::<NoLeader>() => {
+                self.give_up(&format_args!("{} {}", fault.kind, fault.target), &error);
                 vec![("processes that did not come back", 1)]
             }
             effects => effects?,
         };
-        self.notes.note(|at| {
-            let (kind, target) = named();
-            Event::Healed { at, kind, target }
-        });
+        let mut ended = vec![(Some(scenario), fault, begun, effects)];
+        if let Some((fault, begun, before, least)) = losing {
+            tokio::time::sleep_until(least.into()).await;
+            self.air.lose(0);
+            let scenario = Scenario::named(fault.kind);
+            ended.push((scenario, fault, begun, self.frames_lost(before)));
+        }
+        for (_, Fault { kind, target, .. }, ..) in &ended {
+            let (kind, target) = ((*kind).to_owned(), target.clone());
+            self.notes.note(|at| Event::Healed { at, kind, target });
+        }
+        let mut owed = None;
+        for (scenario, fault, begun, effects) in ended {
+            if !self.account(fault, begun, effects).await? {
+                owed = owed.or(scenario);
+            }
+        }
+        Ok(owed)
+    }
+
+    /// A fault begins.
+    fn begin(&self, Fault { kind, target, .. }: &Fault) -> Begun {
+        let leader_changes = self.facts.leaders.lock().changes;
+        *self.counts.fault.lock() = Some(kind);
+        let (kind, target) = ((*kind).to_owned(), target.clone());
+        let at = self.notes.note(|at| Event::Fault { at, kind, target });
+        Begun { at, leader_changes }
+    }
+
+    /// Waits until the shards serve that an undone fault befell, and writes down what it cost; did it
+    /// have an effect?
+    async fn account(&mut self, fault: Fault, begun: Begun, mut effects: Effects) -> Result<bool> {
+        let Begun { at, leader_changes } = begun;
+        let Fault { kind, target, shards, .. } = fault;
         // Whether they do is the checker's to say.
         let within = if self.down.is_none() { SERVE_WITHIN } else { Duration::ZERO };
         let served = tokio::time::timeout(within, self.probes.served(&shards)).await.is_ok();
-        self.away_ms.entry(kind).or_default().append(&mut self.counts.away_ms.lock());
-        effects.push(("leaders changed", self.facts.leaders.lock().changes - changes));
+        let changes = self.facts.leaders.lock().changes - leader_changes;
+        effects.push(("leaders changed", changes));
         for (name, amount) in &effects {
             let (kind, name, amount) = (kind.to_owned(), (*name).to_owned(), *amount);
             self.notes.note(|at| Event::Effect { at, kind, name, amount });
@@ -149,6 +206,13 @@ impl Stage {
             self.felt.push(Felt { kind: kind.to_owned(), target, at_ms, unavailable_ms });
         }
         Ok(had_effect)
+    }
+
+    /// The cluster does not come back: nothing more is done to it, and it has not kept its promise.
+    fn give_up(&mut self, after: &dyn Display, why: &anyhow::Error) {
+        eprintln!("{after}: {why:#}");
+        self.amount(&"cluster", "times that it did not come back", 1, 0);
+        self.down = Some(format!("{why:#}"));
     }
 
     /// All shards.

@@ -5,34 +5,56 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use tidemark_checker::Event;
 use tidemark_checker::history::{Copy, Digest, Group, Node, User};
-use tidemark_store::inspect::{self, Inspector, Report};
+use tidemark_store::inspect::{self, InspectError, Inspector, Report};
 use tidemark_store_core::value::{Entry, Mailbox};
 use tidemark_types::{NodeId, Recipient, Seq};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Member};
 use crate::notes::Notes;
 use crate::words;
 
 /// Reads every node's files into the history; the nodes must be down. A node that cannot be read is
-/// left out; whether all of them were read.
-pub(super) fn read(cluster: &Cluster, notes: &Notes) -> Result<bool> {
+/// left out; whether all of them were read. If every replica was at rest at these entries, by group,
+/// each that can be opened must still reach them, or the run is violated.
+pub(super) fn read(
+    cluster: &Cluster,
+    rested: Option<&BTreeMap<u32, u64>>,
+    notes: &Notes,
+) -> Result<bool> {
     let mut replicas = Vec::new();
     for node in cluster.ids() {
-        match whole(cluster, node) {
+        match Inspector::open(&cluster.data_dir(node)) {
             Ok(inspector) => replicas.push((node, inspector)),
-            Err(error) => eprintln!("node {node} cannot be read: {error:#}"),
+            Err(error) => eprintln!("node {node} cannot be read: {error}"),
         }
     }
-    let Some((nodes, inspectors, reports)) = level(replicas) else { return Ok(false) };
-    write_down(&nodes, &inspectors, &reports, notes)?;
+    let (chosen, reports) = level(&replicas);
+    for (node, inspector) in replicas.iter().filter(|(node, _)| !chosen.contains(node)) {
+        eprintln!("node {node} is left out");
+        if rested.is_some_and(|rested| !reaches(inspector, rested)) {
+            notes.amount(&Member::Node(*node), "replicas that do not reach the others", 1, 0);
+        }
+    }
+    let read = replicas.into_iter().filter(|(node, _)| chosen.contains(node));
+    let (nodes, inspectors): (Vec<_>, Vec<_>) = read.unzip();
+    if !nodes.is_empty() {
+        write_down(&nodes, &inspectors, &reports, notes)?;
+    }
     Ok(nodes.len() == cluster.ids().len())
 }
 
-type Level = (Vec<NodeId>, Vec<Inspector>, Vec<Report>);
+/// Can its log be replayed up to there? Its state may be further on.
+fn reaches(inspector: &Inspector, rested: &BTreeMap<u32, u64>) -> bool {
+    match inspector.report(None, |group| rested.get(&group.get()).copied()) {
+        Ok(_) => true,
+        Err(InspectError::OutOfReach { to, from, .. }) => from > to,
+        Err(_) => false,
+    }
+}
 
-/// Brings replicas to one level. Those that cannot reach it, or whose log contradicts their state, are
-/// left out: as few as possible, and of as many those that hold less.
-fn level(replicas: Vec<(NodeId, Inspector)>) -> Option<Level> {
+/// Brings replicas to one level: which, and what they hold there. Those that cannot reach it, or whose
+/// log contradicts their state, are left out: as few as possible, and of as many those that hold less.
+fn level(replicas: &[(NodeId, Inspector)]) -> (Vec<NodeId>, Vec<Report>) {
     let everyone = (1_u32 << replicas.len()) - 1;
     let is_in = |set: u32, at: usize| set >> at & 1 == 1;
     let try_set = |set: u32| {
@@ -44,28 +66,14 @@ fn level(replicas: Vec<(NodeId, Inspector)>) -> Option<Level> {
     let held = |reports: &Vec<Report>| {
         reports[0].groups.iter().map(|group| group.at.unwrap_or_default()).sum::<u64>()
     };
-    let (set, reports) = (1..=everyone.count_ones()).rev().find_map(|size| {
+    let found = (1..=everyone.count_ones()).rev().find_map(|size| {
         let sets = (1..=everyone).filter(|set| set.count_ones() == size);
         let levelled = sets.filter_map(|set| Some((set, try_set(set)?)));
         levelled.max_by_key(|(_, reports)| held(reports))
-    })?;
-    let (mut nodes, mut inspectors) = (Vec::new(), Vec::new());
-    for (at, (node, inspector)) in replicas.into_iter().enumerate() {
-        if is_in(set, at) {
-            nodes.push(node);
-            inspectors.push(inspector);
-        } else {
-            eprintln!("node {node} is left out");
-        }
-    }
-    Some((nodes, inspectors, reports))
-}
-
-/// A node's files, if its log can be replayed over its state.
-fn whole(cluster: &Cluster, node: NodeId) -> Result<Inspector> {
-    let inspector = Inspector::open(&cluster.data_dir(node))?;
-    inspector.report(None, |_| None)?;
-    Ok(inspector)
+    });
+    let (set, reports) = found.unwrap_or_default();
+    let chosen = replicas.iter().enumerate().filter(|(at, _)| is_in(set, *at));
+    (chosen.map(|(_, (node, _))| *node).collect(), reports)
 }
 
 /// Reads what these nodes left into the history; all of them must be readable.

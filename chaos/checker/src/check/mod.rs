@@ -50,10 +50,10 @@ pub struct Demands {
     pub accepted_min: u64,
     /// So much of all sends, from 0 to 1.
     pub accepted_share_min: f64,
-    /// For a kind of fault, the names of the effects that it must have had. A kind that is not
-    /// here must have had any.
+    /// For a kind of fault, the names of the effects that its last one must have had. One of a kind
+    /// that is not here must have had any.
     pub effects: BTreeMap<String, Vec<String>>,
-    /// A group must acknowledge a probe within this time after the last fault.
+    /// A group must acknowledge a probe within this time after a fault.
     pub recovery: Nanos,
     /// So many violations of each code are shown; those beyond are counted.
     pub shown_max: usize,
@@ -85,7 +85,7 @@ pub fn check(history: &impl History, demands: &Demands) -> Result<Report, ReadEr
         devices.take(&event, &mut book, &mut findings);
         hashes.take(&event, &mut findings);
         raft.take(&event, &mut findings);
-        run.take(&event, &mut findings);
+        run.take(&event, demands, &mut findings);
     }
     reads.finish(&book, &mut findings);
     devices.finish(&book, &mut findings);

@@ -15,6 +15,10 @@ pub(super) struct Run {
     served: BTreeMap<Group, Nanos>,
     /// Faults by kind and target: when they began last, and how many have not ended.
     faults: BTreeMap<(String, String), (Nanos, i64)>,
+    /// How many of all have not ended.
+    open: i64,
+    /// What was seen since the last fault of each kind began. One without an effect is repeated until
+    /// it has one.
     effects: BTreeMap<String, BTreeMap<String, u64>>,
     healed: Option<Nanos>,
     quiet: Option<Nanos>,
@@ -22,16 +26,22 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn take(&mut self, event: &Event, findings: &mut Findings) {
+    pub(super) fn take(&mut self, event: &Event, demands: &Demands, findings: &mut Findings) {
         match event {
             Event::Send { at, .. } => self.sent = Some(*at),
             Event::Quiet { at } => self.quiet = Some(*at),
             Event::Fault { at, kind, target } => {
+                if self.open == 0 {
+                    self.recovery(*at, demands, findings);
+                }
+                self.open += 1;
+                self.effects.remove(kind);
                 let (began, open) = self.fault(kind, target);
                 *began = *at;
                 *open += 1;
             }
             Event::Healed { at, kind, target } => {
+                self.open -= 1;
                 self.fault(kind, target).1 -= 1;
                 self.healed = Some(*at);
                 self.served.clear();
@@ -60,18 +70,18 @@ impl Run {
 
     /// The rest is known in the end.
     pub(super) fn finish(self, demands: &Demands, findings: &mut Findings) {
-        self.recovery(demands, findings);
+        self.recovery(Nanos(u64::MAX), demands, findings);
         self.rest(findings);
         self.vacuity(demands, findings);
     }
 
-    /// C13: each probed group serves soon after the last fault ended.
-    fn recovery(&self, demands: &Demands, findings: &mut Findings) {
+    /// C13: each probed group serves soon after a fault ended, if the next one leaves it the time.
+    fn recovery(&self, next: Nanos, demands: &Demands, findings: &mut Findings) {
         for (group, probed) in &self.probed {
             let since = self.healed.unwrap_or(*probed);
             let soon = Nanos(since.0.saturating_add(demands.recovery.0));
             let served = self.served.get(group);
-            if served.is_none_or(|at| *at > soon) {
+            if soon <= next && served.is_none_or(|at| *at > soon) {
                 let mut clues = vec![Clue::Run(since)];
                 clues.extend(served.copied().map(Clue::Run));
                 let reason =

@@ -51,18 +51,22 @@ impl Target {
         if self.is_log() { log_dir(data) } else { state_dir(data) }
     }
 
+    /// Is a file of this name one of this kind?
+    pub(super) fn fits(self, name: &str) -> bool {
+        match self {
+            Target::LogTail => name.ends_with(".log"),
+            Target::LogTable | Target::StateTable => name.ends_with(".sst"),
+            Target::LogManifest | Target::StateManifest => name.starts_with("MANIFEST-"),
+        }
+    }
+
     /// The newest file of this kind that is not too small to be worth it.
     pub(super) fn newest(self, data: &Path) -> Result<Option<PathBuf>> {
         const BYTES_MIN: u64 = 4 << 10;
         let mut found = Vec::new();
         for file in fs::read_dir(self.folder(data))? {
             let file = file?;
-            let name = file.file_name().to_string_lossy().into_owned();
-            let fits = match self {
-                Target::LogTail => name.ends_with(".log"),
-                Target::LogTable | Target::StateTable => name.ends_with(".sst"),
-                Target::LogManifest | Target::StateManifest => name.starts_with("MANIFEST-"),
-            };
+            let fits = self.fits(&file.file_name().to_string_lossy());
             let small = matches!(self, Target::LogManifest | Target::StateManifest);
             if fits && file.metadata()?.len() > if small { 0 } else { BYTES_MIN } {
                 // Numbers in names have leading zeros.
@@ -144,10 +148,10 @@ impl Stage {
             Start::Ready => self.cluster.ends_within(member, FOUND_WITHIN).await?.is_some(),
         };
         if !found && damage.target == Target::LogTail {
-            self.amount(&member, "serves from a log with a flipped bit", 1, 0);
+            self.amount(&member, "serves from a damaged log", 1, 0);
         }
         if !found && damage.target == Target::LogManifest {
-            // It has written another one since, and has everything: the checker will tell.
+            // It has written another one since.
             return Ok(Vec::new());
         }
         if !found {
@@ -205,7 +209,9 @@ impl Stage {
             if said.is_ok_and(|said| said.starts_with("HTTP/1.1 200")) {
                 return Ok(Start::Ready);
             }
-            anyhow::ensure!(from.elapsed() < READY_WITHIN, "{member} neither starts nor refuses");
+            if from.elapsed() > READY_WITHIN {
+                return Err(self.cluster.not_ready(member, "nor does it refuse"));
+            }
         }
     }
 }

@@ -32,12 +32,17 @@ impl Stage {
         self.air.lose(of_thousand);
         tokio::time::sleep(each).await;
         self.air.lose(0);
+        Ok(self.frames_lost(before))
+    }
+
+    /// What was lost since.
+    pub(in crate::run) fn frames_lost(&self, before: Lost) -> Effects {
         let Lost { send_acks, delivers, acks } = self.air.lost();
-        Ok(vec![
+        vec![
             ("SendAck frames dropped", send_acks - before.send_acks),
             ("Deliver frames dropped", delivers - before.delivers),
             ("Ack frames dropped", acks - before.acks),
-        ])
+        ]
     }
 
     pub(super) async fn storm(&mut self, gateway: usize, rounds: u32) -> Result<Effects> {

@@ -63,7 +63,11 @@ impl Stage {
             lan.cut(host(other), host(late))?;
         }
         let data = self.cluster.data_dir(victim);
-        let known = newest_log(&data)?;
+        // What the log holds up to here the other two have as well.
+        let known = match forgets {
+            Forgets::BehindBit => Some(newest_log(&data)?),
+            Forgets::Everything | Forgets::FailedSyncs => None,
+        };
         tokio::time::sleep(LATE_FOR).await;
         let mut effects = Effects::new();
         if forgets == Forgets::FailedSyncs {
@@ -73,13 +77,13 @@ impl Stage {
         if self.cluster.runs(victim) {
             self.cluster.kill(victim)?;
         }
-        let taken = match forgets {
-            Forgets::Everything => {
-                [log_dir(&data), state_dir(&data)].map(Aside::moved).into_iter().collect()
+        let taken = match (forgets, known) {
+            (_, Some(known)) => vec![self.flip_behind(&known, &data)?],
+            (Forgets::Everything, None) => {
+                vec![Aside::moved(log_dir(&data))?, Aside::moved(state_dir(&data))?]
             }
-            Forgets::BehindBit => self.flip_behind(&known, &data).map(|copied| vec![copied]),
-            Forgets::FailedSyncs => Ok(Vec::new()),
-        }?;
+            (_, None) => Vec::new(),
+        };
         self.start_again(victim)?;
         if !taken.is_empty() {
             let refused = self.cluster.ends_within(victim, REFUSES_WITHIN).await?.is_some();
@@ -100,6 +104,7 @@ impl Stage {
         self.all_ready().await?;
         Ok(effects)
     }
+
     fn start_again(&mut self, node: NodeId) -> Result<()> {
         self.begin_life(node.into());
         self.cluster.start_member(node)

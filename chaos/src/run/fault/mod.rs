@@ -23,10 +23,10 @@ mod network;
 mod nodes;
 mod power;
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use anyhow::Result;
-use tidemark_checker::Event;
 use tidemark_env::Rng;
 use tidemark_lab::disk::Cut;
 use tidemark_lab::lan::Host;
@@ -171,16 +171,9 @@ impl Stage {
         Ok(())
     }
 
-    /// Notes what must not be, as an amount above its bound: the run is violated by it.
-    pub(super) fn amount(
-        &self,
-        process: &dyn std::fmt::Display,
-        what: &str,
-        amount: u64,
-        bound: u64,
-    ) {
-        let (process, what) = (process.to_string(), what.to_owned());
-        self.notes.note(|at| Event::Cost { at, process, what, amount, bound });
+    /// See [`Notes::amount`](crate::notes::Notes::amount).
+    pub(super) fn amount(&self, process: &dyn Display, what: &str, amount: u64, bound: u64) {
+        self.notes.amount(process, what, amount, bound);
     }
 
     /// One of them, by chance.

@@ -28,10 +28,17 @@ impl Stage {
 
     pub(super) async fn pause(&mut self, member: Member, down: Duration) -> Result<Effects> {
         self.cluster.pause(member)?;
-        tokio::time::sleep(down).await;
+        let (until, mut paused) = (Instant::now() + down, Duration::ZERO);
+        while Instant::now() < until {
+            let from = Instant::now();
+            tokio::time::sleep(LOOK).await;
+            if self.cluster.is_stopped(member)? {
+                paused += from.elapsed();
+            }
+        }
         self.cluster.resume(member)?;
         self.cluster.ready(member).await?;
-        Ok(vec![("milliseconds paused", u64::try_from(down.as_millis())?)])
+        Ok(vec![("milliseconds paused", u64::try_from(paused.as_millis())?)])
     }
 
     pub(super) async fn transfer(&mut self, shard: ShardId) -> Result<Effects> {

@@ -1,13 +1,14 @@
 //! Disks' power, alone and as part of a new majority.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use tidemark_lab::disk::{Cut, Loss};
 use tidemark_types::NodeId;
 
-use super::Effects;
+use super::{Effects, Target};
 use crate::cluster::{Member, PATIENCE};
 use crate::run::stage::Stage;
 
@@ -35,6 +36,13 @@ const CUTS_MAX: u32 = 10;
 /// The load between two of them.
 const BETWEEN_CUTS: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(1_500)];
 
+/// Is this file a part of a node's log or state? Beside these are what databases tell of themselves.
+fn is_part(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let parts = [Target::LogTail, Target::LogTable, Target::LogManifest];
+    name == "CURRENT" || parts.iter().any(|part| part.fits(&name))
+}
+
 impl Stage {
     pub(super) async fn cut_power(&mut self, nodes: &[NodeId], cut: Cut) -> Result<Effects> {
         let losses = self.cluster.cut_power(nodes, cut, self.rng.as_ref())?;
@@ -45,7 +53,8 @@ impl Stage {
     }
 
     fn count(&mut self, losses: &BTreeMap<NodeId, Loss>) -> u64 {
-        let lost = losses.values().map(Loss::bytes).sum();
+        let files = losses.values().flat_map(|Loss(files)| files);
+        let lost = files.filter(|(path, _)| is_part(path)).map(|(_, bytes)| bytes).sum::<u64>();
         self.unsynced_bytes_lost += lost;
         lost
     }

@@ -111,11 +111,14 @@ pub(super) fn page(history: &Path, summary: &Summary, report: &Report) -> Result
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport \
          content=\"width=device-width\"><title>{name}: {verdict}</title><style>{STYLE}</style>\
          <h1>{name}: <span class={verdict}>{verdict}</span></h1>\
-         <p>{seconds} s of load, seed {seed}.</p>",
+         <p>{seconds} s of load, seed {seed}; on {isolation}; {build}, {version}.</p>",
         name = summary.scenario,
         verdict = summary.verdict,
         seconds = summary.seconds,
         seed = summary.seed,
+        isolation = summary.isolation,
+        build = summary.build,
+        version = summary.version,
     );
     page += &ledger(summary);
     page += &charts(&course, summary)?;

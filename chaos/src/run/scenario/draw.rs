@@ -103,8 +103,13 @@ async fn kill(kind: Kind, stage: &Stage, node: NodeId) -> Result<Fault> {
             fault("gateway-kill", gateway, all, Harm::Kill(vec![gateway], down))
         }
         _ => {
-            let members = stage.cluster.ids().into_iter().map(Member::Node).collect();
-            fault("kill", "all nodes", all, Harm::Kill(members, seconds(0.5)))
+            let spared = (stage.below(3) == 0).then_some(node);
+            let members = stage.cluster.ids().into_iter().filter(|node| Some(*node) != spared);
+            let harm = Harm::Kill(members.map(Member::Node).collect(), seconds(0.5));
+            match spared {
+                Some(node) => fault("kill", format_args!("all but node-{node}"), all, harm),
+                None => fault("kill", "all nodes", all, harm),
+            }
         }
     })
 }
@@ -139,6 +144,9 @@ fn host(node: NodeId) -> Host {
 }
 
 fn partition(stage: &Stage, victim: NodeId) -> Fault {
+    if stage.below(3) == 0 {
+        return partition_of_gateway(stage, victim);
+    }
     let others = stage.cluster.ids().into_iter().filter(|node| *node != victim).map(host);
     let others: Vec<Host> = others.collect();
     let (me, hold) = (host(victim), stage.between(seconds(4.0), seconds(8.0)));
@@ -147,13 +155,37 @@ fn partition(stage: &Stage, victim: NodeId) -> Fault {
         fault("partition", format_args!("node-{victim} {name}"), stage.shards(), harm)
     };
     let all = || others.iter().flat_map(|other| both(me, *other)).collect::<Vec<(Host, Host)>>();
-    match stage.below(5) {
+    match stage.below(6) {
         0 => split("both ways", all(), hold, 1),
         1 => split("says nothing", others.iter().map(|other| (me, *other)).collect(), hold, 1),
         2 => split("hears nothing", others.iter().map(|other| (*other, me)).collect(), hold, 1),
         3 => split("is the bridge", both(others[0], others[1]).to_vec(), hold, 1),
+        4 => split(
+            "and all others alone",
+            [all(), both(others[0], others[1]).into()].concat(),
+            hold,
+            1,
+        ),
         _ => split("flapping", all(), stage.between(seconds(0.2), seconds(2.0)), 5),
     }
+}
+
+/// A gateway and a node, or its devices, do not hear each other.
+fn partition_of_gateway(stage: &Stage, node: NodeId) -> Fault {
+    let gateway = Member::Gateway(stage.below(stage.gateways as u64) as usize);
+    let me = gateway.host();
+    let (name, other) = match stage.below(2) {
+        0 => (format!("node-{node}"), host(node)),
+        _ => ("devices".to_owned(), HERE),
+    };
+    let (how, cuts) = match stage.below(3) {
+        0 => ("and {} are apart", both(me, other).to_vec()),
+        1 => ("does not hear {}", vec![(other, me)]),
+        _ => ("is not heard by {}", vec![(me, other)]),
+    };
+    let target = format!("{gateway} {}", how.replace("{}", &name));
+    let harm = Harm::Split { cuts, each: stage.between(seconds(4.0), seconds(8.0)), rounds: 1 };
+    fault("partition", target, stage.shards(), harm)
 }
 
 fn blackhole(stage: &Stage, node: NodeId) -> Fault {

@@ -5,9 +5,9 @@ mod draw;
 use anyhow::Result;
 use tidemark_types::ShardId;
 
-use super::fault::Fault;
+use super::fault::{Fault, Harm};
 use super::load::{Pace, Shape};
-use super::stage::Stage;
+use super::stage::{Losses, Stage};
 
 /// A scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,11 +79,11 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("gateway-kill", Kind::GatewayKill, false, KILLED,
         "a gateway is killed; its devices go to another"),
     scenario("kill-all", Kind::KillAll, false, KILLED,
-        "all nodes are killed at once"),
+        "all nodes are killed at once, or all but one"),
     scenario("pause", Kind::Pause, false, &["milliseconds paused"],
         "a process is stopped for 0.2 to 30 s and goes on"),
     scenario("partition", Kind::Partition, true, DROPPED,
-        "nodes do not hear each other: both ways, one way, a bridge, flapping"),
+        "nodes or gateways do not hear each other: both ways, one way, a bridge, all alone, flapping"),
     scenario("blackhole", Kind::Blackhole, true, DROPPED,
         "nothing comes from or to a node for 30 to 60 s"),
     scenario("weak-network", Kind::WeakNetwork, true, &["packets lost", "packets late"],
@@ -127,7 +127,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "devices that do not read, or take their time, get most of the messages"),
     scenario("steady", Kind::Steady, false, &[],
         "nothing at all, at 2,000 sends a second: no shard may change its leader"),
-    scenario("mixed", Kind::Mixed, false, &[], "all faults by chance, one after the other"),
+    scenario("mixed", Kind::Mixed, false, &[], "all faults by chance, one after the other; frames are lost beside one in three"),
 ];
 
 impl Scenario {
@@ -167,6 +167,10 @@ impl Scenario {
         match self.kind {
             // A log so short that a node which is away for some seconds needs a snapshot.
             Kind::Snapshot => "[raft]\nsnapshot_entries = 300\nkeep_entries = 100\n",
+            // The power goes while states are written out and logs purged.
+            Kind::PowerCut | Kind::PowerCutAll => {
+                "[raft]\nsnapshot_entries = 300\nkeep_entries = 100\n"
+            }
             // The state is on the disk soon, and soon the log no longer reaches back to it.
             Kind::Corrupt => "[raft]\nsnapshot_entries = 300\nkeep_entries = 500\n",
             Kind::Mixed => "[raft]\nsnapshot_entries = 2000\nkeep_entries = 1000\n",
@@ -176,7 +180,8 @@ impl Scenario {
 
     /// Must something stand between the processes and the system?
     pub(super) fn preload(&self) -> bool {
-        matches!(self.kind, Kind::Clock | Kind::Eio | Kind::Mixed)
+        use Kind::{Clock, Eio, Mixed, PartKill, PauseKill, PowerCut, PowerCutAll};
+        matches!(self.kind, Clock | Eio | Mixed | PartKill | PauseKill | PowerCut | PowerCutAll)
     }
 
     /// The scenario of the next fault: itself, or one by chance.
@@ -190,6 +195,17 @@ impl Scenario {
         };
         let scenarios: Vec<_> = SCENARIOS.iter().filter(fits).collect();
         scenarios[stage.below(scenarios.len() as u64) as usize]
+    }
+
+    /// In the mix frames are lost beside one fault in three.
+    pub(super) async fn beside(&self, next: &Scenario, stage: &Stage) -> Result<Option<Losses>> {
+        let alone = self.kind != Kind::Mixed || next.kind == Kind::AckLoss || stage.below(3) != 0;
+        if alone {
+            return Ok(None);
+        }
+        let fault = draw::draw(Kind::AckLoss, stage).await?;
+        let Harm::LoseFrames(of_thousand, each) = fault.harm else { return Ok(None) };
+        Ok(Some(Losses { fault, of_thousand, each }))
     }
 
     /// One of its faults, by chance.

@@ -8,6 +8,7 @@ use tidemark_types::Seq;
 
 use super::Kind;
 use crate::corrupt::Tape;
+use crate::model::groups;
 
 use Code::{C9d, C12, C13, C14, C15};
 
@@ -22,11 +23,13 @@ pub(super) const KINDS: &[Kind] = &[
     Kind { name: "purged above the snapshot", code: C12, also: &[], apply: purged_above },
     Kind { name: "a group that does not come back", code: C13, also: &[], apply: no_probe },
     Kind { name: "a group that comes back late", code: C13, also: &[], apply: late_probe },
+    Kind { name: "a group back after the next fault", code: C13, also: &[], apply: no_return },
     Kind { name: "no rest", code: C13, also: &[], apply: no_rest },
     Kind { name: "rest before the last fault", code: C13, also: &[C9d, C14], apply: early_rest },
     Kind { name: "no leader in the end", code: C13, also: &[], apply: no_leader },
     Kind { name: "a fault without its effect", code: C14, also: &[], apply: no_effect },
     Kind { name: "a fault with another effect", code: C14, also: &[], apply: other_effect },
+    Kind { name: "a last fault without its effect", code: C14, also: &[], apply: last_effect },
     Kind { name: "a fault that does not end", code: C14, also: &[], apply: no_end },
     Kind { name: "nothing accepted", code: C14, also: &[], apply: nothing_accepted },
     Kind { name: "an answer to nothing", code: C14, also: &[], apply: answer_to_nothing },
@@ -130,6 +133,29 @@ fn late_probe(tape: &mut Tape) -> Option<()> {
     Some(())
 }
 
+/// Another fault follows a minute later, and only after that one all groups serve.
+fn no_return(tape: &mut Tape) -> Option<()> {
+    let healed = |event: &Event| matches!(event, Event::Healed { .. });
+    let healed = tape.events.iter().rposition(healed)?;
+    let served = |event: &Event| matches!(event, Event::ProbeAck { group: Group(1), .. });
+    let mut after = tape.events.split_off(healed);
+    after.retain(|event| !served(event));
+    tape.events.append(&mut after);
+    let quiet = tape.quiet();
+    let at = |seconds: u64| Some(Nanos(tape.events[quiet].at()?.0 + seconds * 1_000_000_000));
+    let (begins, ends, serves, rests) = (at(60)?, at(61)?, at(62)?, at(63)?);
+    let (kind, target, name) =
+        ("kill".to_owned(), "node 0".to_owned(), "leaders changed".to_owned());
+    let fault = Event::Fault { at: begins, kind: kind.clone(), target: target.clone() };
+    let healed = Event::Healed { at: ends, kind: kind.clone(), target };
+    let effect = Event::Effect { at: ends, kind, name, amount: 1 };
+    let serves = groups().map(|group| Event::ProbeAck { at: serves, group });
+    let rests = Event::Quiet { at: rests };
+    let all = [fault, healed, effect].into_iter().chain(serves).chain([rests]);
+    drop(tape.events.splice(quiet..=quiet, all));
+    Some(())
+}
+
 fn no_rest(tape: &mut Tape) -> Option<()> {
     let quiet = tape.quiet();
     tape.events.remove(quiet);
@@ -172,6 +198,18 @@ fn other_effect(tape: &mut Tape) -> Option<()> {
         if let Event::Effect { name, .. } = event {
             "packets dropped".clone_into(name);
         }
+    }
+    Some(())
+}
+
+/// It is no excuse that an earlier one had it.
+fn last_effect(tape: &mut Tape) -> Option<()> {
+    let effect = |event: &Event| matches!(event, Event::Effect { .. });
+    let mut effects = tape.events.iter_mut().filter(|event| effect(event));
+    let last = effects.next_back()?;
+    effects.next_back()?;
+    if let Event::Effect { amount, .. } = last {
+        *amount = 0;
     }
     Some(())
 }
