@@ -5,8 +5,8 @@ use std::time::Duration;
 use tidemark_store::storage::GroupId;
 use tidemark_types::{NodeId, ShardId};
 
-use crate::machine::{Armed, Keep, POINTS, Point, When};
-use crate::plan::{Dice, GATEWAYS, PHONES};
+use crate::machine::{Armed, Keep, OFTEN, POINTS, Point, When};
+use crate::plan::{Dice, GATEWAYS, PHONES, Plan};
 use crate::world::{self, Transfer, World};
 
 /// What is done to the cluster.
@@ -194,14 +194,14 @@ impl Harm {
         let keep = dice.of(&[Keep::All, Keep::Some, Keep::Some]);
         let (harm, lasts) = match dice.between(0, 99) {
             0..=15 => (Harm::Crash { nodes: vec![node], keep }, dice.ms(100, 4_000)),
-            16..=22 => (Harm::Crash { nodes: world::nodes().collect(), keep }, dice.ms(100, 2_000)),
+            16..=22 => {
+                (Harm::Crash { nodes: world.plan.nodes().collect(), keep }, dice.ms(100, 2_000))
+            }
             23..=42 => {
                 let (point, when) = (dice.of(&POINTS), dice.of(&[When::Before, When::After]));
-                let spare = dice.between(0, 12);
-                let armed = match world.plan.votes {
-                    true => Armed { point: Point::Vote, when, spare: spare % 3 },
-                    false => Armed { point, when, spare },
-                };
+                let point = if world.plan.votes { Point::Vote } else { point };
+                let spare = dice.between(0, if OFTEN.contains(&point) { 12 } else { 1 });
+                let armed = Armed { point, when, spare };
                 (Harm::Point { node, armed }, dice.ms(2_000, 6_000))
             }
             43..=49 => {
@@ -210,7 +210,7 @@ impl Harm {
             50..=55 => {
                 (Harm::Phone(index(dice.between(0, PHONES as u64 - 1))), dice.ms(100, 3_000))
             }
-            56..=79 => network(dice, node),
+            56..=79 => network(&world.plan, dice, node),
             80..=85 => {
                 let ms = dice.of(&[-3_600_000, -70_000, -5_000, 5_000, 70_000, 2_592_000_000]);
                 (Harm::Clock { node, ms }, dice.ms(2_500, 6_000))
@@ -232,7 +232,7 @@ fn index(number: u64) -> usize {
 
 /// A store node: often one that leads something.
 fn victim(world: &World, dice: &Dice) -> NodeId {
-    let any = NodeId::new(dice.between(1, crate::plan::STORES));
+    let any = NodeId::new(dice.between(1, world.plan.stores));
     let number = u16::try_from(dice.between(0, u64::from(world.plan.shards) - 1)).unwrap_or(0);
     let leader = world.safety.leader(GroupId::shard(ShardId::new(number)));
     if dice.chance(0.5) { leader.unwrap_or(any) } else { any }
@@ -243,22 +243,25 @@ fn transfer(world: &World, dice: &Dice) -> Option<Transfer> {
     let number = u16::try_from(dice.between(0, u64::from(world.plan.shards) - 1)).ok()?;
     let group = GroupId::shard(ShardId::new(number));
     let from = world.safety.leader(group)?;
-    let others: Vec<NodeId> = world::nodes().filter(|node| *node != from).collect();
+    let others: Vec<NodeId> = world.plan.nodes().filter(|node| *node != from).collect();
     Some(Transfer { group, from, to: dice.of(&others) })
 }
 
-fn network(dice: &Dice, node: NodeId) -> (Harm, Duration) {
+fn network(plan: &Plan, dice: &Dice, node: NodeId) -> (Harm, Duration) {
     let one = vec![world::store(node)];
-    let other_stores: Vec<String> =
-        world::nodes().filter(|other| *other != node).map(world::store).collect();
-    let stores: Vec<String> = world::nodes().map(world::store).collect();
+    let others: Vec<String> =
+        plan.nodes().filter(|other| *other != node).map(world::store).collect();
+    // Of five nodes two may stay together.
+    let (with, without) = others.split_at(index(dice.between(0, plan.stores / 2 - 1)));
+    let minority = [&one[..], with].concat();
+    let stores: Vec<String> = plan.nodes().map(world::store).collect();
     let gateways: Vec<String> = (0..GATEWAYS).map(world::gateway).collect();
     let gateway = vec![gateways[index(dice.between(0, GATEWAYS as u64 - 1))].clone()];
     let phone = vec![world::phone(index(dice.between(0, PHONES as u64 - 1)))];
     let (from, to) = match dice.between(0, 9) {
-        // A node from the two others, or from one of them only.
-        0..=3 => (one, other_stores),
-        4 | 5 => (one, vec![other_stores[index(dice.between(0, 1))].clone()]),
+        // A minority from all others, or a node from one of them only.
+        0..=3 => (minority, without.to_vec()),
+        4 | 5 => (one, vec![others[index(dice.between(0, plan.stores - 2))].clone()]),
         6 => (gateway, stores),
         7 => (gateway, one),
         8 => (phone, gateway),

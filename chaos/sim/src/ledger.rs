@@ -12,10 +12,12 @@ use anyhow::{Context, Result};
 use tidemark_checker::Verdict;
 
 use crate::harm;
+use crate::machine;
 use crate::run::Shown;
 
-/// In so many seeds each kind of fault must have been felt: one that never is no longer works.
-const ALL_KINDS_IN: u64 = 100;
+/// In so many seeds each kind of fault must have been felt, and each crash point reached: one that never
+/// is no longer works.
+const ALL_IN: u64 = 100;
 
 /// The account of many seeds.
 #[derive(Debug, Default)]
@@ -62,10 +64,16 @@ impl Ledger {
         }
     }
 
-    /// Kinds of faults that should have been felt by now, and never were.
-    fn never_felt(&self) -> Vec<&'static str> {
-        let expected = if self.seeds < ALL_KINDS_IN { &[][..] } else { &harm::KINDS };
-        expected.iter().copied().filter(|kind| !self.faults.contains_key(*kind)).collect()
+    /// Kinds of faults that should have been felt by now, and crash points that should have been
+    /// reached, and never were.
+    fn never_felt(&self) -> Vec<String> {
+        if self.seeds < ALL_IN {
+            return Vec::new();
+        }
+        let kinds = harm::KINDS.into_iter().map(str::to_owned);
+        let kinds = kinds.filter(|kind| !self.faults.contains_key(kind));
+        let points = machine::crash_points().filter(|point| !self.points.contains_key(point));
+        kinds.chain(points).collect()
     }
 
     /// What all of it shows.
@@ -111,7 +119,7 @@ impl fmt::Display for Ledger {
             writeln!(f, "void: {void:?}")?;
         }
         if !self.never_felt().is_empty() {
-            writeln!(f, "never felt: {:?}", self.never_felt())?;
+            writeln!(f, "never felt: {}", self.never_felt().join(", "))?;
         }
         write!(
             f,
@@ -190,4 +198,22 @@ pub fn line(seed: u64, shown: Option<&Shown>, took: Duration) -> String {
         line.push_str(wrong);
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_seeds_that_never_reach_a_crash_point_are_void_and_name_it() {
+        let faults = harm::KINDS.map(|kind| (kind.to_owned(), 1)).into();
+        let points = machine::crash_points().map(|point| (point, 1)).collect();
+        let mut ledger = Ledger { seeds: ALL_IN, faults, points, ..Ledger::default() };
+        assert_eq!(ledger.verdict(), Verdict::Holds);
+        let (point, _) = ledger.points.pop_last().expect("a point");
+        assert_eq!(ledger.verdict(), Verdict::Void);
+        assert!(ledger.to_string().contains(&format!("never felt: {point}\n")), "{ledger}");
+        ledger.seeds -= 1;
+        assert_eq!(ledger.verdict(), Verdict::Holds);
+    }
 }

@@ -2,7 +2,7 @@
 //! driven by one seed: the same seed gives the same run, byte for byte.
 //!
 //! ```text
-//!   seed ─► plan: shards, users, timers, faults
+//!   seed ─► plan: stores, shards, users, timers, faults
 //!            │
 //!   phone-0..2 ── real SDK ──┐                       ┌─ store-1 ─ simulated log, RocksDB in files
 //!                            ├ gateway-0, 1 (real) ──┼─ store-2   that are copied when its power

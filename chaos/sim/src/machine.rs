@@ -6,6 +6,9 @@
 //!                                                    at that moment
 //! ```
 //!
+//! What a cut tears is no third case: a torn batch is dropped as a whole, and a flush that was cut off
+//! leaves a table that no manifest names, as if it had not begun (`docs/adr/0013`).
+//!
 //! The moment of a cut is exact: a crash point takes the copy in the middle of a step, and from
 //! then on the dying node's disk takes nothing and acknowledges nothing. The node itself is gone at
 //! the end of the simulation's step; what it does until then reaches no disk.
@@ -62,8 +65,16 @@ pub const POINTS: [Point; 9] = [
     Point::State(Step::Flush),
 ];
 
-/// Where a node seldom comes: it may crash there the first time that it does.
-const SELDOM: [Point; 3] = [Point::Truncate, Point::State(Step::Stage), Point::State(Step::Flip)];
+/// Where a node comes all the time.
+pub const OFTEN: [Point; 3] = [Point::Append, Point::Mark, Point::State(Step::Apply)];
+
+/// Where a node seldom comes: on each machine it crashes at one of these the first time that it does.
+const SELDOM: [Point; 4] = [
+    Point::Truncate,
+    Point::State(Step::Stage),
+    Point::State(Step::Flip),
+    Point::State(Step::Flush),
+];
 
 /// Before a step or after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +100,12 @@ impl fmt::Display for Armed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} {:?}", self.when, self.point)
     }
+}
+
+/// What all crash points are called.
+pub fn crash_points() -> impl Iterator<Item = String> {
+    let both = |point| [When::Before, When::After].map(|when| Armed { point, when, spare: 0 });
+    POINTS.into_iter().flat_map(both).map(|armed| armed.to_string())
 }
 
 /// What of the batches that are not durable a cut keeps.
@@ -171,7 +188,7 @@ impl Machine {
         let state = folder.join("state-0");
         drop(StateDb::create(&state)?);
         let rare = Dice::new(plan.seed, 200 + node.get());
-        let seldom = (!plan.votes && rare.chance(0.5)).then(|| Armed {
+        let seldom = (!plan.votes).then(|| Armed {
             point: rare.of(&SELDOM),
             when: rare.of(&[When::Before, When::After]),
             spare: 0,

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use tidemark_env::{Rng, SeededRng};
+use tidemark_types::NodeId;
 
-/// Store nodes.
-pub const STORES: u64 = 3;
 /// Gateways.
 pub const GATEWAYS: usize = 2;
 /// Hosts on which devices run.
@@ -23,6 +22,8 @@ pub const FAULTS_MIN: usize = 3;
 pub struct Plan {
     /// What everything else is drawn from.
     pub seed: u64,
+    /// Store nodes.
+    pub stores: u64,
     /// Shards.
     pub shards: u16,
     /// Users.
@@ -105,7 +106,7 @@ impl Plan {
         let rate = dice.between(45, 80);
         Plan {
             seed,
-            shards: u16::try_from(dice.between(2, 4)).expect("small"),
+            shards: u16::try_from(dice.between(2, 8)).expect("small"),
             users,
             load: dice.ms(30_000, 40_000),
             send_every: Duration::from_secs(1) * users / u32::try_from(rate).expect("small"),
@@ -120,8 +121,14 @@ impl Plan {
             mailbox_entries_max: dice.of(&[1_000_000, 1_000_000, 1_000_000, 150]),
             silence_ms: dice.of(&[7_000, 15_000]),
             calm: dice.ms(500, 3_000),
+            stores: dice.of(&[3, 3, 3, 5]),
             lying_disks: false,
             votes: false,
         }
+    }
+
+    /// All store nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (1..=self.stores).map(NodeId::new)
     }
 }

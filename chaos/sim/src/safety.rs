@@ -165,8 +165,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_term_never_goes_back_and_what_is_applied_only_with_a_life() {
-        let facts = |life, term, applied| RaftFacts {
+    fn a_term_never_goes_back_and_what_is_applied_or_purged_only_with_a_life() {
+        let facts = |life, term, applied, purged| RaftFacts {
             at: Nanos::default(),
             node: NodeNumber(1),
             life,
@@ -177,11 +177,13 @@ mod tests {
             committed: None,
             applied,
             snapshot: 0,
-            purged: 0,
+            purged,
         };
-        assert_eq!(goes_back(&facts(0, 2, 5), &facts(0, 2, 5)), None);
-        assert_eq!(goes_back(&facts(0, 2, 5), &facts(1, 2, 3)), None);
-        assert!(goes_back(&facts(0, 2, 5), &facts(0, 2, 3)).is_some());
-        assert!(goes_back(&facts(0, 2, 5), &facts(1, 1, 5)).is_some());
+        let before = facts(0, 2, 5, 4);
+        assert_eq!(goes_back(&before, &before), None);
+        assert_eq!(goes_back(&before, &facts(1, 2, 3, 1)), None);
+        assert!(goes_back(&before, &facts(0, 2, 3, 4)).is_some());
+        assert!(goes_back(&before, &facts(0, 2, 5, 1)).is_some());
+        assert!(goes_back(&before, &facts(1, 1, 5, 4)).is_some());
     }
 }

@@ -126,7 +126,7 @@ async fn run_gateway(world: Arc<World>, number: usize) -> Result<()> {
     let keys = Keys::read(&world.key, clock.clone())?;
     let net: Arc<dyn Connector> = Arc::new(Net { world: world.clone(), from: host.clone() });
     let client = loop {
-        let endpoints = world::addresses(world::nodes().map(world::store));
+        let endpoints = world::addresses(world.plan.nodes().map(world::store));
         let reach = ClientConfig { endpoints, deadline: Duration::from_millis(DEADLINE_MS) };
         match Client::connect_over(Some(net.clone()), reach, clock.clone(), rng.clone()).await {
             Err(Error::Unavailable(_)) => {}

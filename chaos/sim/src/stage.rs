@@ -88,7 +88,7 @@ impl Stage {
             .tcp_capacity(SEGMENTS)
             .enable_random_order();
         let mut sim = builder.build();
-        for node in world::nodes() {
+        for node in world.plan.nodes() {
             let world = world.clone();
             sim.host(world::store(node), move || servers::store(world.clone(), node));
         }
@@ -202,7 +202,7 @@ impl Stage {
     }
 
     fn isolate(&mut self, host: &str) {
-        for other in hosts().filter(|other| other != host) {
+        for other in hosts(&self.world.plan).filter(|other| other != host) {
             self.sim.partition(host, other.as_str());
         }
     }
@@ -217,7 +217,7 @@ impl Stage {
         for host in due {
             self.down.remove(&host);
             self.world.line(&format_args!("{host} comes back"));
-            for other in hosts().filter(|other| *other != host) {
+            for other in hosts(&self.world.plan).filter(|other| *other != host) {
                 self.sim.repair(host.as_str(), other.as_str());
             }
             self.cut_again();
@@ -472,15 +472,15 @@ impl Stage {
 
     /// Ends all store nodes at once, for good; their disks keep everything that was written.
     pub fn stop(&mut self) -> Result<()> {
-        for node in world::nodes() {
+        for node in self.world.plan.nodes() {
             self.crash(node, Keep::All, NEVER)?;
         }
         Ok(())
     }
 }
 
-fn hosts() -> impl Iterator<Item = String> {
-    let servers = world::nodes().map(world::store).chain((0..GATEWAYS).map(world::gateway));
+fn hosts(plan: &Plan) -> impl Iterator<Item = String> + use<> {
+    let servers = plan.nodes().map(world::store).chain((0..GATEWAYS).map(world::gateway));
     servers.chain((0..PHONES).map(world::phone)).chain([PROBER.to_owned()])
 }
 

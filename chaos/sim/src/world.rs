@@ -21,7 +21,7 @@ use tidemark_types::{ClusterId, NodeId, ShardCount, UnixMs};
 use crate::interpose;
 use crate::machine::Machine;
 use crate::phone::Pocket;
-use crate::plan::{Dice, GATEWAYS, PHONES, Plan, STORES};
+use crate::plan::{Dice, GATEWAYS, PHONES, Plan};
 use crate::safety::Safety;
 use crate::trace::Trace;
 
@@ -136,11 +136,6 @@ pub fn phone(number: usize) -> String {
 /// The host of whoever asks the store without pause.
 pub const PROBER: &str = "prober";
 
-/// All nodes.
-pub fn nodes() -> impl Iterator<Item = NodeId> {
-    (1..=STORES).map(NodeId::new)
-}
-
 /// Where the servers of hosts listen.
 pub fn addresses(hosts: impl Iterator<Item = String>) -> Vec<String> {
     hosts.map(|host| format!("{host}:{PORT}")).collect()
@@ -156,13 +151,13 @@ impl World {
         let map = map(&plan, &draws)?;
         let key = folder.join("key.hs256");
         SigningKey::generate_hs256(&key, &SeededRng::new(draws.number()))?;
-        let hosts = nodes().map(store).chain((0..GATEWAYS).map(gateway));
+        let hosts = plan.nodes().map(store).chain((0..GATEWAYS).map(gateway));
         let hosts = hosts.chain((0..PHONES).map(phone)).chain([PROBER.to_owned()]);
         let clocks = hosts.map(|host| (host, Arc::new(HostClock::of(now.clone())))).collect();
         let mut failed = None;
         let world = Arc::new_cyclic(|world: &Weak<World>| {
             let machines =
-                nodes().map(|node| Machine::create(node, &map, folder, world.clone(), &plan));
+                plan.nodes().map(|node| Machine::create(node, &map, folder, world.clone(), &plan));
             let mut made = Vec::new();
             for machine in machines {
                 match machine {
@@ -358,7 +353,7 @@ impl HostClock {
 fn map(plan: &Plan, draws: &Dice) -> Result<ClusterMap> {
     let cluster = (u128::from(draws.number()) << 64 | u128::from(draws.number())).to_be_bytes();
     let address = |node| NodeAddress { grpc: format!("{}:{PORT}", store(node)) };
-    let addresses = nodes().map(|node| (node, address(node))).collect();
+    let addresses = plan.nodes().map(|node| (node, address(node))).collect();
     let settings =
         Settings { mailbox_entries_max: plan.mailbox_entries_max, ..Settings::default() };
     let shards = ShardCount::new(plan.shards)?;
