@@ -5,14 +5,15 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use tidemark_env::{SystemClock, SystemRng};
 use tidemark_store_client::{Client, ClientConfig};
 
 /// A running local cluster.
 pub(crate) struct Cluster {
-    root: PathBuf,
+    script: PathBuf,
+    home: PathBuf,
     file: File,
 }
 
@@ -36,18 +37,28 @@ struct Store {
 }
 
 impl Cluster {
-    /// The cluster of this checkout.
-    pub(crate) fn find(root: &Path) -> Result<Self> {
-        let path = root.join(".tidemark/cluster.json");
+    /// The cluster in the folder `home`, which the checkout `root` runs. Refuses one in which nobody
+    /// could take over from a leader.
+    pub(crate) fn find(root: &Path, home: &Path) -> Result<Self> {
+        // The script resolves names from the checkout's folder.
+        let home = std::path::absolute(home)?;
+        let path = home.join("cluster.json");
         let text = std::fs::read(&path)
             .with_context(|| format!("{}: run scripts/cluster up first", path.display()))?;
-        let file = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
-        Ok(Cluster { root: root.to_owned(), file })
+        let file: File =
+            serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+        let nodes = file.stores.len();
+        ensure!(
+            nodes >= 3,
+            "the demo kills a leader, so it needs three nodes, and the cluster in {} has {nodes}",
+            home.display()
+        );
+        Ok(Cluster { script: root.join("scripts/cluster"), home, file })
     }
 
     /// The folder with its data.
-    pub(crate) fn home(&self) -> PathBuf {
-        self.root.join(".tidemark")
+    pub(crate) fn home(&self) -> &Path {
+        &self.home
     }
 
     /// Its gateways.
@@ -82,11 +93,11 @@ impl Cluster {
 
     /// Runs `scripts/cluster`; what it says, unless it fails.
     pub(crate) fn script(&self, arguments: &[&str]) -> Result<String> {
-        let script = self.root.join("scripts/cluster");
-        let output = Command::new(&script).args(arguments).output()?;
+        let mut command = Command::new(&self.script);
+        let output = command.args(arguments).arg("--home").arg(&self.home).output()?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            bail!("{} {}: {said}", script.display(), arguments.join(" "));
+            bail!("{} {}: {said}", self.script.display(), arguments.join(" "));
         }
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }

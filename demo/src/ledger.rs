@@ -122,3 +122,64 @@ impl fmt::Display for Ledger {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tidemark_types::{UnixMs, UserId};
+
+    use super::*;
+
+    fn id(number: u8) -> ClientMsgId {
+        ClientMsgId::new(UnixMs::new(1_800_000_000_000), [number; 10])
+    }
+
+    /// Two devices send four messages in turn.
+    fn talk() -> Talk {
+        let users = ["alice", "bob"].map(|user| UserId::new(user).expect("a name"));
+        let message = |number: u8| {
+            let (id, body) = (id(number), format!("message {number}"));
+            Message { id, body, device: usize::from(number % 2), acked: true }
+        };
+        let messages = (0..4).map(message).collect();
+        Talk { users, messages, notebooks: Vec::new(), failovers: 1, max_pause: Duration::ZERO }
+    }
+
+    /// A mailbox that holds these messages, in this order.
+    fn mailbox(numbers: &[u8]) -> Copies {
+        let seqs = (1..).map(Seq::new);
+        let copy = |(seq, number): (Seq, &u8)| {
+            (seq, id(*number), format!("message {number}").into_bytes())
+        };
+        seqs.zip(numbers).map(copy).collect()
+    }
+
+    fn account(copies: &Copies) -> Ledger {
+        let mut ledger = Ledger::default();
+        let delivered = ledger.count(&talk(), copies, |_| true);
+        Ledger { delivered, ..ledger }
+    }
+
+    #[test]
+    fn each_mistake_shows_in_its_own_figure() {
+        let right = Ledger { delivered: 4, ..Ledger::default() };
+        assert_eq!(account(&mailbox(&[0, 1, 2, 3])), right);
+
+        let lost = Ledger { delivered: 3, lost: 1, ..right };
+        assert_eq!(account(&mailbox(&[0, 1, 3])), lost);
+        let mut altered = mailbox(&[0, 1, 2, 3]);
+        altered[2].2.push(b'!');
+        assert_eq!(account(&altered), lost);
+
+        let doubled = Ledger { duplicated: 1, ..right };
+        assert_eq!(account(&mailbox(&[0, 1, 1, 2, 3])), doubled);
+
+        let swapped = Ledger { out_of_order: 1, ..right };
+        assert_eq!(account(&mailbox(&[2, 1, 0, 3])), swapped);
+
+        let mut gap = mailbox(&[0, 1, 2, 3]);
+        gap[3].0 = Seq::new(5);
+        assert_eq!(account(&gap), Ledger { seq_gaps: 1, ..right });
+    }
+}

@@ -37,6 +37,9 @@ struct Arguments {
     /// The checkout whose `scripts/cluster` runs the cluster.
     #[arg(long, default_value = ".")]
     root: PathBuf,
+    /// The cluster's folder; the checkout's `.tidemark` by default.
+    #[arg(long, value_name = "DIR")]
+    home: Option<PathBuf>,
     /// How many messages they exchange.
     #[arg(long, default_value_t = 2_000)]
     messages: usize,
@@ -47,12 +50,13 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
-    let Arguments { root, messages, rate } = Arguments::parse();
+    let Arguments { root, home, messages, rate } = Arguments::parse();
     let lines = TEXT.lines().map(str::trim).filter(|line| !line.is_empty());
     let lines: Vec<&str> = lines.take(messages).collect();
     ensure!(rate > 0, "--rate is at least 1");
     ensure!(lines.len() == messages, "the text has {} lines only", lines.len());
-    let cluster = Cluster::find(&root)?;
+    let home = home.unwrap_or_else(|| root.join(".tidemark"));
+    let cluster = Cluster::find(&root, &home)?;
     let talk = Talk::run(&cluster, &lines, rate).await.context("the talk")?;
     println!("killing the stores to read their files");
     cluster.kill_stores()?;

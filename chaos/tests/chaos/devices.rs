@@ -1,28 +1,34 @@
 //! Devices of the SDK through real gateways, while everything between them is killed.
 
-use std::time::Duration;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use futures::StreamExt;
+use parking_lot::Mutex;
 use tidemark_chaos::build::Build;
 use tidemark_chaos::cluster::{Cluster, Member, PATIENCE, Spec};
 use tidemark_chaos::ledger::Ledger;
 use tidemark_chaos::login::Login;
-use tidemark_chaos::phone::Phone;
-use tidemark_chaos::senders::users_on;
+use tidemark_chaos::phone::{Note, Phone};
+use tidemark_chaos::senders::{Acked, users_on};
 use tidemark_chaos::stores;
-use tidemark_client::{Connector, GrpcConnector, Outcome, Sending, Wire};
+use tidemark_client::{
+    AppError, Config, ConnectionState, Connector, Content, Device, Entry, GrpcConnector, Handler,
+    MemoryStore, Outcome, Parts, Sending, Status, Wire,
+};
 use tidemark_proto::convert::bytes_of;
 use tidemark_proto::{v1, v1::server_frame::Frame};
-use tidemark_types::{ClientMsgId, DeviceId, Recipient, ShardId, UnixMs, UserId};
+use tidemark_types::{ClientMsgId, DeviceId, Recipient, Seq, SessionId, ShardId, UnixMs, UserId};
 use tokio::sync::mpsc;
 
 const SPEC: Spec = Spec { nodes: 3, shards: 8, gateways: 2, stores: "", build: Build::Release };
 
-/// What one device sends while another one is away.
+/// What one device sends.
 const MESSAGES: u32 = 10_000;
 
-/// Faults come after so many messages each.
+/// So many at a time; a fault in the middle of all but the first ones.
 const EVERY: u32 = 2_000;
 
 /// Where Alice lives, and Bob.
@@ -42,22 +48,100 @@ async fn accepted(sending: &mut Sending) -> Result<()> {
     }
 }
 
-/// Kills something, and lets it come back.
-async fn fault(cluster: &mut Cluster, number: u32) -> Result<()> {
+/// A device that is not always open: its store, and what its application took.
+#[derive(Clone, Default)]
+struct Laptop {
+    store: MemoryStore,
+    notes: Arc<Mutex<Vec<Note>>>,
+}
+
+impl Laptop {
+    /// Opens it where it stopped, at this gateway.
+    async fn open(&self, cluster: &Cluster, user: &UserId, gateway: usize) -> Result<Device> {
+        let device = DeviceId::new("laptop")?;
+        let login = Login::new(&cluster.key(), user, &device)?;
+        let config = Config::new(user.clone(), device, vec![cluster.gateway(gateway)?]);
+        let parts = Parts::new(self.store.clone(), self.clone(), login);
+        let (device, mut events) = Device::open(config, parts).await?;
+        tokio::spawn(async move { while events.next().await.is_some() {} });
+        Ok(device)
+    }
+}
+
+impl Handler for Laptop {
+    async fn entry(&self, entry: &Entry) -> Result<(), AppError> {
+        let Content::Message(message) = &entry.content else {
+            return Err(format!("nobody refuses here: {entry:?}").into());
+        };
+        let (seq, id, body) = (entry.seq, message.client_msg_id, message.body.clone());
+        self.notes.lock().push(Note { seq, id, body });
+        Ok(())
+    }
+}
+
+/// Waits until a device stands where it should.
+async fn stands(device: &Device, wanted: impl Fn(&Status) -> bool) -> Result<Status> {
+    let mut status = device.watch();
+    match tokio::time::timeout(PATIENCE, status.wait_for(wanted)).await {
+        Ok(found) => Ok(*found.context("the device stopped")?),
+        Err(_) => bail!("it stands elsewhere: {:?}", device.status()),
+    }
+}
+
+/// Waits until a device is connected, to any gateway but `gone`; to which one.
+async fn gateway_of(device: &Device, gone: Option<usize>) -> Result<usize> {
+    let at = |status: &Status| match status.connection {
+        ConnectionState::Online { gateway } => (Some(gateway) != gone).then_some(gateway),
+        _ => None,
+    };
+    let status = stands(device, |status| at(status).is_some()).await?;
+    at(&status).context("it was connected")
+}
+
+/// Waits until a device's application has taken everything up to `seq`.
+async fn has_taken(device: &Device, seq: u32) -> Result<()> {
+    stands(device, |status| status.cursor >= Seq::new(seq)).await?;
+    Ok(())
+}
+
+/// Puts these messages into a device's outbox; `sendings` take what there is to wait for.
+async fn send(
+    device: &Device,
+    to: &UserId,
+    numbers: RangeInclusive<u32>,
+    sendings: &mpsc::Sender<Sending>,
+) -> Result<()> {
+    let to = [Recipient::User(to.clone())];
+    for number in numbers {
+        sendings.send(device.send(&to, 1, format!("message {number}")).await?).await?;
+    }
+    Ok(())
+}
+
+/// Whom the fault with this number strikes.
+async fn victims(cluster: &Cluster, sender: &Device, number: u32) -> Result<Vec<Member>> {
     let client = cluster.client(PATIENCE).await?;
     let leader = stores::leader(&client, SHARDS[1]).await?;
     let follower = cluster.ids().into_iter().find(|node| *node != leader);
-    let victims: Vec<Member> = match number {
+    Ok(match number {
         1 => vec![leader.into()],
         2 => follower.into_iter().map(Member::from).collect(),
-        3 => vec![Member::Gateway(1)],
+        3 => vec![Member::Gateway(gateway_of(sender, None).await?)],
         _ => cluster.ids().into_iter().map(Member::from).collect(),
-    };
-    for victim in &victims {
+    })
+}
+
+/// Kills these once the sender has its own copies up to `seq`, and lets them come back.
+async fn fault(cluster: &mut Cluster, victims: &[Member], sender: &Device, seq: u32) -> Result<()> {
+    has_taken(sender, seq).await?;
+    for victim in victims {
         cluster.kill(*victim)?;
     }
     // Long enough for an election, where one is to be had.
     tokio::time::sleep(Duration::from_secs(2)).await;
+    if let [Member::Gateway(killed)] = victims {
+        gateway_of(sender, Some(*killed)).await?;
+    }
     cluster.start_members(victims.iter().copied()).await?;
     println!("killed and back: {victims:?}");
     Ok(())
@@ -67,9 +151,11 @@ async fn fault(cluster: &mut Cluster, number: u32) -> Result<()> {
 async fn ten_thousand_messages_reach_devices_that_are_there_and_one_that_was_away() -> Result<()> {
     let mut cluster = Cluster::start(SPEC).await?;
     let [alice, bob] = users(&cluster).await?;
-    let sender = Phone::open(&cluster, &alice, "phone", &[0]).await?;
-    let there = Phone::open(&cluster, &bob, "phone", &[1]).await?;
-    let to = [Recipient::User(bob.clone())];
+    let sender = Phone::open(&cluster, &alice, "phone", &[0, 1]).await?;
+    let far = 1 - gateway_of(&sender.device, None).await?;
+    let there = Phone::open(&cluster, &bob, "phone", &[far]).await?;
+    let laptop = Laptop::default();
+    let away = laptop.open(&cluster, &bob, far).await?;
     // Outcomes are taken as they come: those that are not fill the outbox.
     let (sendings, mut sent) = mpsc::channel::<Sending>(256);
     let outcomes = tokio::spawn(async move {
@@ -80,26 +166,34 @@ async fn ten_thousand_messages_reach_devices_that_are_there_and_one_that_was_awa
         }
         anyhow::Ok(ids)
     });
-    for n in 1..=MESSAGES {
-        sendings.send(sender.device.send(&to, 1, format!("message {n}")).await?).await?;
-        if n % EVERY == 0 && n < MESSAGES {
-            fault(&mut cluster, n / EVERY).await?;
-        }
+    send(&sender.device, &bob, 1..=EVERY, &sendings).await?;
+    has_taken(&away, EVERY).await?;
+    away.close().await;
+    for number in 1..MESSAGES / EVERY {
+        let before = number * EVERY;
+        let victims = victims(&cluster, &sender.device, number).await?;
+        tokio::try_join!(
+            send(&sender.device, &bob, before + 1..=before + EVERY, &sendings),
+            fault(&mut cluster, &victims, &sender.device, before + EVERY / 10),
+        )?;
     }
     drop(sendings);
     let sent: Vec<ClientMsgId> = outcomes.await??;
     there.has_all_to(MESSAGES).await?;
-    let away = Phone::open(&cluster, &bob, "laptop", &[0]).await?;
-    away.has_all_to(MESSAGES).await?;
     sender.has_all_to(MESSAGES).await?;
+    // Its gateway was killed, so this is the other one.
+    let far = 1 - gateway_of(&sender.device, None).await?;
+    let back = laptop.open(&cluster, &bob, far).await?;
+    has_taken(&back, MESSAGES).await?;
+    back.close().await;
 
-    for phone in [&sender, &there, &away] {
-        let notes = phone.notes();
+    for notes in [sender.notes(), there.notes(), laptop.notes.lock().clone()] {
+        ensure!(notes.iter().map(|note| note.seq.get()).eq(1..=MESSAGES), "a hole");
         ensure!(notes.iter().map(|note| note.id).eq(sent.iter().copied()), "another order");
         let bodies = (1..=MESSAGES).map(|n| format!("message {n}").into_bytes());
         ensure!(notes.iter().map(|note| note.body.to_vec()).eq(bodies), "another content");
     }
-    for phone in [sender, there, away] {
+    for phone in [sender, there] {
         phone.device.close().await;
         ensure!(phone.is_settled(), "the outbox is not empty");
     }
@@ -161,7 +255,7 @@ impl Raw {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_send_that_one_gateway_holds_gets_the_same_ack_through_another() -> Result<()> {
-    let cluster = Cluster::start(SPEC).await?;
+    let mut cluster = Cluster::start(SPEC).await?;
     let [alice, bob] = users(&cluster).await?;
     let (mut first, live) = Raw::hello(&cluster, 0, &alice).await?;
     assert_eq!(live, 0);
@@ -195,10 +289,26 @@ async fn a_send_that_one_gateway_holds_gets_the_same_ack_through_another() -> Re
     cluster.resume(Member::Gateway(0))?;
     let through_first = first.ack().await?;
     assert_eq!(through_first, through_second);
-    assert!(matches!(through_first.result, Some(v1::send_ack::Result::Accepted(_))));
+    let Some(v1::send_ack::Result::Accepted(accepted)) = &through_first.result else {
+        bail!("{through_first:?}");
+    };
 
     let reader = Phone::open(&cluster, &bob, "phone", &[0, 1]).await?;
     reader.has_all_to(1).await?;
     reader.device.close().await;
+    stores::settled(&cluster.client(PATIENCE).await?).await?;
+    cluster.kill_stores()?;
+    let acked = Acked {
+        sender: alice,
+        session: SessionId::new(session)?,
+        n: 1,
+        to: vec![bob],
+        seq: Seq::new(accepted.seq),
+        body: send.body,
+        at: Instant::now(),
+    };
+    let ledger = Ledger::of(&cluster, &[acked], &[])?;
+    assert_eq!(ledger.found, 2 * cluster.ids().len(), "{ledger}");
+    assert!(ledger.is_clean(), "{ledger}");
     Ok(())
 }
