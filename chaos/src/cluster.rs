@@ -10,7 +10,7 @@ mod member;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use tempfile::TempDir;
 use tidemark_env::{Rng, SystemClock, SystemRng};
 use tidemark_lab::disk::{Cut, LoopFs, Loss};
 use tidemark_lab::lan::Lan;
+use tidemark_lab::own_address;
 use tidemark_lab::preload::{Library, Preload};
 use tidemark_store_client::{Client, ClientConfig};
 use tidemark_token::SigningKey;
@@ -127,7 +128,7 @@ impl Cluster {
 
     /// The same; something may stand between the processes and the system ([`Cluster::preload`]).
     pub async fn start_with(spec: Spec, preload: bool) -> Result<Self> {
-        let addresses = |_| Ok([free_address()?, free_address()?]);
+        let addresses = |_| Ok([own_address(), own_address()]);
         let alone = tidemark_lab::alone()?;
         Self::create_and_start(spec, preload, Place::Loopback, alone, addresses).await
     }
@@ -589,9 +590,4 @@ pub fn binaries() -> Result<PathBuf> {
     };
     let found = test.ancestors().skip(1).find(built);
     found.map(Path::to_owned).context("not built: cargo build --release --workspace")
-}
-
-/// An address that nobody listens on now.
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
 }

@@ -13,12 +13,24 @@ pub mod throttle;
 mod tool;
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use anyhow::{Context, Result};
 
 /// The same for everybody on the machine, whatever folder for temporary files they have.
 const LOCK: &str = "/tmp/tidemark-real-processes.lock";
+
+/// An address on loopback for a server in a process of its own, which is to be known before that
+/// listens. Its host is this process's: on the usual one the system might give the port to somebody's
+/// connection meanwhile.
+pub fn own_address() -> SocketAddr {
+    static PORT: AtomicU16 = AtomicU16::new(10_000);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let port = PORT.fetch_add(1, Ordering::Relaxed);
+    SocketAddr::from((Ipv4Addr::new(127, 7, high, low), port))
+}
 
 /// Waits until nobody else runs real processes on this machine: they need both cores, loop devices
 /// are few, and timings should mean something. Held until it is dropped.

@@ -111,7 +111,8 @@ fn get(http: SocketAddr, path: &str) -> String {
 #[test]
 fn without_a_store_it_waits_and_says_so() {
     let keys = tempfile::tempdir().unwrap();
-    let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // On a host of its own, where nobody gets the port meanwhile.
+    let http = TcpListener::bind("127.9.0.1:0").unwrap().local_addr().unwrap();
     let mut gateway = Waiting::start(keys.path(), http);
     let answer = get(http, "/readyz");
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");

@@ -3,7 +3,6 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -27,8 +26,7 @@ pub(crate) fn random() -> Result<(u64, SeededRng)> {
 
 /// Creates a node of two shards, and starts it in a process of its own; where its gRPC port is.
 pub(crate) fn node(data_dir: &Path, errors: PathBuf) -> Result<(Child, String)> {
-    let address = || anyhow::Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string());
-    let (grpc, http) = (address()?, address()?);
+    let [grpc, http] = [(); 2].map(|()| tidemark_lab::own_address().to_string());
     let binary = env!("CARGO_BIN_EXE_tidemark-store");
     let created = Command::new(binary)
         .args(["create", "--cluster", "0192f5a0-1234-7abc-8def-0123456789ab", "--node", "1"])
