@@ -22,6 +22,7 @@ const CUTS_TOTAL: &str = "gateway_connections_ended_total";
 const FRAMES_RECEIVED_TOTAL: &str = "gateway_frames_received_total";
 const FRAMES_SENT_TOTAL: &str = "gateway_frames_sent_total";
 const ERRORS_TOTAL: &str = "gateway_errors_total";
+const FRAMES_WAITING: &str = "gateway_frames_waiting";
 const READS_PAUSED_TOTAL: &str = "gateway_reads_paused_total";
 const DELIVERY_SECONDS: &str = "gateway_delivery_seconds";
 const SENDS_TOTAL: &str = "gateway_sends_total";
@@ -72,6 +73,11 @@ fn describe_connections() {
         ERRORS_TOTAL,
         Unit::Count,
         "Errors that devices were told, by code: bad tokens and bad frames among them."
+    );
+    describe_gauge!(
+        FRAMES_WAITING,
+        Unit::Count,
+        "Frames that wait until their devices take those before them."
     );
     describe_counter!(
         READS_PAUSED_TOTAL,
@@ -179,6 +185,26 @@ pub(crate) fn sent(frame: &v1::ServerFrame) {
 
 fn code(failure: &v1::Failure) -> &'static str {
     convert::error_code(failure.code).name()
+}
+
+/// How many frames of a connection wait, as the gauge of all knows it.
+#[derive(Debug, Default)]
+pub(crate) struct FramesWaiting(usize);
+
+impl FramesWaiting {
+    /// So many wait now.
+    pub(crate) fn set(&mut self, waiting: usize) {
+        if waiting != self.0 {
+            gauge!(FRAMES_WAITING).increment(waiting as f64 - self.0 as f64);
+            self.0 = waiting;
+        }
+    }
+}
+
+impl Drop for FramesWaiting {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 /// A device is not read for now.

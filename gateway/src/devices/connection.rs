@@ -34,7 +34,7 @@ use crate::connect::{self, Incoming, Unreadable};
 use crate::limits::{
     ANSWERS_MAX, CLOSE_TIMEOUT, HELLO_TIMEOUT, REFUSED_RETRY, TOKEN_GRACE, WORK_MAX, WRITES_MAX,
 };
-use crate::metrics;
+use crate::metrics::{self, FramesWaiting};
 use crate::send::{Answer, Uplink};
 
 /// A connection, from when its carrier hands it over.
@@ -58,6 +58,7 @@ pub(super) struct Connection {
     closes: Option<Duration>,
     /// Frames written since all else was looked at.
     written: usize,
+    waiting: FramesWaiting,
     alarm: Alarm,
 }
 
@@ -123,6 +124,7 @@ impl Connection {
             took: now,
             closes: None,
             written: 0,
+            waiting: FramesWaiting::default(),
             alarm: Alarm::at(now),
         }
     }
@@ -169,6 +171,7 @@ impl Connection {
             return Event::Room;
         }
         self.written = 0;
+        self.waiting.set(self.pending.answers.len());
         self.alarm.set(self.wakes(), now);
         let (uplink, mailbox, displaced) = match &mut self.peer {
             Some(Peer { uplink, seat, .. }) => {

@@ -19,6 +19,10 @@ const SLOW_ENTRY: Duration = Duration::from_millis(250);
 /// A gateway of such a small cluster that needs more keeps what slow devices do not read.
 const GATEWAY_BYTES_MAX: u64 = 128 << 20;
 
+/// Frames that may wait at a gateway for each of its connections: it reads nothing of a device for
+/// which 64 wait, and acknowledgements of what it read before go beyond that.
+const WAITING_EACH_MAX: f64 = 128.0;
+
 /// Devices that are not slow get their entries within this time, in milliseconds.
 const LATE_MS_MAX: u64 = 10_000;
 
@@ -71,6 +75,10 @@ impl Stage {
             let memory = self.cluster.usage(gateway)?.memory;
             memory_max = memory_max.max(memory);
             self.amount(&gateway, "bytes of memory under slow devices", memory, GATEWAY_BYTES_MAX);
+            let connections = self.cluster.metric(gateway, "gateway_connections").await?;
+            let waiting = self.cluster.metric(gateway, "gateway_frames_waiting").await?;
+            let bound = connections * WAITING_EACH_MAX;
+            self.amount(&gateway, "frames waiting for slow devices", waiting as u64, bound as u64);
         }
         self.air.deafen(false);
         self.air.slow_down(Duration::ZERO);
