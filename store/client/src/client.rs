@@ -216,8 +216,7 @@ impl Client {
     pub async fn trust_clock(&self, node: NodeId) -> Result<(), Error> {
         let mut client = store_client(self.channel(node)?);
         let request = addressed(TrustClockRequest {}, self.inner.map.cluster);
-        let trusted = answered(node, client.trust_clock(request)).await;
-        trusted.map(drop).map_err(|error| Error::Unknown(error.to_string()))
+        self.done(node, client.trust_clock(request)).await.map(drop)
     }
 
     /// Moves a group's leadership from `from` to `to`; the term in which it leads then.
@@ -230,14 +229,23 @@ impl Client {
         let mut client = store_client(self.channel(from)?);
         let request = TransferLeaderRequest { group, to: to.get() };
         let moved = client.transfer_leader(addressed(request, self.inner.map.cluster));
-        match tokio::time::timeout(self.inner.deadline, moved).await {
-            Ok(Ok(done)) => Ok(done.into_inner().term),
-            // The node itself may not know, or the connection broke: it may still move (R3).
+        Ok(self.done(from, moved).await?.term)
+    }
+
+    /// What became of a call that changes something.
+    async fn done<T>(
+        &self,
+        node: NodeId,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, Error> {
+        match tokio::time::timeout(self.inner.deadline, call).await {
+            Ok(Ok(done)) => Ok(done.into_inner()),
+            // The node itself may not know, or the connection broke: it may still happen (R3).
             Ok(Err(status)) => Err(match Failure::from(&status) {
                 Failure { code: ErrorCode::Unknown, message, .. } => Error::Unknown(message),
                 Failure { message, .. } => Error::Unavailable(message),
             }),
-            Err(_) => Err(Error::Unknown(format!("node {from} does not answer"))),
+            Err(_) => Err(Error::Unknown(format!("node {node} does not answer"))),
         }
     }
 

@@ -613,3 +613,17 @@ fn openraft_config(id: GroupId, config: &RaftConfig) -> Config {
         ..Config::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_term_is_told_when_its_vote_is_on_the_disk_and_not_before() {
+        let mut metrics = RaftMetrics::<TypeConfig>::new_initial(ReplicaId::default());
+        metrics.current_term = 2;
+        assert_eq!(status(&metrics).term, 0);
+        metrics.vote.leader_id.term = 2;
+        assert_eq!(status(&metrics).term, 2);
+    }
+}
