@@ -491,6 +491,7 @@ impl Cluster {
                 let child = self.process_mut(*other)?.child.as_mut();
                 let child = child.with_context(|| format!("{other} does not run"))?;
                 if child.try_wait()?.is_some() {
+                    self.process_mut(*other)?.child = None;
                     ended = Some(*other);
                 }
             }
