@@ -22,9 +22,9 @@ const SLOW_ENTRY: Duration = Duration::from_millis(250);
 /// A gateway of such a small cluster that needs more keeps what slow devices do not read.
 const GATEWAY_BYTES_MAX: u64 = 128 << 20;
 
-/// Frames that may wait at a gateway, for each of its connections: it reads nothing of a device for
-/// which 64 wait. Acknowledgements of what it read before may go beyond that, but not on all of them.
-const WAITING_EACH_MAX: f64 = 64.0;
+/// Frames that may wait at a gateway for each device that does not read: nothing is read of one for
+/// which 64 wait, and acknowledgements of what was read before go beyond that.
+const WAITING_EACH_MAX: u64 = 128;
 
 /// Devices that are not slow get their entries within this time, in milliseconds.
 const LATE_MS_MAX: u64 = 10_000;
@@ -68,19 +68,20 @@ impl Stage {
         self.counts.late_ms.store(0, Ordering::Relaxed);
         self.air.deafen(true);
         self.air.slow_down(SLOW_ENTRY);
+        let slow = self.people.iter().filter(|person| person.is_slow()).count() as u64;
+        // Each has one device that does not read.
+        let frames_max = slow * WAITING_EACH_MAX;
         // A device that hears nothing for long enough comes again, and nothing waits for it then.
         let (mut memory_max, mut waiting_max, until) = (0, 0, Instant::now() + each);
         while Instant::now() < until {
             tokio::time::sleep(BETWEEN_LOOKS).await;
             for gateway in (0..self.gateways).map(Member::Gateway) {
                 let memory = self.cluster.usage(gateway)?.memory;
-                let connections = self.cluster.metric(gateway, "gateway_connections").await?;
-                let waiting = self.cluster.metric(gateway, "gateway_frames_waiting").await?;
+                let waiting = self.cluster.metric(gateway, "gateway_frames_waiting").await? as u64;
                 memory_max = memory_max.max(memory);
-                waiting_max = waiting_max.max(waiting as u64);
+                waiting_max = waiting_max.max(waiting);
                 self.amount(&gateway, "bytes of memory, slow devices", memory, GATEWAY_BYTES_MAX);
-                let bound = connections * WAITING_EACH_MAX;
-                self.amount(&gateway, "frames waiting, slow devices", waiting as u64, bound as u64);
+                self.amount(&gateway, "frames waiting, slow devices", waiting, frames_max);
             }
         }
         let mut behind = 0;
