@@ -199,6 +199,8 @@ pub fn inbound(state: &dyn Read, shard: ShardId) -> Result<Inbound, Fatal> {
 }
 
 /// The records for `shard` after `after`, as many as `limits` allow; the first one however large.
+/// Those that were trimmed are not there: who asks may lag behind another leader, which had them
+/// acknowledged.
 pub fn out_records(
     state: &dyn Read,
     shard: ShardId,
@@ -210,7 +212,10 @@ pub fn out_records(
     let records = pairs::<OutRecordKey>(state, &from, &to, limits)?;
     let mut last = after;
     for (OutRecordKey { out_seq, .. }, _) in &records {
-        if *out_seq != last.next() {
+        // Asked for last: a trim may have come in between.
+        let trimmed =
+            || Ok::<_, Fatal>(last == after && *out_seq <= outbound(state, shard)?.trim.next());
+        if *out_seq != last.next() && !trimmed()? {
             let (last, found) = (last.get(), out_seq.get());
             let text = format!("outbox to shard {shard}: {found} follows {last}");
             return Err(Fatal::Corrupt(text));
@@ -277,4 +282,51 @@ fn pairs<K: Key>(
         ControlFlow::Continue(())
     })?;
     Ok(pairs.into_iter().collect::<Result<_, _>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_types::{ErrorCode, SessionId, UserId};
+
+    use super::*;
+    use crate::memory::MemoryState;
+    use crate::storage::Writes;
+    use crate::value::{Origin, OutRecord, Value as _};
+
+    const TO: ShardId = ShardId::new(3);
+
+    /// Who asks for the records after `after`, where these are there and the rest up to `trim` is not.
+    fn asked(records: &[u64], trim: u64, after: u64) -> Result<Vec<u64>, Fatal> {
+        let user = || UserId::new("a").expect("a name");
+        let session = SessionId::new(1).expect("counted from 1");
+        let origin = Origin::Session { sender: user(), session, n: 1 };
+        let payload = Payload::Refused { origin, refusals: vec![(user(), ErrorCode::Blocked)] };
+        let record = OutRecord { bytes_upto: 0, payload };
+        let stream = Outbound { trim: OutSeq::new(trim), ..Outbound::default() };
+        let key = |number: &u64| OutRecordKey { shard: TO, out_seq: OutSeq::new(*number) };
+        let records = records.iter().map(|number| (key(number).encode(), Some(record.encode())));
+        let stream = (OutboundKey { shard: TO }.encode(), Some(stream.encode()));
+        let mut state = MemoryState::default();
+        state.write(records.chain([stream]).collect::<Writes>());
+        let limits = PageLimits { entries: 10, bytes: 1_000 };
+        let found = out_records(&state, TO, OutSeq::new(after), limits)?;
+        Ok(found.into_iter().map(|(out_seq, _)| out_seq.get()).collect())
+    }
+
+    #[test]
+    fn records_that_another_leader_has_trimmed_are_not_missed() {
+        assert_eq!(asked(&[58, 59], 57, 57).expect("all there"), [58, 59]);
+        assert_eq!(asked(&[59, 60], 58, 57).expect("58 was trimmed"), [59, 60]);
+        assert_eq!(asked(&[58, 59], 58, 57).expect("it was trimmed just now"), [58, 59]);
+    }
+
+    #[test]
+    fn a_record_that_nobody_trimmed_is_missed() {
+        for (records, trim, after) in
+            [(&[59, 60], 57, 57), (&[58, 60], 59, 57), (&[60, 61], 58, 57)]
+        {
+            let missed = asked(records, trim, after).expect_err("one is missing");
+            assert!(missed.to_string().contains("follows"), "{missed}");
+        }
+    }
 }
