@@ -40,6 +40,10 @@ struct Recipe {
 /// A log that is flushed and purged all the time.
 const SHORT_LOG: &str = "raft.snapshot_entries = 100\nraft.keep_entries = 100\n";
 
+/// States are written out all the time, and logs reach back: what a replica got wrong by itself is on its
+/// disk, and neither what its log says nor another replica's state takes its place.
+const LONG_WRITTEN_LOG: &str = "raft.snapshot_entries = 100\nraft.keep_entries = 100000\n";
+
 /// A log whose newest part is not in the state on the disk: that would show what the log has forgotten.
 const LONG_LOG: &str = "raft.snapshot_entries = 50000\n";
 
@@ -48,10 +52,8 @@ const fn recipe(name: &'static str, scenario: &'static str, seconds: u64, seed: 
 }
 
 const PARTITION: Recipe = recipe("partition", "partition", 32, 3);
-/// With states written out all the time: a replica's own numbers are on its disk then, and not only what
-/// its log says.
-const SPLIT_LAGGING: Recipe =
-    Recipe { stores: SHORT_LOG, ..recipe("partition, short log", "partition", 32, 3) };
+const WRITTEN_OUT: Recipe =
+    Recipe { stores: LONG_WRITTEN_LOG, ..recipe("partition, written out", "partition", 32, 3) };
 const POWER: Recipe = Recipe { stores: LONG_LOG, ..recipe("power-cut-all", "power-cut-all", 8, 1) };
 const EMPTY: Recipe = recipe("empty-disk", "empty-disk", 20, 1);
 const FAILING: Recipe = recipe("eio", "eio", 30, 1);
@@ -89,7 +91,7 @@ fn caught(mutant: Mutant) -> Caught {
         Mutant::UnknownIsRefused => By(LEADERS, Code::C11),
         Mutant::ConfirmWhenSent => By(LEADERS, Code::C10),
         Mutant::RegisterAfterRead => By(LEADERS, Code::C9d),
-        Mutant::KeepLostNumbers => By(SPLIT_LAGGING, Code::C1),
+        Mutant::KeepLostNumbers => By(WRITTEN_OUT, Code::C1),
         Mutant::SwallowWriteErrors => By(FAILING, Code::C4),
         Mutant::ForgetDamagedLog => By(DAMAGE, Code::C4),
         Mutant::StartOnEmptyDisk => By(EMPTY, Code::C4),

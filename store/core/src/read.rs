@@ -291,7 +291,7 @@ mod tests {
     use super::*;
     use crate::memory::MemoryState;
     use crate::storage::Writes;
-    use crate::value::{Origin, OutRecord, Value as _};
+    use crate::value::{Origin, OutRecord};
 
     const TO: ShardId = ShardId::new(3);
 
