@@ -199,8 +199,7 @@ pub fn inbound(state: &dyn Read, shard: ShardId) -> Result<Inbound, Fatal> {
 }
 
 /// The records for `shard` after `after`, as many as `limits` allow; the first one however large.
-/// Those that were trimmed are not there: who asks may lag behind another leader, which had them
-/// acknowledged.
+/// Those up to the trim mark are not there, whoever asks: their destination has acknowledged them.
 pub fn out_records(
     state: &dyn Read,
     shard: ShardId,
@@ -314,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn records_that_another_leader_has_trimmed_are_not_missed() {
+    fn records_that_were_trimmed_are_not_missed() {
         assert_eq!(asked(&[58, 59], 57, 57).expect("all there"), [58, 59]);
         assert_eq!(asked(&[59, 60], 58, 57).expect("58 was trimmed"), [59, 60]);
         assert_eq!(asked(&[58, 59], 58, 57).expect("it was trimmed just now"), [58, 59]);

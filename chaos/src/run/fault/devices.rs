@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use tidemark_types::limits::SEND_WINDOW;
 
 use super::Effects;
 use crate::air::Lost;
@@ -23,8 +24,8 @@ const SLOW_ENTRY: Duration = Duration::from_millis(250);
 const GATEWAY_BYTES_MAX: u64 = 128 << 20;
 
 /// Frames that may wait at a gateway for each device that does not read: nothing is read of one for
-/// which 64 wait, and acknowledgements of what was read before go beyond that.
-const WAITING_EACH_MAX: u64 = 128;
+/// which 64 wait, and of what was read before a whole window may still be acknowledged.
+const WAITING_EACH_MAX: u64 = 64 + SEND_WINDOW;
 
 /// Devices that are not slow get their entries within this time, in milliseconds.
 const LATE_MS_MAX: u64 = 10_000;
