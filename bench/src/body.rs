@@ -48,6 +48,11 @@ impl Bodies {
         Bodies { pool: pool.into(), bytes: bytes.max(BYTES_MIN) }
     }
 
+    /// How many bytes each has.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The body that says this.
     pub(crate) fn write(&self, stamp: &Stamp) -> Bytes {
         let mut body = BytesMut::with_capacity(self.bytes);

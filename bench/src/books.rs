@@ -9,30 +9,46 @@ use futures::{StreamExt, TryStreamExt, stream};
 use tidemark_types::UserId;
 use tokio::time::{Instant, sleep};
 
+use crate::cast::Cast;
 use crate::device::Left;
 use crate::ledger::Ledger;
 use crate::meter::Counts;
 use crate::sender::Sender;
-use crate::wire::Gateway;
-use crate::workload::Recipients;
+use crate::stage::PATIENCE;
+use crate::wire::Calls;
 
-/// Calls under way at once.
-const CALLS: usize = 32;
+/// Calls under way at once, where servers are asked what they know.
+pub(crate) const CALLS: usize = 32;
 
 /// How long the last cursors may take to reach the stores.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CONFIRMED_IN: Duration = Duration::from_secs(30);
 
 /// Between two looks at a cursor that is not there yet.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What the devices say, in the order of their numbers: the senders, then the recipients, if those
-/// are online.
-pub(crate) fn close(
+/// What the devices say, and then the servers: of a run in which everything arrived, or not.
+pub(crate) async fn closed(
+    calls: &Calls,
     left: &[Left],
-    recipients: &[UserId],
-    kind: Recipients,
+    cast: &Cast,
     counts: &Counts,
-) -> Ledger {
+    arrived: bool,
+) -> Result<Ledger> {
+    let mut ledger = close(left, cast, counts);
+    if !arrived && ledger.faults.is_empty() {
+        ledger.faults.push(format!("nothing arrived for {PATIENCE:?}, and something was missing"));
+    }
+    if ledger.faults.is_empty() {
+        ask_cursors(&mut ledger, calls, left).await?;
+        if cast.first_recipient.is_none() {
+            ask_heads(&mut ledger, calls, left, &cast.recipients).await?;
+        }
+    }
+    Ok(ledger)
+}
+
+/// What the devices say, in the order of their numbers.
+fn close(left: &[Left], cast: &Cast, counts: &Counts) -> Ledger {
     let Counts { sent, acked, delivered, own, .. } = *counts;
     let mut ledger = Ledger { sent, acked, delivered, own, ..Ledger::default() };
     for device in left {
@@ -42,40 +58,39 @@ pub(crate) fn close(
         ledger.faults.extend(fault.map(|fault| format!("{}: {fault}", device.identity.user)));
     }
     let senders = left.iter().filter_map(|left| Some((left, left.sender.as_ref()?)));
-    let online = kind == Recipients::Online;
-    let first_recipient = left.len().saturating_sub(if online { recipients.len() } else { 0 });
     for (device, sender) in senders {
         ledger.lost += device.received.lost(sender.index, sender.total());
-        for (recipient, sent) in sender.sent().filter(|_| online) {
-            let recipient = &left[first_recipient + recipient as usize];
+        let Some(first) = cast.first_recipient else { continue };
+        for (recipient, sent) in sender.sent() {
+            let recipient = &left[first + recipient as usize];
             ledger.lost += recipient.received.lost(sender.index, sent);
         }
     }
     ledger
 }
 
-/// What the servers say: the cursors of devices, and the mailboxes of those who are offline.
-pub(crate) async fn ask(
-    ledger: &mut Ledger,
-    gateway: &Gateway,
-    token: &str,
-    left: &[Left],
-    recipients: &[UserId],
-    kind: Recipients,
-) -> Result<()> {
-    let cursors = stream::iter(left).map(|left| confirmed(gateway, token, left));
+/// What the servers say of what devices have confirmed.
+pub(crate) async fn ask_cursors(ledger: &mut Ledger, calls: &Calls, left: &[Left]) -> Result<()> {
+    let cursors = stream::iter(left).map(|left| confirmed(calls, left));
     let cursors: Vec<u32> = cursors.buffered(CALLS).try_collect().await?;
     compare(ledger, left, &cursors);
-    if kind == Recipients::Online {
-        return Ok(());
-    }
+    Ok(())
+}
+
+/// What the servers say of the mailboxes of those who are offline.
+async fn ask_heads(
+    ledger: &mut Ledger,
+    calls: &Calls,
+    left: &[Left],
+    recipients: &[UserId],
+) -> Result<()> {
     let mut sent = BTreeMap::<usize, u64>::new();
     let senders = left.iter().filter_map(|left| left.sender.as_ref());
     for (recipient, count) in senders.flat_map(Sender::sent) {
         *sent.entry(recipient as usize).or_default() += count;
     }
     let heads = stream::iter(sent).map(async |(recipient, sent)| {
-        let head = gateway.head(recipient, token, &recipients[recipient]).await?;
+        let head = calls.head(recipient, &recipients[recipient]).await?;
         Ok::<_, anyhow::Error>((u64::from(head), sent))
     });
     let heads: Vec<(u64, u64)> = heads.buffer_unordered(CALLS).try_collect().await?;
@@ -100,13 +115,13 @@ fn compare(ledger: &mut Ledger, left: &[Left], cursors: &[u32]) {
 }
 
 /// The cursor that the servers have of a device, once it is what the device reported.
-async fn confirmed(gateway: &Gateway, token: &str, left: &Left) -> Result<u32> {
+async fn confirmed(calls: &Calls, left: &Left) -> Result<u32> {
     let began = Instant::now();
     let identity = &left.identity;
     loop {
         let (user, device) = (&identity.user, &identity.device);
-        let cursor = gateway.cursor(identity.number, token, user, device).await?;
-        if cursor >= left.cursor || began.elapsed() > PATIENCE {
+        let cursor = calls.cursor(identity.number, user, device).await?;
+        if cursor >= left.cursor || began.elapsed() > CONFIRMED_IN {
             return Ok(cursor);
         }
         sleep(LOOK).await;
@@ -122,9 +137,9 @@ mod tests {
     use super::*;
     use crate::body::Bodies;
     use crate::device::{Fault, Identity};
-    use crate::ledger::Received;
+    use crate::ledger::{Arrived, Received};
     use crate::meter::Meter;
-    use crate::sender::{Correspondents, Load};
+    use crate::sender::{Aim, Correspondents, Load};
 
     const SENT: u64 = 3;
 
@@ -140,11 +155,11 @@ mod tests {
     }
 
     /// A sender that sent to a recipient, and both got everything.
-    fn pair() -> (Vec<Left>, Vec<UserId>, Counts) {
+    fn pair() -> (Vec<Left>, Cast, Counts) {
         let recipient = left(1, None);
-        let recipients = vec![recipient.identity.user.clone()];
+        let recipients: Arc<[UserId]> = [recipient.identity.user.clone()].into();
         let (meter, bodies) = (Arc::new(Meter::new()), Arc::new(Bodies::new(64)));
-        let to = Correspondents { all: recipients.clone().into(), mine: vec![0] };
+        let to = Correspondents { all: recipients.clone(), mine: vec![0], aim: Aim::One };
         let load = Load::Closed(usize::try_from(SENT).expect("small"));
         let mut sender = Sender::new(0, 1, to, load, bodies, meter.clone());
         while sender.next().is_some() {}
@@ -155,13 +170,15 @@ mod tests {
             }
         }
         let counts = Counts { acked: SENT, delivered: SENT, own: SENT, ..meter.counts() };
-        (all, recipients, counts)
+        let senders = vec![(all[0].identity.user.clone(), vec![0])];
+        let cast = Cast { senders, recipients, aim: Aim::One, first_recipient: Some(1) };
+        (all, cast, counts)
     }
 
     fn closed(spoil: impl Fn(&mut [Left])) -> Ledger {
-        let (mut left, recipients, counts) = pair();
+        let (mut left, cast, counts) = pair();
         spoil(&mut left);
-        close(&left, &recipients, Recipients::Online, &counts)
+        close(&left, &cast, &counts)
     }
 
     #[test]
@@ -180,6 +197,30 @@ mod tests {
             });
             assert_eq!((ledger.lost, ledger.is_clean()), (SENT - 1, false), "side {side}");
         }
+    }
+
+    #[test]
+    fn who_sends_and_receives_has_one_device_for_both() {
+        let (mut left, mut cast, counts) = pair();
+        // They write to each other: the second one's messages are those that it lacks.
+        let (meter, bodies) = (Arc::new(Meter::new()), Arc::new(Bodies::new(64)));
+        let all: Arc<[UserId]> = left.iter().map(|left| left.identity.user.clone()).collect();
+        for (at, left) in left.iter_mut().enumerate() {
+            let mine = vec![u32::from(at == 0)];
+            let to = Correspondents { all: all.clone(), mine, aim: Aim::One };
+            let index = u32::from(at == 1);
+            let (bodies, meter) = (bodies.clone(), meter.clone());
+            let mut sender = Sender::new(index, 1, to, Load::Closed(3), bodies, meter);
+            while sender.next().is_some() {}
+            left.sender = Some(sender);
+        }
+        cast.recipients = all;
+        cast.first_recipient = Some(0);
+        assert_eq!(close(&left, &cast, &counts).lost, 2 * SENT);
+        for left in &mut left {
+            (1..=SENT).for_each(|k| assert_eq!(left.received.arrived(1, k), Arrived::InOrder));
+        }
+        assert_eq!(close(&left, &cast, &counts).lost, 0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A light device: the real protocol over a real stream, with nothing stored, so that the servers
 //! are measured and not the device. It checks all it receives, and stops at the first thing that
-//! the protocol forbids.
+//! the protocol forbids. What a server may refuse for now it asks for again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,16 +17,13 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use crate::body::{Bodies, Spoilt};
 use crate::inbox::Inbox;
 use crate::ledger::{Arrived, Received};
-use crate::meter::{Meter, Phase, count};
+use crate::meter::{Meter, Phase, Pulse, count};
 use crate::outbox::Wrong;
 use crate::sender::{Due, Sender};
-use crate::wire::{Gateway, Wire};
+use crate::wire::Wire;
 
 /// How often a device reports its cursor, as the SDK does.
 const ACK_EVERY: Duration = Duration::from_secs(1);
-
-/// A device that has nothing to say for so many of these says that it is there.
-const PING_AFTER_TICKS: u32 = 30;
 
 /// How long a step of connecting or leaving may take.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -44,6 +41,31 @@ pub(crate) struct Identity {
     pub(crate) token: String,
     /// The cluster it belongs to.
     pub(crate) cluster: ClusterId,
+}
+
+impl Identity {
+    /// What it says first, as a device that was never seen before and takes all there is.
+    pub(crate) fn hello(&self) -> v1::Hello {
+        v1::Hello {
+            cluster_id: self.cluster.as_bytes().to_vec().into(),
+            token: self.token.clone(),
+            user: self.user.to_string(),
+            device: self.device.to_string(),
+            epoch: 0,
+            seq_cli: 0,
+            start: Some(v1::Start { at: v1::StartAt::Floor.into(), last: 0 }),
+            agent: "tidemark-bench".to_owned(),
+        }
+    }
+}
+
+/// What all devices of a run have in common.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) bodies: Arc<Bodies>,
+    pub(crate) meter: Arc<Meter>,
+    /// They take entries from pages only: of a `Deliver` they learn no more than of a `Notice`.
+    pub(crate) pulls: bool,
 }
 
 /// Why a device stopped before its time.
@@ -87,10 +109,12 @@ pub(crate) struct Device {
     inbox: Inbox,
     received: Received,
     sender: Option<Sender>,
-    bodies: Arc<Bodies>,
-    meter: Arc<Meter>,
+    shared: Shared,
+    pulse: Pulse,
     phases: watch::Receiver<Phase>,
     tick: Interval,
+    /// After so many ticks without a word it says that it is there.
+    ping_after: u32,
     silent_ticks: u32,
 }
 
@@ -112,39 +136,18 @@ enum Event {
 }
 
 impl Device {
-    /// Connects a device that was never seen before.
-    pub(crate) async fn connect(
-        gateway: &Gateway,
-        identity: Identity,
-        bodies: Arc<Bodies>,
-        meter: Arc<Meter>,
-    ) -> Result<Self> {
-        let hello = v1::Hello {
-            cluster_id: identity.cluster.as_bytes().to_vec().into(),
-            token: identity.token.clone(),
-            user: identity.user.to_string(),
-            device: identity.device.to_string(),
-            epoch: 0,
-            seq_cli: 0,
-            start: Some(v1::Start { at: v1::StartAt::Floor.into(), last: 0 }),
-            agent: "tidemark-bench".to_owned(),
-        };
-        let wire = gateway.open(identity.number, hello).await?;
-        Device::welcomed(wire, identity, bodies, meter).await
-    }
-
     /// A device that has said `Hello` and waits to be welcomed.
-    async fn welcomed(
+    pub(crate) async fn welcomed(
         mut wire: Wire,
         identity: Identity,
-        bodies: Arc<Bodies>,
-        meter: Arc<Meter>,
+        shared: Shared,
     ) -> Result<Self> {
         let first = timeout(STEP_TIMEOUT, wire.next()).await.context("no Welcome in time")??;
-        let inbox = match first.and_then(|frame| frame.frame) {
-            Some(server_frame::Frame::Welcome(welcome)) => Inbox::new(&welcome),
+        let welcome = match first.and_then(|frame| frame.frame) {
+            Some(server_frame::Frame::Welcome(welcome)) => welcome,
             other => bail!("{other:?} where a Welcome was due"),
         };
+        let ping_after = ping_after(&welcome);
         // Devices of a real population do not tick together.
         let phase = ACK_EVERY.mul_f64(SystemRng.unit());
         let mut tick = interval_at(Instant::now() + phase, ACK_EVERY);
@@ -152,14 +155,15 @@ impl Device {
         Ok(Device {
             identity,
             wire,
-            inbox,
+            inbox: Inbox::new(&welcome),
             received: Received::default(),
             sender: None,
-            bodies,
-            phases: meter.phases(),
-            meter,
+            phases: shared.meter.phases(),
+            shared,
+            pulse: Pulse::default(),
             tick,
-            silent_ticks: 0,
+            ping_after,
+            silent_ticks: part_of(ping_after),
         })
     }
 
@@ -186,12 +190,17 @@ impl Device {
 
     /// Sends and receives until the run is over, confirms what it received, and leaves.
     pub(crate) async fn run(mut self) -> Left {
-        let fault = match self.serve().await {
+        let served = self.serve().await;
+        self.end(served).await
+    }
+
+    async fn end(mut self, served: Result<(), Fault>) -> Left {
+        let fault = match served {
             Ok(()) => self.leave().await.err(),
             Err(fault) => Some(fault),
         };
         if fault.is_some() {
-            self.meter.fault();
+            self.shared.meter.fault();
         }
         let Device { identity, received, sender, inbox, .. } = self;
         Left { identity, received, sender, cursor: inbox.received().get(), fault }
@@ -245,6 +254,10 @@ impl Device {
                 sender.answered(ack)?;
                 self.fill()
             }
+            Frame::Deliver(run) if self.shared.pulls => {
+                self.inbox.noticed(&run)?;
+                self.sync()
+            }
             Frame::Deliver(run) => {
                 let entries = self.inbox.deliver(run)?;
                 self.entries(entries)
@@ -261,12 +274,12 @@ impl Device {
                 self.inbox.heard_of(pong.epoch, pong.seq_svr);
                 self.sync()
             }
-            Frame::Error(v1::Error { failure, request_id, closing: false, .. })
-                if request_id != 0 =>
-            {
+            Frame::Error(v1::Error { failure, request_id, closing: false, .. }) => {
                 let failure = Failure::from(failure.unwrap_or_default());
-                // The next tick asks again.
-                self.inbox.refused(request_id);
+                // The next tick asks again; a heartbeat is followed by another one.
+                if request_id != 0 {
+                    self.inbox.refused(request_id);
+                }
                 if failure.code.is_retryable() { Ok(()) } else { Err(failure.into()) }
             }
             other => Err(Fault::Unexpected(format!("{other:?}"))),
@@ -287,7 +300,7 @@ impl Device {
         else {
             return Err(Fault::Foreign(seq));
         };
-        let read = self.bodies.read(&message.body);
+        let read = self.shared.bodies.read(&message.body);
         let stamp = read.map_err(|spoilt| Fault::Body { seq, spoilt })?;
         match &origin.key {
             Some(v1::origin::Key::SessionSend(key)) if key.n == stamp.n => {}
@@ -299,9 +312,9 @@ impl Device {
             return Ok(());
         }
         if own {
-            count(&self.meter.counters.own);
+            count(&self.shared.meter.counters.own);
         } else {
-            self.meter.arrived(stamp.due);
+            self.shared.meter.arrived(stamp.due, &mut self.pulse);
         }
         Ok(())
     }
@@ -316,7 +329,7 @@ impl Device {
 
     fn sync(&mut self) -> Result<(), Fault> {
         let Some(sync) = self.inbox.sync() else { return Ok(()) };
-        count(&self.meter.counters.syncs);
+        count(&self.shared.meter.counters.syncs);
         self.send(sync)
     }
 
@@ -327,7 +340,7 @@ impl Device {
             return self.send(ack);
         }
         self.silent_ticks += 1;
-        if self.silent_ticks < PING_AFTER_TICKS {
+        if self.silent_ticks < self.ping_after {
             return Ok(());
         }
         self.silent_ticks = 0;
@@ -350,6 +363,18 @@ impl Device {
         };
         timeout(STEP_TIMEOUT, ended).await.unwrap_or(Err(Fault::Stuck))
     }
+}
+
+/// After how many ticks without a word a device says that it is there: a third of the time after which
+/// it would be cut, as the SDK has it.
+fn ping_after(welcome: &v1::Welcome) -> u32 {
+    let third = Duration::from_millis((welcome.heartbeat_max_ms / 3).into());
+    u32::try_from(third.as_secs() / ACK_EVERY.as_secs()).unwrap_or(u32::MAX).max(1)
+}
+
+/// A random number below `ticks`: the heartbeats of devices that came together do not stay together.
+fn part_of(ticks: u32) -> u32 {
+    u32::try_from(SystemRng.number() % u64::from(ticks)).expect("below a number of 32 bits")
 }
 
 #[cfg(test)]

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::AddAssign;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Faults that people are shown: the others most likely say the same.
 const FAULTS_SHOWN: usize = 5;
 
 /// What one sender's messages are known by at one recipient: 1, 2, 3 … in the order sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Stream {
+pub(crate) struct Stream {
     last: u64,
     missing: BTreeSet<u64>,
 }
@@ -30,7 +30,7 @@ pub(crate) enum Arrived {
 
 impl Stream {
     /// Message `k` arrived.
-    fn arrived(&mut self, k: u64) -> Arrived {
+    pub(crate) fn arrived(&mut self, k: u64) -> Arrived {
         if k > self.last {
             let in_order = k == self.last + 1;
             self.missing.extend(self.last + 1..k);
@@ -41,7 +41,7 @@ impl Stream {
     }
 
     /// How many of the messages up to `sent` did not arrive.
-    fn lost(&self, sent: u64) -> u64 {
+    pub(crate) fn lost(&self, sent: u64) -> u64 {
         sent.saturating_sub(self.last) + self.missing.len() as u64
     }
 }
@@ -75,7 +75,7 @@ impl Received {
 }
 
 /// The books of a run, closed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ledger {
     /// Messages sent.
     pub(crate) sent: u64,

@@ -1,11 +1,13 @@
 //! `tidemark-bench`: load through the real device protocol, and whether all of it was right.
 //!
 //! ```text
-//!   workload ─► run ─┬► pace ─► sender ─┐
-//!                    │        inbox ────┴─ device ─► wire ─► gateway
-//!                    ├► meter: phase, counts, histograms       │
-//!                    ├► process: /proc, /metrics ◄─────────────┴─ stores
-//!                    └► books, ledger ─► report
+//!   workload ─► messages ─┬► cast ─► crew ─┬► pace ─► sender ─┐
+//!                  │                       │        inbox ────┴─ device ─┬► wire ──────┬► gateway
+//!                  │                       │                             └► websocket ─┘
+//!                  │                       ├► disturbance                      │
+//!                  └► stage ─┬► meter: phase, counts, histograms               │
+//!                            ├► process: /proc, /metrics ◄─────────────────────┴─ stores
+//!                            └► books, ledger ─► report
 //! ```
 //!
 //! Invariants: one process and one clock see both ends of every message. Nothing is measured that
@@ -14,19 +16,24 @@
 
 mod body;
 mod books;
+mod cast;
+mod crew;
 mod device;
+mod disturbance;
 mod inbox;
 mod ledger;
+mod messages;
 mod meter;
 mod names;
 mod outbox;
 mod pace;
 mod process;
 mod report;
-mod run;
 mod sender;
 mod settings;
+mod stage;
 mod target;
+mod websocket;
 mod wire;
 mod workload;
 
@@ -37,39 +44,53 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use tidemark_version::VERSION;
 
-use crate::report::Report;
-use crate::settings::Arguments;
+use crate::report::{Measured, Report};
+use crate::settings::{Arguments, Settings};
+use crate::stage::Stage;
 use crate::target::Target;
+use crate::workload::{Kind, Workload};
 
 /// What a void run ends with.
 const VOID: u8 = 2;
 
+/// What is measured here.
+const SYSTEM: &str = "tidemark";
+
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    if let Err(reason) = arguments.settings.validate() {
+    if let Err(reason) = arguments.validate() {
         Arguments::command().error(ErrorKind::ValueValidation, reason).exit();
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(arguments.settings.threads as usize)
-        .enable_all()
-        .build()?;
-    runtime.block_on(measure(arguments))
-}
-
-async fn measure(arguments: Arguments) -> Result<ExitCode> {
-    let Arguments { workload, cluster, json, settings } = arguments;
-    let target = Target::find(&cluster).await?;
-    let mut workloads = Vec::new();
-    for workload in workload.workloads() {
-        let measured = run::run(&target, workload, &settings).await;
-        workloads.push(measured.with_context(|| workload.name)?);
-    }
-    let shards = target.shards.get();
-    let report = Report { version: VERSION, system: "tidemark", shards, settings, workloads };
+    let report = match arguments.table.as_slice() {
+        [] => {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(arguments.settings.threads as usize)
+                .enable_all()
+                .build()?;
+            runtime.block_on(measure(&arguments))?
+        }
+        files => Report::read(files)?,
+    };
     print!("{}", report.markdown());
-    if let Some(path) = json {
-        let text = serde_json::to_string_pretty(&report)?;
-        std::fs::write(&path, text + "\n").with_context(|| path.display().to_string())?;
+    if let Some(path) = &arguments.json {
+        report.write(path)?;
     }
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(VOID) })
+}
+
+async fn measure(arguments: &Arguments) -> Result<Report> {
+    let target = Target::find(&arguments.cluster).await?;
+    let mut workloads = Vec::new();
+    for workload in arguments.workloads() {
+        let measured = run(&target, workload, &arguments.settings).await;
+        workloads.push(measured.with_context(|| workload.name)?);
+    }
+    Ok(Report { version: VERSION.to_owned(), system: SYSTEM.to_owned(), workloads })
+}
+
+async fn run(target: &Target, workload: &Workload, settings: &Settings) -> Result<Measured> {
+    let stage = Stage::new(target, workload, settings);
+    match &workload.kind {
+        Kind::Messages(messages) => messages::run(&stage, messages).await,
+    }
 }

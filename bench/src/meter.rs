@@ -40,6 +40,8 @@ pub(crate) enum Phase {
 pub(crate) struct Counts {
     /// Messages sent for the first time.
     pub(crate) sent: u64,
+    /// Copies that those make for recipients.
+    pub(crate) copies: u64,
     /// Messages acknowledged.
     pub(crate) acked: u64,
     /// Copies that arrived at recipients' devices.
@@ -56,6 +58,7 @@ pub(crate) struct Counts {
 #[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) sent: AtomicU64,
+    pub(crate) copies: AtomicU64,
     pub(crate) acked: AtomicU64,
     pub(crate) delivered: AtomicU64,
     pub(crate) own: AtomicU64,
@@ -67,7 +70,28 @@ pub(crate) struct Counters {
 
 /// One more.
 pub(crate) fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Relaxed);
+    add(counter, 1);
+}
+
+/// So many more.
+pub(crate) fn add(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Relaxed);
+}
+
+/// When something of one kind came to one device last.
+#[derive(Debug, Default)]
+pub(crate) struct Pulse(Option<Duration>);
+
+/// The longest time in which nothing came to one device, of all devices and as far as it was
+/// measured. Of a stall it tells how long it was, where quantiles tell how many messages it held up.
+#[derive(Default)]
+pub(crate) struct Silence(AtomicU64);
+
+impl Silence {
+    /// How long it was.
+    pub(crate) fn longest(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Relaxed))
+    }
 }
 
 /// A distribution of latencies.
@@ -98,6 +122,10 @@ pub(crate) struct Meter {
     pub(crate) acks: Latencies,
     /// From a message's due time to its arrival at the recipient's device.
     pub(crate) arrivals: Latencies,
+    /// How long a session was without an acknowledgement.
+    pub(crate) ack_silence: Silence,
+    /// How long a recipient's device was without a message.
+    pub(crate) arrival_silence: Silence,
     phase: watch::Sender<Phase>,
     faulty: AtomicBool,
     /// Both ends of the measured time, by the clock, in nanoseconds.
@@ -113,6 +141,8 @@ impl Meter {
             counters: Counters::default(),
             acks: Latencies::new(),
             arrivals: Latencies::new(),
+            ack_silence: Silence::default(),
+            arrival_silence: Silence::default(),
             phase: watch::Sender::new(Phase::Run),
             faulty: AtomicBool::new(false),
             from: AtomicU64::new(u64::MAX),
@@ -139,19 +169,33 @@ impl Meter {
         (now, self.counts())
     }
 
-    /// A message that was due then is acknowledged.
-    pub(crate) fn acked(&self, due: Duration) {
+    /// A message that was due then is acknowledged; the pulse is its session's.
+    pub(crate) fn acked(&self, due: Duration, pulse: &mut Pulse) {
         count(&self.counters.acked);
+        let now = self.now();
+        self.beat(pulse, now, &self.ack_silence);
         if self.is_measured(due) {
-            self.acks.record(self.now().saturating_sub(due));
+            self.acks.record(now.saturating_sub(due));
         }
     }
 
-    /// A message that was due then arrived at its recipient.
-    pub(crate) fn arrived(&self, due: Duration) {
+    /// A message that was due then arrived at its recipient, whose device's the pulse is.
+    pub(crate) fn arrived(&self, due: Duration, pulse: &mut Pulse) {
         count(&self.counters.delivered);
+        let now = self.now();
+        self.beat(pulse, now, &self.arrival_silence);
         if self.is_measured(due) {
-            self.arrivals.record(self.now().saturating_sub(due));
+            self.arrivals.record(now.saturating_sub(due));
+        }
+    }
+
+    /// A silence ends. One that began before the measured time counts from there, one that ends after
+    /// it counts whole.
+    fn beat(&self, pulse: &mut Pulse, now: Duration, silence: &Silence) {
+        let since = pulse.0.replace(now).map_or(0, nanos);
+        if since < self.to.load(Relaxed) {
+            let lasted = nanos(now).saturating_sub(since.max(self.from.load(Relaxed)));
+            silence.0.fetch_max(lasted, Relaxed);
         }
     }
 
@@ -162,9 +206,11 @@ impl Meter {
 
     /// The counts so far.
     pub(crate) fn counts(&self) -> Counts {
-        let Counters { sent, acked, delivered, own, syncs, resends, senders: _ } = &self.counters;
+        let Counters { sent, copies, acked, delivered, own, syncs, resends, senders: _ } =
+            &self.counters;
         Counts {
             sent: sent.load(Relaxed),
+            copies: copies.load(Relaxed),
             acked: acked.load(Relaxed),
             delivered: delivered.load(Relaxed),
             own: own.load(Relaxed),
@@ -215,21 +261,50 @@ mod tests {
     #[test]
     fn only_what_was_due_in_the_measured_time_is_in_the_histogram() {
         let meter = Meter::new();
+        let acked = |due| meter.acked(due, &mut Pulse::default());
+        let arrived = |due| meter.arrived(due, &mut Pulse::default());
         let before = meter.now();
-        meter.acked(before);
+        acked(before);
         let (from, counts) = meter.begin();
         assert_eq!(counts.acked, 1);
-        meter.acked(before);
-        meter.acked(from);
-        meter.arrived(from);
+        acked(before);
+        acked(from);
+        arrived(from);
         let (to, counts) = meter.end();
         assert_eq!((counts.acked, counts.delivered), (3, 1));
         // It was due in time and is late: that is what must not be left out.
-        meter.arrived(from);
-        meter.arrived(to);
+        arrived(from);
+        arrived(to);
         assert_eq!(meter.acks.histogram().len(), 1);
         assert_eq!(meter.arrivals.histogram().len(), 2);
         assert_eq!(meter.counts().delivered, 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silence_counts_as_far_as_it_was_measured() {
+        let pass = async |ms| tokio::time::sleep(Duration::from_millis(ms)).await;
+        let meter = Meter::new();
+        let (mut quiet, mut busy) = (Pulse::default(), Pulse::default());
+        let ack = |pulse: &mut Pulse| {
+            meter.acked(Duration::ZERO, pulse);
+            meter.ack_silence.longest().as_millis()
+        };
+        assert_eq!(ack(&mut quiet), 0);
+        pass(500).await;
+        assert_eq!(ack(&mut busy), 0, "nothing is measured yet");
+        meter.begin();
+        pass(30).await;
+        assert_eq!(ack(&mut busy), 30);
+        pass(10).await;
+        assert_eq!(ack(&mut busy), 30);
+        assert_eq!(ack(&mut quiet), 40, "it began before, and counts from the beginning");
+        pass(1).await;
+        meter.end();
+        pass(60).await;
+        assert_eq!(ack(&mut quiet), 61, "it began in time, and is late");
+        pass(900).await;
+        assert_eq!(ack(&mut quiet), 61);
+        assert_eq!(meter.arrival_silence.longest(), Duration::ZERO);
     }
 
     #[test]

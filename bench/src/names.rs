@@ -2,7 +2,7 @@
 //!
 //! Names are drawn one after the other and kept by the shard that the cluster's own hash gives
 //! them, so that a workload can say "in another shard" and be sure of it. A run has a prefix of its
-//! own: it never meets the mailboxes of an earlier one.
+//! own: it never meets the mailboxes of an earlier one, nor its counters.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -112,12 +112,18 @@ impl Outbox {
     }
 
     /// Numbers a new send; the caller sends it.
-    pub(crate) fn push(&mut self, to: v1::Id, body: Bytes, id: Bytes, due: Duration) -> v1::Send {
+    pub(crate) fn push(
+        &mut self,
+        to: Vec<v1::Id>,
+        body: Bytes,
+        id: Bytes,
+        due: Duration,
+    ) -> v1::Send {
         let (n, base) = (self.next, self.base());
         self.next += 1;
         self.frames += 1;
         self.unanswered += 1;
-        let (session, to) = (self.session, vec![to]);
+        let session = self.session;
         let send = v1::Send { session, n, base, to, kind: 0, body, client_msg_id: id };
         self.window.push_back(InFlight { send: send.clone(), due, seq: None });
         send
@@ -207,7 +213,7 @@ mod tests {
         let mut outbox = Outbox::new(SESSION);
         for n in 1..=sends {
             let due = Duration::from_millis(n);
-            let send = outbox.push(v1::Id::default(), Bytes::new(), Bytes::new(), due);
+            let send = outbox.push(Vec::new(), Bytes::new(), Bytes::new(), due);
             assert_eq!((send.n, send.base, send.session), (n, 1, SESSION));
         }
         outbox
@@ -222,7 +228,7 @@ mod tests {
             assert_eq!(outbox.answered(ack).expect("legal"), Answered::Accepted { due });
             assert_eq!((outbox.base(), outbox.span()), (base, span));
         }
-        let send = outbox.push(v1::Id::default(), Bytes::new(), Bytes::new(), Duration::ZERO);
+        let send = outbox.push(Vec::new(), Bytes::new(), Bytes::new(), Duration::ZERO);
         assert_eq!((send.n, send.base, outbox.unanswered()), (4, 3, 2));
     }
 

@@ -1,4 +1,4 @@
-//! Open-loop load: messages are due at fixed times, whatever became of the ones before.
+//! Open-loop load: messages are due at fixed times, whatever became of the ones before; or all at once.
 //!
 //! A thread of its own wakes for each one, since the runtime's timers have whole milliseconds. A
 //! sender that cannot keep up gets its messages late and measures from when they were due.
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::sync::mpsc;
 
 use crate::meter::{Meter, Phase};
@@ -64,6 +65,19 @@ pub(crate) fn start(
     Ok(())
 }
 
+/// Hands each sender so many messages that are due at once. It is done when the last ones were handed
+/// over, or their senders are gone.
+pub(crate) async fn burst(meter: &Meter, queues: Vec<mpsc::Sender<Duration>>, counts: &[u64]) {
+    let hand = async |queue: mpsc::Sender<Duration>, count: u64| {
+        for _ in 0..count {
+            if queue.send(meter.now()).await.is_err() {
+                return;
+            }
+        }
+    };
+    join_all(queues.into_iter().zip(counts).map(|(queue, count)| hand(queue, *count))).await;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +100,29 @@ mod tests {
         let schedule = Schedule::new(Duration::ZERO, 3);
         let due: Vec<_> = (0..5).map(|index| schedule.due(index).as_millis()).collect();
         assert_eq!(due, [0, 333, 666, 1_000, 1_333]);
+    }
+
+    #[tokio::test]
+    async fn a_burst_gives_each_sender_its_count_and_ends() {
+        let meter = Meter::new();
+        let (senders, mut receivers) = queues(3);
+        let counts = [2, 0, WAITING_MAX as u64 + 5];
+        let drained = async {
+            let mut drained = Vec::new();
+            for receiver in &mut receivers {
+                let mut count = 0;
+                while receiver.recv().await.is_some() {
+                    count += 1;
+                }
+                drained.push(count);
+            }
+            drained
+        };
+        let ((), drained) = tokio::join!(burst(&meter, senders, &counts), drained);
+        assert_eq!(drained, counts);
+        let (senders, receivers) = queues(1);
+        drop(receivers);
+        burst(&meter, senders, &[5]).await;
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -17,6 +17,9 @@ const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Durable commits of the log, by name in the store's `/metrics`.
 const FSYNCS: &str = "store_log_fsync_seconds_count";
+
+/// How the names of gateways' processes begin.
+const GATEWAY: &str = "gateway-";
 
 /// A process on this machine.
 #[derive(Clone, Debug)]
@@ -31,19 +34,19 @@ pub(crate) struct Process {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     cpu: Duration,
-    rss_bytes: u64,
+    pub(crate) rss_bytes: u64,
     /// Handed to storage; none when the system does not tell.
     written_bytes: Option<u64>,
     fsyncs: Option<u64>,
 }
 
 /// What a process used in the measured time.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Cost {
     /// Which process.
     pub(crate) process: String,
-    /// Processor time per message.
-    pub(crate) cpu_us_per_message: f64,
+    /// Processor time per message; this and what else is per message is none where there was none.
+    pub(crate) cpu_us_per_message: Option<f64>,
     /// Of how many processors it used all.
     pub(crate) cpus: f64,
     /// Its memory in the end.
@@ -52,6 +55,13 @@ pub(crate) struct Cost {
     pub(crate) written_bytes_per_message: Option<f64>,
     /// Durable commits of the log per message.
     pub(crate) fsyncs_per_message: Option<f64>,
+}
+
+impl Cost {
+    /// Is it a gateway's?
+    pub(crate) fn is_of_gateway(&self) -> bool {
+        self.process.starts_with(GATEWAY)
+    }
 }
 
 impl Process {
@@ -69,6 +79,21 @@ impl Process {
         Process { name: "load".to_owned(), pid: std::process::id(), http: None }
     }
 
+    /// Is it a gateway?
+    pub(crate) fn is_gateway(&self) -> bool {
+        self.name.starts_with(GATEWAY)
+    }
+
+    /// Is it this one?
+    pub(crate) fn is_own(&self) -> bool {
+        self.pid == std::process::id()
+    }
+
+    /// How many files and sockets it may have open; none when the system does not tell.
+    pub(crate) fn open_files_max(&self) -> Option<u64> {
+        open_files_max(&fs::read_to_string(format!("/proc/{}/limits", self.pid)).ok()?)
+    }
+
     /// What it has used; none when it is gone, or does not tell its metrics.
     pub(crate) async fn usage(&self) -> Option<Usage> {
         let read = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", self.pid)).ok();
@@ -84,16 +109,18 @@ impl Process {
 
     /// What it used between two looks at it, in `elapsed`, while `messages` were taken.
     pub(crate) fn cost(&self, from: &Usage, to: &Usage, elapsed: Duration, messages: u64) -> Cost {
-        let per_message = |count: u64| count as f64 / messages.max(1) as f64;
+        let shared = |cost: f64| (messages > 0).then(|| cost / messages as f64);
+        let per_message = |count: u64| shared(count as f64);
         let grown = |from: Option<u64>, to: Option<u64>| Some(to?.saturating_sub(from?));
         let cpu = to.cpu.saturating_sub(from.cpu);
         Cost {
             process: self.name.clone(),
-            cpu_us_per_message: cpu.as_secs_f64() * 1e6 / messages.max(1) as f64,
+            cpu_us_per_message: shared(cpu.as_secs_f64() * 1e6),
             cpus: cpu.as_secs_f64() / elapsed.as_secs_f64().max(f64::MIN_POSITIVE),
             rss_bytes: to.rss_bytes,
-            written_bytes_per_message: grown(from.written_bytes, to.written_bytes).map(per_message),
-            fsyncs_per_message: grown(from.fsyncs, to.fsyncs).map(per_message),
+            written_bytes_per_message: grown(from.written_bytes, to.written_bytes)
+                .and_then(per_message),
+            fsyncs_per_message: grown(from.fsyncs, to.fsyncs).and_then(per_message),
         }
     }
 }
@@ -120,6 +147,15 @@ fn cpu(stat: &str) -> Option<Duration> {
     let mut fields = rest.split_whitespace().skip(11).map(|field| field.parse::<u64>().ok());
     let (user, system) = (fields.next()??, fields.next()??);
     Some(Duration::from_millis(TICK_MS * (user + system)))
+}
+
+/// The limit that holds, the soft one, of `/proc/PID/limits`.
+fn open_files_max(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    match line.split_whitespace().next()? {
+        "unlimited" => Some(u64::MAX),
+        number => number.parse().ok(),
+    }
 }
 
 /// The number behind `name` at the start of a line.
@@ -167,6 +203,16 @@ mod tests {
         assert_eq!(field(text, "none:"), None);
     }
 
+    #[test]
+    fn the_limit_that_holds_is_the_soft_one() {
+        let limits = "Limit   Soft Limit  Hard Limit  Units\n\
+            Max processes    7    8    processes\nMax open files    1024    524288    files\n";
+        assert_eq!(open_files_max(limits), Some(1_024));
+        assert_eq!(open_files_max(&limits.replace("1024", "unlimited")), Some(u64::MAX));
+        assert_eq!(open_files_max("Max processes 7 8\n"), None);
+        assert!(Process::own().open_files_max().is_some_and(|max| max > 0), "Linux");
+    }
+
     #[tokio::test]
     async fn this_process_is_seen() {
         let usage = Process::own().usage().await.expect("Linux");
@@ -181,8 +227,11 @@ mod tests {
         let cpu = Duration::from_millis(500);
         let to = Usage { cpu, rss_bytes: 7, written_bytes: Some(3_000), fsyncs: Some(4) };
         let cost = process.cost(&from, &to, Duration::from_secs(2), 1_000);
-        assert_eq!((cost.cpu_us_per_message, cost.cpus, cost.rss_bytes), (500.0, 0.25, 7));
+        assert_eq!((cost.cpu_us_per_message, cost.cpus, cost.rss_bytes), (Some(500.0), 0.25, 7));
         assert_eq!(cost.written_bytes_per_message, Some(2.0));
         assert_eq!(cost.fsyncs_per_message, None, "it is not known where it began");
+        let idle = process.cost(&from, &to, Duration::from_secs(2), 0);
+        assert_eq!((idle.cpu_us_per_message, idle.cpus), (None, 0.25));
+        assert_eq!(idle.written_bytes_per_message, None);
     }
 }

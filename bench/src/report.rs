@@ -1,42 +1,39 @@
 //! What a run found: Markdown for people, JSON for programs.
 
-use std::fmt::Write as _;
+mod tables;
+
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::ledger::Ledger;
 use crate::process::Cost;
-use crate::settings::Settings;
-
-/// With more processors than these busy elsewhere, figures say little. The kernel's own work for the
-/// servers is in it.
-const OTHER_CPUS_MAX: f64 = 0.25;
+use crate::settings::Carrier;
 
 /// All that was run.
-#[derive(Serialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// The version of the load.
-    pub(crate) version: &'static str,
+    pub(crate) version: String,
     /// What was measured.
-    pub(crate) system: &'static str,
-    /// Shards of the cluster.
-    pub(crate) shards: u16,
-    /// With what.
-    pub(crate) settings: Settings,
+    pub(crate) system: String,
     /// The workloads, in the order in which they were run.
     pub(crate) workloads: Vec<Measured>,
 }
 
 /// What one workload found.
-#[derive(Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Measured {
     /// Its name.
-    pub(crate) workload: &'static str,
+    pub(crate) workload: String,
+    /// With what it was run.
+    pub(crate) conditions: Conditions,
     /// The measured time.
     pub(crate) seconds: f64,
-    /// Messages acknowledged in it.
+    /// Messages acknowledged in it, or calls answered.
     pub(crate) acked: u64,
     /// Copies that reached recipients in it: their devices, or the mailboxes of those offline.
     pub(crate) delivered: u64,
@@ -50,14 +47,69 @@ pub(crate) struct Measured {
     pub(crate) other_cpus: Option<f64>,
     /// Pages that devices had to ask for.
     pub(crate) syncs: u64,
-    /// Rounds in which sends had to go again.
+    /// Rounds in which sends had to go again, or calls that had to.
     pub(crate) resends: u64,
+    /// What devices that do nothing cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) idle: Option<Idle>,
+    /// What something that was done to the cluster cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) disturbed: Option<Disturbed>,
     /// Whether all of it was right.
     pub(crate) ledger: Ledger,
 }
 
+/// With what a workload was run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Conditions {
+    /// Shards of the cluster.
+    pub(crate) shards: u16,
+    /// Senders of messages or calls.
+    pub(crate) senders: usize,
+    /// What each of them had in flight; none where messages were due by themselves.
+    pub(crate) in_flight: Option<u32>,
+    /// How many messages were due in a second, of all senders.
+    pub(crate) rate: Option<u32>,
+    /// Recipients of all messages together, or counters.
+    pub(crate) recipients: usize,
+    /// Bytes of a body; none where there are none.
+    pub(crate) body: Option<usize>,
+    /// TCP connections to the gateway.
+    pub(crate) connections: usize,
+    /// Threads of the load.
+    pub(crate) threads: u32,
+    /// Seconds before anything was measured.
+    pub(crate) warmup: u32,
+}
+
+/// What devices that do nothing cost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Idle {
+    /// What carries their frames.
+    pub(crate) carrier: Carrier,
+    /// How many they are.
+    pub(crate) devices: u32,
+    /// How long it took to connect them all.
+    pub(crate) connected_in_seconds: f64,
+    /// The gateway's memory in the end less that before anybody came.
+    pub(crate) gateway_bytes_per_device: f64,
+}
+
+/// What something that was done to the cluster cost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Disturbed {
+    /// When it was done, in the measured time.
+    pub(crate) at_seconds: f64,
+    /// What it told of itself.
+    pub(crate) said: String,
+    /// The longest time without an acknowledgement of one session, of all.
+    pub(crate) longest_without_ack_ms: f64,
+    /// The longest time without a message of one recipient, of all.
+    pub(crate) longest_without_message_ms: f64,
+}
+
 /// A distribution of latencies, in milliseconds.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Quantiles {
     pub(crate) count: u64,
     pub(crate) p50_ms: f64,
@@ -79,86 +131,41 @@ impl Quantiles {
             max_ms: ms(histogram.max()),
         })
     }
-
-    fn cells(quantiles: Option<&Self>) -> String {
-        match quantiles {
-            Some(q) => {
-                format!("{:.2} | {:.2} | {:.2} | {:.2}", q.p50_ms, q.p99_ms, q.p999_ms, q.max_ms)
-            }
-            None => "– | – | – | –".to_owned(),
-        }
-    }
 }
 
 impl Report {
+    /// What these files hold, as one: each was written by [`Report::write`].
+    pub(crate) fn read(files: &[PathBuf]) -> Result<Self> {
+        let mut reports = files.iter().map(|path| -> Result<(_, Report)> {
+            let text = std::fs::read(path).with_context(|| path.display().to_string())?;
+            let report = serde_json::from_slice(&text);
+            Ok((path, report.with_context(|| path.display().to_string())?))
+        });
+        let (_, mut all) = reports.next().context("no report is named")??;
+        for report in reports {
+            let (path, Report { version, system, workloads }) = report?;
+            ensure!(
+                (&version, &system) == (&all.version, &all.system),
+                "{}: it is of {system} {version}, and the first one of {} {}",
+                path.display(),
+                all.system,
+                all.version
+            );
+            all.workloads.extend(workloads);
+        }
+        Ok(all)
+    }
+
+    /// Writes it as JSON.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)?;
+        std::fs::write(path, text + "\n").with_context(|| path.display().to_string())
+    }
+
     /// Is nothing of it void?
     pub(crate) fn is_clean(&self) -> bool {
         self.workloads.iter().all(|measured| measured.ledger.is_clean())
     }
-
-    /// For people.
-    pub(crate) fn markdown(&self) -> String {
-        let mut text = String::new();
-        let shards = self.shards;
-        let Settings { body, pairs, in_flight, connections, threads, .. } = &self.settings;
-        let _ = writeln!(
-            text,
-            "{} {}: {shards} shards, {body}-byte bodies, {pairs} senders × {in_flight} in flight, \
-             {connections} connections, {threads} load threads\n",
-            self.system, self.version,
-        );
-        text += "| workload | acked/s | delivered/s | send→ack ms p50 | p99 | p99.9 | max \
-                 | send→receive ms p50 | p99 | p99.9 | max |\n";
-        text += &format!("|{}\n", "---|".repeat(11));
-        for measured in &self.workloads {
-            let per_second = |count| rate(0, count, Duration::from_secs_f64(measured.seconds));
-            let _ = writeln!(
-                text,
-                "| `{}` | {:.0} | {:.0} | {} | {} |",
-                measured.workload,
-                per_second(measured.acked),
-                per_second(measured.delivered),
-                Quantiles::cells(measured.send_to_ack.as_ref()),
-                Quantiles::cells(measured.send_to_receive.as_ref()),
-            );
-        }
-        text += "\n| workload | process | CPU µs/message | CPUs | RSS MiB | bytes written/message \
-                 | log fsyncs/message |\n";
-        text += &format!("|{}\n", "---|".repeat(7));
-        for measured in &self.workloads {
-            for cost in &measured.costs {
-                text += &row(measured.workload, cost);
-            }
-        }
-        for measured in &self.workloads {
-            let Measured { workload, ledger, syncs, resends, .. } = measured;
-            if let Some(cpus) = measured.other_cpus.filter(|cpus| *cpus > OTHER_CPUS_MAX) {
-                let _ = writeln!(
-                    text,
-                    "\n`{workload}` other programs kept {cpus:.2} processors busy: it is not what this \
-                     machine can do"
-                );
-            }
-            let _ = writeln!(text, "\n`{workload}` syncs={syncs} resends={resends} {ledger}");
-        }
-        text
-    }
-}
-
-fn row(workload: &str, cost: &Cost) -> String {
-    let cell = |value: Option<f64>, digits| match value {
-        Some(value) => format!("{value:.digits$}"),
-        None => "–".to_owned(),
-    };
-    format!(
-        "| `{workload}` | {} | {:.1} | {:.2} | {:.0} | {} | {} |\n",
-        cost.process,
-        cost.cpu_us_per_message,
-        cost.cpus,
-        cost.rss_bytes as f64 / f64::from(1 << 20),
-        cell(cost.written_bytes_per_message, 0),
-        cell(cost.fsyncs_per_message, 4),
-    )
 }
 
 /// How many in a second.
@@ -185,47 +192,42 @@ mod tests {
     }
 
     #[test]
-    fn a_report_is_one_table_per_question_and_a_ledger_per_workload() {
-        let ledger = Ledger { sent: 20, acked: 20, delivered: 20, ..Ledger::default() };
-        let cost = Cost {
-            process: "node-1".to_owned(),
-            cpu_us_per_message: 12.34,
-            cpus: 0.5,
-            rss_bytes: 3 << 20,
-            written_bytes_per_message: Some(900.4),
-            fsyncs_per_message: None,
+    fn reports_are_read_back_as_one_if_they_are_of_one_version() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let report = |version: &str, name: &str, idle| Report {
+            version: version.to_owned(),
+            system: "tidemark".to_owned(),
+            workloads: vec![Measured { workload: name.to_owned(), idle, ..Measured::default() }],
         };
-        let measured = Measured {
-            workload: "deliver",
-            seconds: 2.0,
-            acked: 20,
-            delivered: 18,
-            send_to_ack: Quantiles::of(&histogram([1_000])),
-            send_to_receive: None,
-            costs: vec![cost],
-            other_cpus: Some(1.5),
-            syncs: 0,
-            resends: 0,
-            ledger,
+        let idle = Idle {
+            carrier: Carrier::Websocket,
+            devices: 5,
+            connected_in_seconds: 0.5,
+            gateway_bytes_per_device: 1_024.0,
         };
-        let mut report = Report {
-            version: "1",
-            system: "tidemark",
-            shards: 8,
-            settings: Settings::default(),
-            workloads: vec![measured],
+        let write = |at: &str, report: &Report| {
+            let path = folder.path().join(at);
+            report.write(&path).expect("it is written");
+            path
         };
-        let text = report.markdown();
-        assert!(
-            text.contains("| `deliver` | 10 | 9 | 1.00 | 1.00 | 1.00 | 1.00 | – | – | – | – |")
-        );
-        assert!(text.contains("| `deliver` | node-1 | 12.3 | 0.50 | 3 | 900 | – |"));
-        assert!(text.contains("ledger: sent=20 acked=20"));
-        assert!(text.contains("`deliver` other programs kept 1.50 processors busy"));
-        report.workloads[0].other_cpus = Some(0.1);
-        assert!(!report.markdown().contains("other programs"));
+        let one = write("one", &report("1", "append", None));
+        let two = write("two", &report("1", "idle", Some(idle.clone())));
+        let read = Report::read(&[one.clone(), two]).expect("of one version");
+        let names: Vec<_> = read.workloads.iter().map(|it| it.workload.as_str()).collect();
+        assert_eq!((names, &read.workloads[1].idle), (vec!["append", "idle"], &Some(idle)));
+        let other = write("other", &report("2", "append", None));
+        let refused = Report::read(&[one, other]).expect_err("of two versions").to_string();
+        assert!(refused.contains("tidemark 2"), "{refused}");
+    }
+
+    #[test]
+    fn one_void_workload_voids_a_report() {
+        let ledger = Ledger { sent: 2, acked: 2, ..Ledger::default() };
+        let clean = Measured { ledger, ..Measured::default() };
+        let mut report =
+            Report { version: "1".to_owned(), system: "x".to_owned(), workloads: vec![clean; 2] };
         assert!(report.is_clean());
-        report.workloads[0].ledger.lost = 1;
+        report.workloads[1].ledger.lost = 1;
         assert!(!report.is_clean());
     }
 }

@@ -1,18 +1,19 @@
 //! What a device sends, to whom, and when: closed loop (a number always in flight) or open loop
 //! (messages are due at fixed times).
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tidemark_env::{Clock, Rng, SeededRng};
 use tidemark_proto::v1;
-use tidemark_types::limits::SEND_WINDOW;
+use tidemark_types::limits::{SEND_WINDOW, SEND_WINDOW_BYTES};
 use tidemark_types::{ClientMsgId, IdKind, UserId};
 use tokio::sync::mpsc;
 
 use crate::body::{Bodies, Stamp};
-use crate::meter::{Meter, count};
+use crate::meter::{Meter, Pulse, add, count};
 use crate::outbox::{Answered, Outbox, Wrong};
 
 /// What makes a message due.
@@ -23,16 +24,27 @@ pub(crate) enum Load {
     Open(Option<mpsc::Receiver<Duration>>),
 }
 
-/// In an open loop so many may be in flight, as with the SDK: half of the server's window, so that
-/// sends that go again fit as well.
-const OPEN_IN_FLIGHT: usize = 128;
+/// In an open loop so many may be in flight at most, as with the SDK: half of the server's window, so
+/// that sends that go again fit as well.
+const OPEN_IN_FLIGHT_MAX: usize = 128;
 
 /// Whom a sender writes to: some of all recipients.
 pub(crate) struct Correspondents {
     /// All recipients of the run.
     pub(crate) all: Arc<[UserId]>,
-    /// Which of them are this sender's, by their place in the list.
+    /// Which of them are this sender's, by their place in the list; at least one.
     pub(crate) mine: Vec<u32>,
+    /// Which of those a message goes to.
+    pub(crate) aim: Aim,
+}
+
+/// Which of a sender's recipients a message goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aim {
+    /// One, drawn for each message.
+    One,
+    /// All of them.
+    All,
 }
 
 /// The sending half of a device.
@@ -46,6 +58,7 @@ pub(crate) struct Sender {
     load: Load,
     bodies: Arc<Bodies>,
     meter: Arc<Meter>,
+    pulse: Pulse,
     rng: SeededRng,
     /// No new message may be sent.
     drains: bool,
@@ -73,6 +86,7 @@ impl Sender {
             load,
             bodies,
             meter,
+            pulse: Pulse::default(),
             rng: SeededRng::new(u64::from(index)),
             drains: false,
             resume: None,
@@ -110,7 +124,8 @@ impl Sender {
             tokio::time::sleep(at.saturating_sub(self.meter.now())).await;
             return Due::Resend;
         }
-        let room = self.has_room(OPEN_IN_FLIGHT);
+        let in_window = SEND_WINDOW_BYTES / self.bodies.bytes();
+        let room = self.has_room(in_window.clamp(1, OPEN_IN_FLIGHT_MAX));
         match &mut self.load {
             Load::Open(Some(queue)) if room => match queue.recv().await {
                 Some(due) => Due::Message(due),
@@ -140,7 +155,7 @@ impl Sender {
     /// An answer came.
     pub(crate) fn answered(&mut self, ack: v1::SendAck) -> Result<(), Wrong> {
         match self.outbox.answered(ack)? {
-            Answered::Accepted { due } => self.meter.acked(due),
+            Answered::Accepted { due } => self.meter.acked(due, &mut self.pulse),
             Answered::Later => {}
         }
         if let Some(pause) = self.outbox.pause() {
@@ -169,20 +184,33 @@ impl Sender {
     }
 
     fn compose(&mut self, due: Duration) -> v1::Send {
-        let choices = self.sent.len() as u64;
-        let choice = if choices > 1 { self.rng.number() % choices } else { 0 };
-        let choice = usize::try_from(choice).expect("below a length");
-        self.sent[choice] += 1;
-        let recipient = usize::try_from(self.to.mine[choice]).expect("a place in a list");
-        let name = self.to.all[recipient].to_string();
-        let to = v1::Id { kind: IdKind::User as i32, name };
-        let (n, k) = (self.outbox.next(), self.sent[choice]);
+        let chosen = self.choose();
+        self.sent[chosen.clone()].iter_mut().for_each(|sent| *sent += 1);
+        // Those who get each message got as many as one another.
+        let (n, k) = (self.outbox.next(), self.sent[chosen.start]);
+        let to: Vec<v1::Id> = self.to.mine[chosen].iter().map(|place| self.id(*place)).collect();
         let body = self.bodies.write(&Stamp { sender: self.index, n, k, due });
         let mut random = [0; 10];
         self.rng.fill(&mut random);
         let id = ClientMsgId::new(self.meter.clock.wall(), random);
         count(&self.meter.counters.sent);
+        add(&self.meter.counters.copies, to.len() as u64);
         self.outbox.push(to, body, Bytes::copy_from_slice(id.as_bytes()), due)
+    }
+
+    /// Whom the next message goes to, by their places in `to.mine`.
+    fn choose(&self) -> Range<usize> {
+        let choices = self.sent.len();
+        if self.to.aim == Aim::All || choices == 1 {
+            return 0..choices;
+        }
+        let choice = usize::try_from(self.rng.number() % choices as u64).expect("below a length");
+        choice..choice + 1
+    }
+
+    fn id(&self, place: u32) -> v1::Id {
+        let place = usize::try_from(place).expect("a place in a list");
+        v1::Id { kind: IdKind::User as i32, name: self.to.all[place].to_string() }
     }
 }
 
@@ -195,4 +223,58 @@ pub(crate) enum Due {
     Resend,
     /// There will be no more messages.
     NoMore,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    fn sender(aim: Aim, in_flight: usize) -> Sender {
+        let all: Vec<_> =
+            ["a", "b", "c", "d"].map(|name| UserId::new(name).expect("a name")).into();
+        let to = Correspondents { all: all.into(), mine: vec![0, 2, 3], aim };
+        let (bodies, meter) = (Arc::new(Bodies::new(64)), Arc::new(Meter::new()));
+        Sender::new(5, 1, to, Load::Closed(in_flight), bodies, meter)
+    }
+
+    /// Whom each message went to, and which one to each of them it says it is.
+    fn sends(sender: &mut Sender) -> Vec<(Vec<String>, u64)> {
+        let bodies = Bodies::new(64);
+        std::iter::from_fn(|| sender.next())
+            .map(|send| {
+                let k = bodies.read(&send.body).expect("as it was written").k;
+                (send.to.into_iter().map(|to| to.name).collect(), k)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_message_goes_to_one_of_the_senders_own_and_each_is_counted() {
+        let mut sender = sender(Aim::One, 60);
+        let sends = sends(&mut sender);
+        let mut counts = BTreeMap::<String, u64>::new();
+        for (to, k) in &sends {
+            assert_eq!(to.len(), 1);
+            let count = counts.entry(to[0].clone()).or_default();
+            *count += 1;
+            assert_eq!(*k, *count);
+        }
+        let names: BTreeSet<_> = counts.keys().map(String::as_str).collect();
+        assert_eq!(names, ["a", "c", "d"].into());
+        let told: Vec<_> = sender.sent().collect();
+        assert_eq!(told, [(0, counts["a"]), (2, counts["c"]), (3, counts["d"])]);
+        assert_eq!(sender.meter.counts().copies, 60);
+    }
+
+    #[test]
+    fn a_message_to_all_is_each_ones_next() {
+        let mut sender = sender(Aim::All, 3);
+        let all = || ["a", "c", "d"].map(str::to_owned).to_vec();
+        assert_eq!(sends(&mut sender), [(all(), 1), (all(), 2), (all(), 3)]);
+        assert_eq!(sender.sent().collect::<Vec<_>>(), [(0, 3), (2, 3), (3, 3)]);
+        let counts = sender.meter.counts();
+        assert_eq!((counts.sent, counts.copies), (3, 9));
+    }
 }

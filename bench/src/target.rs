@@ -23,8 +23,10 @@ const STORE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A running cluster.
 pub(crate) struct Target {
-    /// The gateway that the load goes through.
+    /// The gateway that the load goes through: its gRPC port.
     pub(crate) gateway: String,
+    /// And its HTTP port.
+    pub(crate) gateway_http: String,
     /// Its processes, as far as they are on this machine and known.
     pub(crate) processes: Vec<Process>,
     pub(crate) shards: ShardCount,
@@ -58,7 +60,8 @@ impl Target {
             serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
         let folder = path.with_file_name("");
         let key = SigningKey::read(folder.join(key))?;
-        let gateway = gateways.first().context("the cluster has no gateway")?.grpc.clone();
+        let Server { grpc, http, .. } = gateways.first().context("the cluster has no gateway")?;
+        let (gateway, gateway_http) = (grpc.clone(), http.clone());
         let endpoints = stores.iter().map(|store| store.grpc.clone()).collect();
         let config = ClientConfig { endpoints, deadline: STORE_DEADLINE };
         let clock = Arc::new(SystemClock::new());
@@ -75,7 +78,7 @@ impl Target {
             .into_iter()
             .filter_map(|server| Some(named(format!("node-{}", server.node?), server.http)));
         let processes = stores.chain(gateways).flatten().collect();
-        Ok(Target { gateway, processes, shards, cluster, key, stores: client })
+        Ok(Target { gateway, gateway_http, processes, shards, cluster, key, stores: client })
     }
 
     /// A token for a device.

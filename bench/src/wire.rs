@@ -1,6 +1,7 @@
 //! The gateway as the load sees it: devices' streams over a few TCP connections, and the unary
-//! calls by which the end of a run is checked. gRPC is named nowhere else.
+//! calls of a back end. gRPC is named nowhere else.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -15,20 +16,32 @@ use tidemark_types::{DeviceId, UserId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Request;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
 
 /// A gateway that does not answer in this time is not there.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes under way to a device, as the SDK has it.
 const WINDOW_BYTES: u32 = 4 << 20;
 
 /// Frames that wait to be written: two windows of sends, as in the SDK.
-const OUTGOING_FRAMES: usize = 1_024;
+pub(crate) const OUTGOING_FRAMES: usize = 1_024;
 
-/// Connections to one gateway.
+/// Streams and calls that the gateway takes on one connection, less some that end and begin at once.
+const STREAMS_MAX: usize = 250;
+
+/// Connections to one gateway; a cheap handle.
+#[derive(Clone)]
 pub(crate) struct Gateway {
-    channels: Vec<Channel>,
+    channels: Arc<[Channel]>,
+}
+
+/// The unary calls of a back end, with its token; a cheap handle.
+#[derive(Clone)]
+pub(crate) struct Calls {
+    gateway: Gateway,
+    bearer: AsciiMetadataValue,
 }
 
 /// A device's stream.
@@ -36,6 +49,8 @@ pub(crate) struct Wire {
     /// None once this direction has ended.
     outgoing: Option<mpsc::Sender<v1::ClientFrame>>,
     incoming: BoxStream<'static, Result<v1::ServerFrame, Failure>>,
+    /// The connection, where it is this stream's alone.
+    _own: Option<Gateway>,
 }
 
 /// Frames to the gateway pile up, or the stream has ended.
@@ -47,7 +62,7 @@ impl Wire {
         outgoing: mpsc::Sender<v1::ClientFrame>,
         incoming: BoxStream<'static, Result<v1::ServerFrame, Failure>>,
     ) -> Self {
-        Wire { outgoing: Some(outgoing), incoming }
+        Wire { outgoing: Some(outgoing), incoming, _own: None }
     }
 
     /// Sends a frame.
@@ -68,8 +83,9 @@ impl Wire {
 }
 
 impl Gateway {
-    /// Opens so many TCP connections to the gateway at `address`.
-    pub(crate) async fn connect(address: &str, connections: usize) -> Result<Self> {
+    /// Opens TCP connections to the gateway at `address`: so many, or more if it would not take
+    /// `streams` on them.
+    pub(crate) async fn connect(address: &str, connections: usize, streams: usize) -> Result<Self> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .with_context(|| format!("{address} is not host:port"))?
             .connect_timeout(CONNECT_TIMEOUT)
@@ -77,11 +93,28 @@ impl Gateway {
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);
         let mut channels = Vec::new();
-        for _ in 0..connections {
+        for _ in 0..connections.max(streams.div_ceil(STREAMS_MAX)) {
             let channel = endpoint.connect().await;
             channels.push(channel.with_context(|| format!("no gateway at {address}"))?);
         }
-        Ok(Gateway { channels })
+        Ok(Gateway { channels: channels.into() })
+    }
+
+    /// A stream on a TCP connection of its own.
+    pub(crate) async fn open_alone(address: &str, hello: v1::Hello) -> Result<Wire> {
+        let own = Gateway::connect(address, 1, 1).await?;
+        Ok(Wire { _own: Some(own.clone()), ..own.open(0, hello).await? })
+    }
+
+    /// How many TCP connections there are.
+    pub(crate) fn connections(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// The calls of a back end with this token.
+    pub(crate) fn calls(&self, token: &str) -> Calls {
+        let bearer = format!("{}{token}", headers::BEARER).parse();
+        Calls { gateway: self.clone(), bearer: bearer.expect("tokens are visible ASCII") }
     }
 
     /// A stream for device number `device`, on the connection whose turn it is.
@@ -97,11 +130,17 @@ impl Gateway {
         Ok(Wire::new(outgoing, incoming.boxed()))
     }
 
+    fn channel(&self, turn: usize) -> Channel {
+        self.channels[turn % self.channels.len()].clone()
+    }
+}
+
+impl Calls {
     /// The head of a user's mailbox.
-    pub(crate) async fn head(&self, turn: usize, token: &str, user: &UserId) -> Result<u32> {
+    pub(crate) async fn head(&self, turn: usize, user: &UserId) -> Result<u32, Failure> {
         let request = v1::HeadRequest { user: user.to_string() };
-        let mut client = MailboxesClient::new(self.channel(turn));
-        let answer = client.head(authorized(token, request)).await;
+        let mut client = MailboxesClient::new(self.gateway.channel(turn));
+        let answer = client.head(self.authorized(request)).await;
         Ok(answer.map_err(|status| Failure::from(&status))?.into_inner().head)
     }
 
@@ -109,27 +148,20 @@ impl Gateway {
     pub(crate) async fn cursor(
         &self,
         turn: usize,
-        token: &str,
         user: &UserId,
         device: &DeviceId,
-    ) -> Result<u32> {
+    ) -> Result<u32, Failure> {
         let start = Some(v1::Start { at: v1::StartAt::Head.into(), last: 0 });
         let (user, device) = (user.to_string(), device.to_string());
         let request = v1::RegisterRequest { user, device, start };
-        let mut client = DevicesClient::new(self.channel(turn));
-        let answer = client.register(authorized(token, request)).await;
+        let mut client = DevicesClient::new(self.gateway.channel(turn));
+        let answer = client.register(self.authorized(request)).await;
         Ok(answer.map_err(|status| Failure::from(&status))?.into_inner().cursor)
     }
 
-    fn channel(&self, turn: usize) -> Channel {
-        self.channels[turn % self.channels.len()].clone()
+    fn authorized<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert(headers::AUTHORIZATION, self.bearer.clone());
+        request
     }
-}
-
-fn authorized<T>(token: &str, message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    let bearer = format!("{}{token}", headers::BEARER).parse();
-    let bearer = bearer.expect("tokens are visible ASCII");
-    request.metadata_mut().insert(headers::AUTHORIZATION, bearer);
-    request
 }

@@ -106,7 +106,7 @@ const ROOMS: [(&str, &[&str]); 6] = [
     ("rocksdb", &["store/src/storage/"]),
     ("jsonwebtoken", &["token/"]),
     ("redb", &["client/src/store/"]),
-    ("tokio_tungstenite", &["gateway/src/connect/", "gateway/tests/"]),
+    ("tokio_tungstenite", &["gateway/src/connect/", "gateway/tests/", "bench/src/websocket.rs"]),
     // The wire: its crate, the edges of the store node, and whoever calls them.
     (
         "tonic",

@@ -10,9 +10,12 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::*;
 use crate::body::Stamp;
-use crate::sender::{Correspondents, Load};
+use crate::sender::{Aim, Correspondents, Load};
 
 const SESSION: u64 = 1;
+
+/// When a gateway cuts a device that is silent: none of these tests lasts so long.
+const HEARTBEAT_MAX_MS: u32 = 3_600_000;
 
 /// Who sends what the device receives.
 const SENDER: u32 = 7;
@@ -26,12 +29,23 @@ struct Gate {
     bodies: Arc<Bodies>,
     frames: mpsc::Receiver<v1::ClientFrame>,
     answers: mpsc::Sender<Result<v1::ServerFrame, Failure>>,
-    device: JoinHandle<Left>,
+    device: Option<JoinHandle<Left>>,
 }
 
 impl Gate {
     /// A device is connected and runs; it keeps `in_flight` sends under way, if any.
     async fn open(in_flight: usize) -> Self {
+        Gate::open_for(in_flight, false).await
+    }
+
+    /// The same, of a device that may take entries from pages only.
+    async fn open_for(in_flight: usize, pulls: bool) -> Self {
+        let (gate, device) = Gate::connected(in_flight, pulls).await;
+        Gate { device: Some(tokio::spawn(device.run())), ..gate }
+    }
+
+    /// A device that is connected, and does not run yet.
+    async fn connected(in_flight: usize, pulls: bool) -> (Self, Device) {
         let (meter, bodies) = (Arc::new(Meter::new()), Arc::new(Bodies::new(64)));
         let (outgoing, frames) = mpsc::channel(64);
         let (answers, incoming) = mpsc::channel(64);
@@ -44,17 +58,18 @@ impl Gate {
             token: String::new(),
             cluster: ClusterId::from_bytes([0; 16]).expect("any bytes"),
         };
-        let welcome = v1::Welcome { epoch: 1, ..Default::default() };
+        let welcome =
+            v1::Welcome { epoch: 1, heartbeat_max_ms: HEARTBEAT_MAX_MS, ..Default::default() };
         answers.send(Ok(welcome.into())).await.expect("room");
-        let device = Device::welcomed(wire, identity, bodies.clone(), meter.clone()).await;
+        let shared = Shared { bodies: bodies.clone(), meter: meter.clone(), pulls };
+        let device = Device::welcomed(wire, identity, shared).await;
         let mut device = device.expect("it is welcome");
         if in_flight > 0 {
-            let to = Correspondents { all: [user].into(), mine: vec![0] };
+            let to = Correspondents { all: [user].into(), mine: vec![0], aim: Aim::One };
             let load = Load::Closed(in_flight);
             device.sends(Sender::new(0, SESSION, to, load, bodies.clone(), meter.clone()));
         }
-        let device = tokio::spawn(device.run());
-        Gate { meter, bodies, frames, answers, device }
+        (Gate { meter, bodies, frames, answers, device: None }, device)
     }
 
     async fn say(&self, frame: impl Into<v1::ServerFrame>) {
@@ -119,7 +134,7 @@ impl Gate {
             }
         }
         drop(self.answers);
-        (self.device.await.expect("it does not panic"), told)
+        (self.device.expect("it runs").await.expect("it does not panic"), told)
     }
 
     /// Why the device stopped.
@@ -204,6 +219,47 @@ async fn what_is_only_noticed_is_asked_for() {
     gate.say(v1::SyncPage { request_id: 1, page }).await;
     let (left, told) = gate.close().await;
     assert_eq!((left.cursor, told, left.received.lost(SENDER, 2)), (2, Some(2), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_pulls_asks_for_what_it_was_sent() {
+    let mut gate = Gate::open_for(0, true).await;
+    gate.say(gate.run(&[1, 2])).await;
+    let Frame::Sync(sync) = gate.heard().await else { panic!("a Sync was due") };
+    assert_eq!((sync.request_id, sync.seq_cli, gate.meter.counts().delivered), (1, 0, 0));
+    let entries = gate.run(&[1, 2]).entries;
+    let page = Some(v1::Page { epoch: 1, head: 2, entries, ..Default::default() });
+    gate.say(v1::SyncPage { request_id: 1, page }).await;
+    let (left, told) = gate.close().await;
+    assert_eq!((left.cursor, told, left.received.lost(SENDER, 2)), (2, Some(2), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_for_now_does_no_harm() {
+    let gate = Gate::open(0).await;
+    let refusal = |code, closing| {
+        let failure = Some(Failure::new(code).into());
+        v1::Error { failure, closing, ..Default::default() }
+    };
+    gate.say(refusal(ErrorCode::Unavailable, false)).await;
+    gate.say(gate.run(&[1])).await;
+    let (left, _) = gate.close().await;
+    assert!(left.fault.is_none());
+    assert_eq!(left.cursor, 1);
+    for (code, closing) in [(ErrorCode::Invalid, false), (ErrorCode::Unavailable, true)] {
+        let gate = Gate::open(0).await;
+        gate.say(refusal(code, closing)).await;
+        assert!(!gate.fault().await.is_empty(), "{code:?}");
+    }
+}
+
+#[test]
+fn a_device_is_heard_three_times_before_it_would_be_cut() {
+    let after =
+        |heartbeat_max_ms| ping_after(&v1::Welcome { heartbeat_max_ms, ..Default::default() });
+    assert_eq!([after(180_000), after(3_000), after(0)], [60, 1, 1]);
+    assert!((0..100).all(|_| part_of(60) < 60));
+    assert_eq!(part_of(1), 0);
 }
 
 #[tokio::test(start_paused = true)]
