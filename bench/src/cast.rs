@@ -47,6 +47,24 @@ impl Cast {
         }
     }
 
+    /// Some recipients who are offline, each on the shard of some of the senders, in turn.
+    pub(crate) fn absent(names: &mut Names, senders: u32, recipients: usize) -> Self {
+        let shards = names.shards();
+        let shard = |recipient: usize| shards[recipient % shards.len()];
+        let absent = (0..recipients).map(|at| names.on(shard(at))).collect();
+        let writes_to = |sender: u32| sender as usize % recipients;
+        let senders = (0..senders).map(|sender| {
+            let place = u32::try_from(writes_to(sender)).expect("one of a few");
+            (names.on(shard(writes_to(sender))), vec![place])
+        });
+        Cast {
+            senders: senders.collect(),
+            recipients: absent,
+            aim: Aim::One,
+            first_recipient: None,
+        }
+    }
+
     /// Everybody who is connected, by device: the senders first.
     pub(crate) fn users(&self) -> impl Iterator<Item = &UserId> {
         let senders = self.senders.iter().map(|(user, _)| user);
@@ -220,6 +238,15 @@ mod tests {
         let places: Vec<_> = cast.senders.iter().flat_map(|(_, mine)| mine.clone()).collect();
         assert_eq!(places, (0..600).collect::<Vec<_>>());
         assert!(cast.senders.iter().all(|(_, mine)| mine.len() <= RECIPIENTS_MAX));
+    }
+
+    #[test]
+    fn the_absent_are_written_to_from_their_own_shard_by_as_many_each() {
+        let cast = Cast::absent(&mut names(8), 16, 3);
+        check_devices(&cast, 16);
+        assert!(ways(&cast).iter().all(|(from, to)| from == to));
+        let of = |place| cast.senders.iter().filter(|(_, mine)| *mine == [place]).count();
+        assert_eq!([of(0), of(1), of(2)], [6, 5, 5]);
     }
 
     #[test]

@@ -28,6 +28,9 @@ const ACK_EVERY: Duration = Duration::from_secs(1);
 /// How long a step of connecting or leaving may take.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a device may take to catch up: a million entries, at a tenth of the pace that is asked for.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// Who a device is.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
@@ -80,6 +83,9 @@ pub(crate) enum Fault {
     /// More waits to be written than two windows of sends.
     #[error("the gateway does not read: frames pile up")]
     Stuck,
+    /// Entries that are missing do not come.
+    #[error("it has not caught up in {CATCH_UP_TIMEOUT:?}")]
+    Slow,
     /// A frame contradicts itself.
     #[error("a frame: {0}")]
     Frame(#[from] FieldError),
@@ -192,6 +198,25 @@ impl Device {
     pub(crate) async fn run(mut self) -> Left {
         let served = self.serve().await;
         self.end(served).await
+    }
+
+    /// Takes what the device has missed, up to `head`, confirms it, and leaves; with the time at which
+    /// it had the last entry.
+    pub(crate) async fn catch_up(mut self, head: u32) -> (Left, Duration) {
+        let caught_up = timeout(CATCH_UP_TIMEOUT, self.take_up_to(head)).await;
+        let at = self.shared.meter.now();
+        (self.end(caught_up.unwrap_or(Err(Fault::Slow))).await, at)
+    }
+
+    async fn take_up_to(&mut self, head: u32) -> Result<(), Fault> {
+        while self.inbox.received().get() < head {
+            match self.event().await {
+                Event::Frame(frame) => self.frame(frame?.ok_or(Fault::Ended)?)?,
+                Event::Tick => self.tick()?,
+                Event::Due(_) | Event::Phase(_) => {}
+            }
+        }
+        Ok(())
     }
 
     async fn end(mut self, served: Result<(), Fault>) -> Left {

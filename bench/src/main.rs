@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   workload ─► messages ─┬► cast ─► crew ─┬► pace ─► sender ─┐
-//!                  │                       │        inbox ────┴─ device ─┬► wire ──────┬► gateway
+//!            └► catch_up ─┘                │        inbox ────┴─ device ─┬► wire ──────┬► gateway
 //!                  │                       │                             └► websocket ─┘
 //!                  │                       ├► disturbance                      │
 //!                  └► stage ─┬► meter: phase, counts, histograms               │
@@ -17,6 +17,7 @@
 mod body;
 mod books;
 mod cast;
+mod catch_up;
 mod crew;
 mod device;
 mod disturbance;
@@ -92,5 +93,6 @@ async fn run(target: &Target, workload: &Workload, settings: &Settings) -> Resul
     let stage = Stage::new(target, workload, settings);
     match &workload.kind {
         Kind::Messages(messages) => messages::run(&stage, messages).await,
+        Kind::CatchUp => catch_up::run(&stage).await,
     }
 }

@@ -49,6 +49,9 @@ pub(crate) struct Measured {
     pub(crate) syncs: u64,
     /// Rounds in which sends had to go again, or calls that had to.
     pub(crate) resends: u64,
+    /// How long it took to catch up, by what was missed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) catch_ups: Vec<CatchUp>,
     /// What devices that do nothing cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) idle: Option<Idle>,
@@ -80,6 +83,21 @@ pub(crate) struct Conditions {
     pub(crate) threads: u32,
     /// Seconds before anything was measured.
     pub(crate) warmup: u32,
+}
+
+/// How long it took to catch up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CatchUp {
+    /// How many messages were missed.
+    pub(crate) missed: u32,
+    /// How often it was done.
+    pub(crate) rounds: usize,
+    /// From `Hello` to the last entry: the quickest, the median and the slowest.
+    pub(crate) min_ms: f64,
+    pub(crate) p50_ms: f64,
+    pub(crate) max_ms: f64,
+    /// The median by messages: the same for all that is missed, if the time is proportional to it.
+    pub(crate) us_per_message: f64,
 }
 
 /// What devices that do nothing cost.
@@ -129,6 +147,24 @@ impl Quantiles {
             p99_ms: at(0.99),
             p999_ms: at(0.999),
             max_ms: ms(histogram.max()),
+        })
+    }
+}
+
+impl CatchUp {
+    /// Of the times that it took; none where it was not done.
+    pub(crate) fn of(missed: u32, mut took: Vec<Duration>) -> Option<Self> {
+        took.sort();
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        // Of an even number the higher one of the two in the middle.
+        let p50_ms = ms(*took.get(took.len() / 2)?);
+        Some(CatchUp {
+            missed,
+            rounds: took.len(),
+            min_ms: ms(*took.first()?),
+            p50_ms,
+            max_ms: ms(*took.last()?),
+            us_per_message: p50_ms * 1e3 / f64::from(missed),
         })
     }
 }
@@ -189,6 +225,16 @@ mod tests {
         let Quantiles { count, p50_ms, p99_ms, p999_ms, max_ms } = quantiles;
         assert_eq!((count, p50_ms, p99_ms, p999_ms, max_ms), (1_000, 0.5, 0.99, 0.999, 1.0));
         assert_eq!(Quantiles::of(&histogram([])), None);
+    }
+
+    #[test]
+    fn of_some_times_to_catch_up_the_median_counts() {
+        let took = [40, 10, 20].map(Duration::from_millis).to_vec();
+        let CatchUp { missed, rounds, min_ms, p50_ms, max_ms, us_per_message } =
+            CatchUp::of(1_000, took).expect("three");
+        assert_eq!((missed, rounds), (1_000, 3));
+        assert_eq!((min_ms, p50_ms, max_ms, us_per_message), (10.0, 20.0, 40.0, 20.0));
+        assert_eq!(CatchUp::of(1_000, Vec::new()), None);
     }
 
     #[test]

@@ -13,6 +13,9 @@ use crate::workload::{Kind, Pace, Scale, Workload};
 /// Devices that the gateway takes, unless it is configured otherwise.
 const DEVICES_MAX: i64 = 100_000;
 
+/// Entries that a mailbox keeps, unless the cluster is configured otherwise.
+const BACKLOG_MAX: i64 = 1_000_000;
+
 /// Measures a running cluster through the device protocol. Ends with 0 when all that was
 /// acknowledged arrived once and in order, with 2 when a run is void, with 1 when there was none.
 #[derive(Parser)]
@@ -51,6 +54,8 @@ pub(crate) enum Selection {
     Latency,
     /// As `latency`, but devices ask for what they only hear of: notice, then pull.
     Notice,
+    /// A device that missed messages comes back, and catches up.
+    Sync,
     /// One sender whose messages go to many recipients over all shards, all online.
     Fanout,
     /// Devices that do nothing, with a TCP connection each: what they cost the gateway.
@@ -89,7 +94,7 @@ pub(crate) struct Settings {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) seconds: Option<u32>,
     /// Senders, a user with one device and one session each; and, unless a workload says
-    /// otherwise, as many recipients that are online [default: 64; `inbox` 1,000 users,
+    /// otherwise, as many recipients that are online [default: 64; `inbox` 1,000 users, `sync` 16,
     /// `fanout` 1].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) pairs: Option<u32>,
@@ -111,6 +116,13 @@ pub(crate) struct Settings {
     /// What carries the frames of those devices.
     #[arg(long, value_enum, default_value = "grpc")]
     pub(crate) carrier: Carrier,
+    /// How many messages the devices of `sync` have missed, one number for each.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000,50000",
+        value_parser = clap::value_parser!(u32).range(1..=BACKLOG_MAX))]
+    pub(crate) backlogs: Vec<u32>,
+    /// How often a device of `sync` catches up with each.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) rounds: u32,
     /// What is done in the middle of the measured time of `failover`: a command for the shell.
     #[arg(long, value_name = "COMMAND")]
     pub(crate) disturb: Option<String>,
@@ -164,7 +176,7 @@ impl Settings {
                     ));
                 }
             }
-            Kind::Messages(_) => {}
+            Kind::Messages(_) | Kind::CatchUp => {}
         }
         Ok(())
     }
@@ -222,6 +234,7 @@ mod tests {
         }
         let settings = Settings::defaults();
         assert_eq!((settings.body, settings.connections, settings.warmup), (256, 4, 2));
+        assert_eq!(settings.backlogs, [1_000, 10_000, 50_000]);
     }
 
     #[test]
@@ -248,6 +261,7 @@ mod tests {
             ("deliver", ["--seconds", "0"], "--seconds"),
             ("fanout", ["--recipients", "257"], "the recipients of one send"),
             ("failover", ["--seconds", "5"], "--disturb"),
+            ("sync", ["--backlogs", "10,0"], "--backlogs"),
         ] {
             let refused = parse(workload, &arguments).err().expect("refused");
             assert!(refused.contains(named), "{refused}");

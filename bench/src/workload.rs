@@ -15,6 +15,8 @@ pub(crate) struct Workload {
 pub(crate) enum Kind {
     /// Devices send messages, and may receive them.
     Messages(Messages),
+    /// Devices come back that have missed messages.
+    CatchUp,
 }
 
 /// How large a workload is, if nobody says otherwise.
@@ -113,6 +115,8 @@ const NOTICE: Workload = Workload {
     kind: Kind::Messages(Messages { pulls: true, ..OPEN }),
     scale: SCALE,
 };
+const SYNC: Workload =
+    Workload { name: "sync", kind: Kind::CatchUp, scale: Scale { senders: 16, ..SCALE } };
 const FANOUT: Workload = Workload {
     name: "fanout",
     kind: Kind::Messages(Messages { recipients: Recipients::Everyone, ..CLOSED }),
@@ -147,6 +151,7 @@ impl Selection {
             Selection::Inbox => &[INBOX],
             Selection::Latency => &[LATENCY],
             Selection::Notice => &[NOTICE],
+            Selection::Sync => &[SYNC],
             Selection::Fanout => &[FANOUT],
             Selection::Idle => &[IDLE],
             Selection::Failover => &[FAILOVER],

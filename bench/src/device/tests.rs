@@ -253,6 +253,30 @@ async fn what_is_refused_for_now_does_no_harm() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_device_that_has_caught_up_confirms_and_leaves() {
+    let (mut gate, device) = Gate::connected(0, false).await;
+    let device = tokio::spawn(device.catch_up(3));
+    gate.say(gate.run(&[1, 2])).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert!(!device.is_finished(), "entry 3 is missing");
+    let entries = vec![gate.entry(3, 3)];
+    gate.say(v1::Deliver { epoch: 1, prev_seq: 2, entries }).await;
+    let mut told = 0;
+    while let Some(frame) = gate.frames.recv().await {
+        if let Some(Frame::Ack(ack)) = frame.frame {
+            told = ack.seq;
+        }
+    }
+    let ended = gate.meter.now();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    drop(gate.answers);
+    let (left, at) = device.await.expect("it does not panic");
+    assert!(left.fault.is_none());
+    assert_eq!((left.cursor, told, left.received.lost(SENDER, 3)), (3, 3, 0));
+    assert!(at <= ended, "what comes after the last entry is not counted");
+}
+
 #[test]
 fn a_device_is_heard_three_times_before_it_would_be_cut() {
     let after =

@@ -14,6 +14,7 @@ const NOTHING: &str = "–";
 
 const RATES: &str = "workload | shards | load | acked/s | delivered/s \
     | send→ack ms p50 | p99 | p99.9 | max | send→receive ms p50 | p99 | p99.9 | max";
+const CATCH_UPS: &str = "workload | shards | missed | rounds | ms min | p50 | max | µs/message";
 const IDLE: &str =
     "workload | carrier | devices | connected in s | gateway KiB/device | gateway % of a core";
 const DISTURBED: &str = "workload | shards | load | at s | longest without an ack ms \
@@ -27,6 +28,7 @@ impl Report {
         let mut text = format!("{} {}\n", self.system, self.version);
         let workloads = || self.workloads.iter();
         text += &table(RATES, workloads().map(rates));
+        text += &table(CATCH_UPS, workloads().flat_map(catch_ups));
         text += &table(IDLE, workloads().filter_map(idle));
         text += &table(DISTURBED, workloads().filter_map(disturbed));
         text += &table(COSTS, workloads().flat_map(costs));
@@ -71,6 +73,16 @@ fn quantiles(quantiles: Option<&Quantiles>) -> String {
         }
         None => [NOTHING; 4].join(" | "),
     }
+}
+
+fn catch_ups(measured: &Measured) -> impl Iterator<Item = String> {
+    let (name, shards) = (&measured.workload, measured.conditions.shards);
+    measured.catch_ups.iter().map(move |it| {
+        format!(
+            "`{name}` | {shards} | {} | {} | {:.1} | {:.1} | {:.1} | {:.2}",
+            it.missed, it.rounds, it.min_ms, it.p50_ms, it.max_ms, it.us_per_message,
+        )
+    })
 }
 
 fn idle(measured: &Measured) -> Option<String> {
@@ -161,7 +173,7 @@ mod tests {
     use super::*;
     use crate::ledger::Ledger;
     use crate::process::Cost;
-    use crate::report::{Disturbed, Idle};
+    use crate::report::{CatchUp, Disturbed, Idle};
     use crate::settings::Carrier;
 
     fn cost(process: &str) -> Cost {
@@ -220,13 +232,21 @@ mod tests {
         }
         let quiet = markdown(vec![Measured { other_cpus: Some(0.1), ..deliver() }]);
         assert!(!quiet.contains("other programs"));
-        for heading in ["carrier", "what was done"] {
+        for heading in ["missed", "carrier", "what was done"] {
             assert!(!text.contains(heading), "a question that nobody asked: {heading}");
         }
     }
 
     #[test]
     fn every_row_of_a_table_has_its_columns() {
+        let catch_ups = vec![CatchUp {
+            missed: 1_000,
+            rounds: 5,
+            min_ms: 10.0,
+            p50_ms: 20.0,
+            max_ms: 30.0,
+            us_per_message: 20.0,
+        }];
         let idle = Some(Idle {
             carrier: Carrier::Grpc,
             devices: 10,
@@ -239,11 +259,12 @@ mod tests {
             longest_without_ack_ms: 700.4,
             longest_without_message_ms: 800.0,
         });
-        let mut all = Measured { idle, disturbed, ..deliver() };
+        let mut all = Measured { catch_ups, idle, disturbed, ..deliver() };
         all.costs.push(cost("gateway-1"));
         all.conditions = Conditions { in_flight: None, rate: Some(500), ..all.conditions };
         let text = markdown(vec![all]);
         for row in [
+            "| `deliver` | 8 | 1000 | 5 | 10.0 | 20.0 | 30.0 | 20.00 |",
             "| `deliver` | grpc | 10 | 1.0 | 2.0 | 50.0 |",
             "| `deliver` | 8 | 500/s | 5.0 | 700 | 800 | killed node-1   it led shard 0 |",
         ] {
