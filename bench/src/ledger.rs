@@ -40,6 +40,11 @@ impl Stream {
         if self.missing.remove(&k) { Arrived::OutOfOrder } else { Arrived::Again }
     }
 
+    /// The highest one that arrived, 0 for none.
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
     /// How many of the messages up to `sent` did not arrive.
     pub(crate) fn lost(&self, sent: u64) -> u64 {
         sent.saturating_sub(self.last) + self.missing.len() as u64

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   workload ─► messages ─┬► cast ─► crew ─┬► pace ─► sender ─┐
-//!            └► catch_up ─┘                │        inbox ────┴─ device ─┬► wire ──────┬► gateway
-//!                  │                       │                             └► websocket ─┘
+//!            ├► catch_up ─┘                │        inbox ────┴─ device ─┬► wire ──────┬► gateway
+//!            └► numbers ───────────────────┼─────────────────────────────┘  websocket ─┘
 //!                  │                       ├► disturbance                      │
 //!                  └► stage ─┬► meter: phase, counts, histograms               │
 //!                            ├► process: /proc, /metrics ◄─────────────────────┴─ stores
@@ -26,6 +26,7 @@ mod ledger;
 mod messages;
 mod meter;
 mod names;
+mod numbers;
 mod outbox;
 mod pace;
 mod process;
@@ -94,5 +95,6 @@ async fn run(target: &Target, workload: &Workload, settings: &Settings) -> Resul
     match &workload.kind {
         Kind::Messages(messages) => messages::run(&stage, messages).await,
         Kind::CatchUp => catch_up::run(&stage).await,
+        Kind::Numbers => numbers::run(&stage).await,
     }
 }

@@ -52,6 +52,9 @@ pub(crate) struct Measured {
     /// How long it took to catch up, by what was missed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) catch_ups: Vec<CatchUp>,
+    /// What became of counters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) counters: Option<Counters>,
     /// What devices that do nothing cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) idle: Option<Idle>,
@@ -98,6 +101,13 @@ pub(crate) struct CatchUp {
     pub(crate) max_ms: f64,
     /// The median by messages: the same for all that is missed, if the time is proportional to it.
     pub(crate) us_per_message: f64,
+}
+
+/// What became of counters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counters {
+    /// Numbers that nobody was given, which is legal.
+    pub(crate) skipped: u64,
 }
 
 /// What devices that do nothing cost.

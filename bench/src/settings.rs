@@ -10,6 +10,9 @@ use tidemark_version::VERSION;
 use crate::body::BYTES_MIN;
 use crate::workload::{Kind, Pace, Scale, Workload};
 
+/// Unary calls in flight at once: as many as the gateway takes.
+const CALLS_MAX: u32 = 2_048;
+
 /// Devices that the gateway takes, unless it is configured otherwise.
 const DEVICES_MAX: i64 = 100_000;
 
@@ -58,6 +61,8 @@ pub(crate) enum Selection {
     Sync,
     /// One sender whose messages go to many recipients over all shards, all online.
     Fanout,
+    /// Numbers from counters, one in each unary call.
+    Allocate,
     /// Devices that do nothing, with a TCP connection each: what they cost the gateway.
     Idle,
     /// As `latency`, while `--disturb` does something to the cluster.
@@ -98,7 +103,7 @@ pub(crate) struct Settings {
     /// `fanout` 1].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) pairs: Option<u32>,
-    /// Messages that each sender has in flight in a closed loop [default: 16; `inbox` 1].
+    /// Messages, or calls, that each sender has in flight in a closed loop [default: 16; `inbox` 1].
     #[arg(long, value_parser = in_flight)]
     pub(crate) in_flight: Option<u32>,
     /// Messages in a second in an open loop, of all senders together.
@@ -110,6 +115,9 @@ pub(crate) struct Settings {
     /// Recipients of each message of `fanout`.
     #[arg(long, default_value_t = 256, value_parser = recipients)]
     pub(crate) recipients: u32,
+    /// Counters of `allocate`.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) keys: u32,
     /// Devices of `idle`.
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=DEVICES_MAX))]
     pub(crate) devices: u32,
@@ -162,7 +170,7 @@ impl Settings {
     }
 
     fn validate(&self, workload: &Workload) -> Result<(), String> {
-        let Scale { in_flight, .. } = self.scale(workload);
+        let Scale { senders, in_flight, .. } = self.scale(workload);
         match workload.kind {
             Kind::Messages(messages) if messages.disturbed && self.disturb.is_none() => {
                 return Err("--disturb says what is done to the cluster".to_owned());
@@ -176,7 +184,10 @@ impl Settings {
                     ));
                 }
             }
-            Kind::Messages(_) | Kind::CatchUp => {}
+            Kind::Numbers if senders.saturating_mul(in_flight) > CALLS_MAX => {
+                return Err(format!("--pairs × --in-flight is at most {CALLS_MAX} calls"));
+            }
+            Kind::Messages(_) | Kind::CatchUp | Kind::Numbers => {}
         }
         Ok(())
     }
@@ -260,6 +271,7 @@ mod tests {
             ("deliver", ["--body", "100000"], "--in-flight × --body"),
             ("deliver", ["--seconds", "0"], "--seconds"),
             ("fanout", ["--recipients", "257"], "the recipients of one send"),
+            ("allocate", ["--in-flight", "64"], "--pairs × --in-flight"),
             ("failover", ["--seconds", "5"], "--disturb"),
             ("sync", ["--backlogs", "10,0"], "--backlogs"),
         ] {

@@ -73,6 +73,11 @@ impl<'a> Stage<'a> {
         Names::new(self.target.shards, self.prefix.clone())
     }
 
+    /// A counter that no other run has used.
+    pub(crate) fn counter(&self, number: u32) -> String {
+        format!("{}-{number}", self.prefix)
+    }
+
     /// The processes of which usage is known: the servers' on this machine, and this one.
     pub(crate) fn processes(&self) -> &[Process] {
         &self.processes

@@ -10,6 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 use tidemark_proto::v1::devices_client::DevicesClient;
 use tidemark_proto::v1::gateway_client::GatewayClient;
 use tidemark_proto::v1::mailboxes_client::MailboxesClient;
+use tidemark_proto::v1::sequence_client::SequenceClient;
 use tidemark_proto::{Failure, headers, v1};
 use tidemark_types::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
 use tidemark_types::{DeviceId, UserId};
@@ -157,6 +158,23 @@ impl Calls {
         let mut client = DevicesClient::new(self.gateway.channel(turn));
         let answer = client.register(self.authorized(request)).await;
         Ok(answer.map_err(|status| Failure::from(&status))?.into_inner().cursor)
+    }
+
+    /// Takes the next number of a counter.
+    pub(crate) async fn allocate(&self, turn: usize, counter: &str) -> Result<u64, Failure> {
+        let counter = counter.to_owned();
+        let request = v1::AllocateRequest { counter, count: 1, ..Default::default() };
+        let mut client = SequenceClient::new(self.gateway.channel(turn));
+        let answer = client.allocate(self.authorized(request)).await;
+        Ok(answer.map_err(|status| Failure::from(&status))?.into_inner().first)
+    }
+
+    /// The last number that was taken from a counter.
+    pub(crate) async fn current(&self, turn: usize, counter: &str) -> Result<u64, Failure> {
+        let request = v1::CurrentRequest { counter: counter.to_owned() };
+        let mut client = SequenceClient::new(self.gateway.channel(turn));
+        let answer = client.current(self.authorized(request)).await;
+        Ok(answer.map_err(|status| Failure::from(&status))?.into_inner().last)
     }
 
     fn authorized<T>(&self, message: T) -> Request<T> {

@@ -17,6 +17,8 @@ pub(crate) enum Kind {
     Messages(Messages),
     /// Devices come back that have missed messages.
     CatchUp,
+    /// Back ends take numbers from counters.
+    Numbers,
 }
 
 /// How large a workload is, if nobody says otherwise.
@@ -122,6 +124,7 @@ const FANOUT: Workload = Workload {
     kind: Kind::Messages(Messages { recipients: Recipients::Everyone, ..CLOSED }),
     scale: Scale { senders: 1, ..SCALE },
 };
+const ALLOCATE: Workload = Workload { name: "allocate", kind: Kind::Numbers, scale: SCALE };
 /// Long enough for every device's heartbeat, and for what keeps the connections alive below it.
 const IDLE: Workload = Workload {
     name: "idle",
@@ -153,6 +156,7 @@ impl Selection {
             Selection::Notice => &[NOTICE],
             Selection::Sync => &[SYNC],
             Selection::Fanout => &[FANOUT],
+            Selection::Allocate => &[ALLOCATE],
             Selection::Idle => &[IDLE],
             Selection::Failover => &[FAILOVER],
         }

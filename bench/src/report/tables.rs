@@ -165,6 +165,9 @@ fn notes(text: &mut String, measured: &Measured) -> fmt::Result {
     }
     write!(text, "connections={connections} threads={threads} seconds={:.1} ", measured.seconds)?;
     write!(text, "syncs={syncs} resends={resends} ")?;
+    if let Some(counters) = &measured.counters {
+        write!(text, "skipped={} ", counters.skipped)?;
+    }
     writeln!(text, "{ledger}")
 }
 
@@ -173,7 +176,7 @@ mod tests {
     use super::*;
     use crate::ledger::Ledger;
     use crate::process::Cost;
-    use crate::report::{CatchUp, Disturbed, Idle};
+    use crate::report::{CatchUp, Counters, Disturbed, Idle};
     use crate::settings::Carrier;
 
     fn cost(process: &str) -> Cost {
@@ -276,5 +279,14 @@ mod tests {
             columns = if line.starts_with("| workload") { count } else { columns };
             assert_eq!(count, columns, "{line}");
         }
+    }
+
+    #[test]
+    fn calls_have_counters_and_no_bodies() {
+        let conditions = Conditions { body: None, recipients: 10_000, ..deliver().conditions };
+        let counters = Some(Counters { skipped: 3 });
+        let text = markdown(vec![Measured { conditions, counters, ..deliver() }]);
+        assert!(text.contains("counters=10000 connections=4"), "{text}");
+        assert!(text.contains("resends=0 skipped=3 ledger:"), "{text}");
     }
 }
