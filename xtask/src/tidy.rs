@@ -101,11 +101,13 @@ const LAYERS: [(&str, &[&str]); 20] = [
 ];
 
 /// Where a library that we keep in one room may be named.
-const ROOMS: [(&str, &[&str]); 6] = [
+const ROOMS: [(&str, &[&str]); 8] = [
     ("openraft", &["store/src/raft/"]),
     ("rocksdb", &["store/src/storage/"]),
     ("jsonwebtoken", &["token/"]),
     ("redb", &["client/src/store/"]),
+    ("async_nats", &["bench/src/peers/nats.rs"]),
+    ("lapin", &["bench/src/peers/rabbitmq.rs"]),
     ("tokio_tungstenite", &["gateway/src/connect/", "gateway/tests/", "bench/src/websocket.rs"]),
     // The wire: its crate, the edges of the store node, and whoever calls them.
     (
@@ -115,6 +117,7 @@ const ROOMS: [(&str, &[&str]); 6] = [
             "store/client/",
             "client/cli/",
             "bench/src/wire.rs",
+            "bench/src/peers/etcd/wire.rs",
             "chaos/src/wire.rs",
             "gateway/src/connect/",
             "gateway/src/backend/",
