@@ -8,6 +8,7 @@
 //!                  └► stage ─┬► meter: phase, counts, histograms               │
 //!                            ├► process: /proc, /metrics ◄─────────────────────┴─ stores
 //!                            └► books, ledger ─► report
+//!   peers ─► stage, and the same over other systems
 //! ```
 //!
 //! Invariants: one process and one clock see both ends of every message. Nothing is measured that
@@ -29,6 +30,7 @@ mod names;
 mod numbers;
 mod outbox;
 mod pace;
+mod peers;
 mod process;
 mod report;
 mod sender;
@@ -39,12 +41,14 @@ mod websocket;
 mod wire;
 mod workload;
 
+use std::io;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use tidemark_version::VERSION;
+use tokio::runtime::Runtime;
 
 use crate::report::{Measured, Report};
 use crate::settings::{Arguments, Settings};
@@ -59,18 +63,15 @@ const VOID: u8 = 2;
 const SYSTEM: &str = "tidemark";
 
 fn main() -> Result<ExitCode> {
+    if std::env::args_os().nth(1).is_some_and(|first| first == peers::COMMAND) {
+        return peers::main(runtime);
+    }
     let arguments = Arguments::parse();
     if let Err(reason) = arguments.validate() {
         Arguments::command().error(ErrorKind::ValueValidation, reason).exit();
     }
     let report = match arguments.table.as_slice() {
-        [] => {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(arguments.settings.threads as usize)
-                .enable_all()
-                .build()?;
-            runtime.block_on(measure(&arguments))?
-        }
+        [] => runtime(arguments.settings.threads)?.block_on(measure(&arguments))?,
         files => Report::read(files)?,
     };
     print!("{}", report.markdown());

@@ -74,6 +74,11 @@ impl Process {
         own.starts_with("tidemark").then_some(Process { name, pid, http: Some(http) })
     }
 
+    /// A process that this one started.
+    pub(crate) fn started(name: String, pid: u32) -> Self {
+        Process { name, pid, http: None }
+    }
+
     /// This process.
     pub(crate) fn own() -> Self {
         Process { name: "load".to_owned(), pid: std::process::id(), http: None }

@@ -21,6 +21,8 @@ const BACKLOG_MAX: i64 = 1_000_000;
 
 /// Measures a running cluster through the device protocol. Ends with 0 when all that was
 /// acknowledged arrived once and in order, with 2 when a run is void, with 1 when there was none.
+///
+/// `tidemark-bench peers` measures other systems beside it: see `tidemark-bench peers --help`.
 #[derive(Parser)]
 #[command(version = VERSION)]
 pub(crate) struct Arguments {
