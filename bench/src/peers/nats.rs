@@ -268,8 +268,13 @@ impl Peer for Nats {
 }
 
 impl Nats {
+    /// What each consumer's leader says of it; fails while one has none.
     async fn consumers(&self) -> Result<Vec<Info>> {
-        Ok(self.stream().await?.consumers().try_collect().await?)
+        let stream = self.stream().await?;
+        // By name: a list of them leaves those out that do not answer in time.
+        let names: Vec<String> = stream.consumer_names().try_collect().await?;
+        let infos = stream::iter(names).map(async |name| stream.consumer_info(name).await);
+        Ok(infos.buffered(CALLS).try_collect().await?)
     }
 
     /// Messages that a consumer has not delivered, or whose position was not reported.

@@ -363,7 +363,8 @@ async fn consume(channel: &Channel, queue: &str) -> Result<Consumer> {
     Ok(channel.basic_consume(queue.into(), "".into(), options, arguments).await?)
 }
 
-/// A connection to one node, without heartbeats: a node may be paused for longer than those allow.
+/// A connection to one node, without heartbeats, as the node has it too: it may be paused for longer
+/// than those allow.
 async fn connect(port: u16) -> Result<Connection> {
     let uri = format!("amqp://guest:guest@127.0.0.1:{port}/%2f?heartbeat=0");
     Ok(Connection::connect(&uri, ConnectionProperties::default()).await?)
@@ -397,7 +398,7 @@ pub(crate) fn configuration() -> String {
 fn config(node: u16, port: u16) -> String {
     let mut text = format!(
         "listeners.tcp.1 = 127.0.0.1:{port}\n\
-         vm_memory_high_watermark.absolute = 4GB\n\
+         heartbeat = 0\nvm_memory_high_watermark.absolute = 4GB\n\
          log.console = true\nlog.console.level = warning\nlog.file = false\n\
          cluster_formation.peer_discovery_backend = classic_config\n\
          cluster_formation.classic_config.nodes.1 = {}\n",
