@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep};
 use crate::cast::Cast;
 use crate::device::Left;
 use crate::ledger::Ledger;
+use crate::lookout::PATIENCE;
 use crate::meter::Counts;
 use crate::sender::Sender;
-use crate::stage::PATIENCE;
 use crate::wire::Calls;
 
 /// Calls under way at once, where servers are asked what they know.

@@ -57,17 +57,17 @@ pub(crate) async fn run(stage: &Stage<'_>) -> Result<Measured> {
     let gateway = Gateway::connect(&stage.target.gateway, connections, cast.senders.len()).await?;
     let calls = gateway.calls(&stage.target.service_token());
     let messages: u64 = backlogs.iter().map(|missed| u64::from(*missed)).sum();
-    stage.say(&format!("{messages} messages are sent"));
+    stage.lookout.say(&format!("{messages} messages are sent"));
     let (cast, senders, filled) = fill(stage, &gateway, cast).await?;
-    let counts = stage.meter.counts();
+    let counts = stage.lookout.meter.counts();
     let mut ledger = books::closed(&calls, &senders, &cast, &counts, filled).await?;
     stage.warm_up().await;
-    let from = stage.begin().await;
+    let from = stage.lookout.begin().await;
     let returns = match ledger.is_clean() {
         true => come_back(stage, &gateway, &cast).await?,
         false => Vec::new(),
     };
-    let to = stage.end().await;
+    let to = stage.lookout.end().await;
     let catch_ups = catch_ups(backlogs, &returns);
     for returned in &returns {
         ledger += taken(returned, &senders);
@@ -78,7 +78,7 @@ pub(crate) async fn run(stage: &Stage<'_>) -> Result<Measured> {
     }
     let delivered = to.counts.delivered - from.counts.delivered;
     let conditions = stage.conditions(mailboxes, gateway.connections());
-    let measured = stage.measured(conditions, &from, &to, delivered);
+    let measured = stage.lookout.measured(conditions, &from, &to, delivered);
     Ok(Measured { delivered, catch_ups, ledger, ..measured })
 }
 
@@ -86,8 +86,8 @@ pub(crate) async fn run(stage: &Stage<'_>) -> Result<Measured> {
 async fn fill(stage: &Stage<'_>, gateway: &Gateway, cast: Cast) -> Result<(Cast, Vec<Left>, bool)> {
     let mut crew = Crew::at_work(stage, gateway, cast, &FILL).await?;
     let shares = shares(&crew.cast, &stage.settings.backlogs);
-    pace::burst(&stage.meter, std::mem::take(&mut crew.queues), &shares).await;
-    stage.meter.enter(Phase::Drain);
+    pace::burst(&stage.lookout.meter, std::mem::take(&mut crew.queues), &shares).await;
+    stage.lookout.meter.enter(Phase::Drain);
     let filled = drain(stage, false).await;
     let (cast, left) = crew.leave(stage).await;
     Ok((cast, left, filled))
@@ -116,20 +116,20 @@ async fn come_back(stage: &Stage<'_>, gateway: &Gateway, cast: &Cast) -> Result<
     let shared = crew::shared(stage, false);
     let mut returns = Vec::new();
     for round in 1..=stage.settings.rounds {
-        stage.say(&format!("round {round}/{}", stage.settings.rounds));
+        stage.lookout.say(&format!("round {round}/{}", stage.settings.rounds));
         for (mailbox, (user, missed)) in
             cast.recipients.iter().zip(&stage.settings.backlogs).enumerate()
         {
             let name = format!("return-{round}");
             let identity: Identity = crew::identity(stage.target, mailbox, user, &name)?;
             let hello = identity.hello();
-            let before = stage.meter.now();
+            let before = stage.lookout.meter.now();
             let wire = gateway.open(identity.number, hello).await?;
             let device = Device::welcomed(wire, identity, shared.clone()).await;
             let device = device.with_context(|| format!("{user} comes back"))?;
             let (left, at) = device.catch_up(*missed).await;
             returns.push(Return { mailbox, took: at.saturating_sub(before), left });
-            if stage.meter.is_faulty() {
+            if stage.lookout.meter.is_faulty() {
                 return Ok(returns);
             }
         }

@@ -53,7 +53,7 @@ pub(crate) fn identity(
 /// What a workload's devices have in common.
 pub(crate) fn shared(stage: &Stage<'_>, pulls: bool) -> Shared {
     let bodies = Arc::new(Bodies::new(stage.settings.body));
-    Shared { bodies, meter: stage.meter.clone(), pulls }
+    Shared { bodies, meter: stage.lookout.meter.clone(), pulls }
 }
 
 impl Crew {
@@ -104,7 +104,7 @@ impl Crew {
 
     /// All confirm what they have, and leave; what they leave behind, by the devices' numbers.
     pub(crate) async fn leave(self, stage: &Stage<'_>) -> (Cast, Vec<Left>) {
-        stage.meter.enter(Phase::Finish);
+        stage.lookout.meter.enter(Phase::Finish);
         let mut left: Vec<Left> = self.tasks.join_all().await;
         left.sort_by_key(|left| left.identity.number);
         (self.cast, left)

@@ -1,14 +1,14 @@
 //! `tidemark-bench`: load through the real device protocol, and whether all of it was right.
 //!
 //! ```text
-//!   workload ─► messages ─┬► cast ─► crew ─┬► pace ─► sender ─┐
-//!            ├► catch_up ─┘                │        inbox ────┴─ device ─┬► wire ──────┬► gateway
-//!            └► numbers ───────────────────┼─────────────────────────────┘  websocket ─┘
+//!   run ──┬► messages ────┬► cast ─► crew ─┬► pace ─► sender ─┐
+//!         ├► catch_up ────┘                │        inbox ────┴─ device ─┬► wire ──────┬► gateway
+//!         └► numbers ──────────────────────┼─────────────────────────────┘  websocket ─┘
 //!                  │                       ├► disturbance                      │
 //!                  └► stage ─┬► meter: phase, counts, histograms               │
 //!                            ├► process: /proc, /metrics ◄─────────────────────┴─ stores
 //!                            └► books, ledger ─► report
-//!   peers ─► stage, and the same over other systems
+//!   peers ─► run, and the same over other systems
 //! ```
 //!
 //! Invariants: one process and one clock see both ends of every message. Nothing is measured that
@@ -24,6 +24,7 @@ mod device;
 mod disturbance;
 mod inbox;
 mod ledger;
+mod lookout;
 mod messages;
 mod meter;
 mod names;
@@ -33,6 +34,7 @@ mod pace;
 mod peers;
 mod process;
 mod report;
+mod run;
 mod sender;
 mod settings;
 mod stage;
@@ -50,11 +52,9 @@ use clap::{CommandFactory, Parser};
 use tidemark_version::VERSION;
 use tokio::runtime::Runtime;
 
-use crate::report::{Measured, Report};
-use crate::settings::{Arguments, Settings};
-use crate::stage::Stage;
+use crate::report::Report;
+use crate::settings::Arguments;
 use crate::target::Target;
-use crate::workload::{Kind, Workload};
 
 /// What a void run ends with.
 const VOID: u8 = 2;
@@ -81,21 +81,20 @@ fn main() -> Result<ExitCode> {
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(VOID) })
 }
 
+/// What the load runs on.
+fn runtime(threads: u32) -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads as usize)
+        .enable_all()
+        .build()
+}
+
 async fn measure(arguments: &Arguments) -> Result<Report> {
     let target = Target::find(&arguments.cluster).await?;
     let mut workloads = Vec::new();
     for workload in arguments.workloads() {
-        let measured = run(&target, workload, &arguments.settings).await;
+        let measured = run::run(&target, workload, &arguments.settings).await;
         workloads.push(measured.with_context(|| workload.name)?);
     }
     Ok(Report { version: VERSION.to_owned(), system: SYSTEM.to_owned(), workloads })
-}
-
-async fn run(target: &Target, workload: &Workload, settings: &Settings) -> Result<Measured> {
-    let stage = Stage::new(target, workload, settings);
-    match &workload.kind {
-        Kind::Messages(messages) => messages::run(&stage, messages).await,
-        Kind::CatchUp => catch_up::run(&stage).await,
-        Kind::Numbers => numbers::run(&stage).await,
-    }
 }

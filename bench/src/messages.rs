@@ -16,11 +16,12 @@ use crate::books;
 use crate::cast::Cast;
 use crate::crew::Crew;
 use crate::disturbance::{self, Done};
-use crate::meter::Phase;
+use crate::lookout::{LOOK, Look, PATIENCE};
+use crate::meter::{Counts, Phase};
 use crate::pace;
 use crate::process::Process;
 use crate::report::{Conditions, Disturbed, Idle, Measured};
-use crate::stage::{LOOK, Look, PATIENCE, Stage};
+use crate::stage::Stage;
 use crate::wire::Gateway;
 use crate::workload::{Line, Messages, Pace, Recipients};
 
@@ -45,23 +46,24 @@ pub(crate) async fn run(stage: &Stage<'_>, messages: &Messages) -> Result<Measur
     if messages.line == Line::Own {
         check_open_files(stage, cast.recipients.len())?;
     }
-    stage.say(&format!("{} devices connect", cast.users().count()));
-    let alone = stage.look().await;
+    stage.lookout.say(&format!("{} devices connect", cast.users().count()));
+    let alone = stage.lookout.look().await;
     let mut crew = Crew::at_work(stage, &gateway, cast, messages).await?;
-    let connected = stage.meter.now() - alone.at;
+    let connected = stage.lookout.meter.now() - alone.at;
     if messages.pace == Pace::Open {
-        pace::start(stage.meter.clone(), settings.rate, std::mem::take(&mut crew.queues))?;
+        pace::start(stage.lookout.meter.clone(), settings.rate, std::mem::take(&mut crew.queues))?;
     }
     stage.warm_up().await;
-    let from = stage.begin().await;
+    let from = stage.lookout.begin().await;
     let disturbed = pass(stage, messages).await?;
     let (to, arrived) = finish(stage, messages, &mut crew).await?;
     if messages.line == Line::Own {
-        stage.pass(REPORTS_IN, "cursors").await;
+        stage.lookout.pass(REPORTS_IN, "cursors").await;
     }
     let (cast, left) = crew.leave(stage).await;
     let calls = gateway.calls(&target.service_token());
-    let ledger = books::closed(&calls, &left, &cast, &stage.meter.counts(), arrived).await?;
+    let ledger =
+        books::closed(&calls, &left, &cast, &stage.lookout.meter.counts(), arrived).await?;
     let acked = to.counts.acked - from.counts.acked;
     let measured = Measured {
         delivered: match messages.recipients.are_online() {
@@ -71,7 +73,7 @@ pub(crate) async fn run(stage: &Stage<'_>, messages: &Messages) -> Result<Measur
         },
         disturbed: disturbed.map(|done| silences(stage, &from, done)),
         ledger,
-        ..stage.measured(conditions, &from, &to, acked)
+        ..stage.lookout.measured(conditions, &from, &to, acked)
     };
     Ok(match messages.line {
         Line::Shared => measured,
@@ -103,11 +105,12 @@ fn conditions(
 fn check_open_files(stage: &Stage<'_>, devices: usize) -> Result<()> {
     let needed = devices as u64 + FILES_SPARE;
     ensure!(
-        stage.processes().iter().any(Process::is_gateway),
+        stage.lookout.processes.iter().any(Process::is_gateway),
         "the gateway is not on this machine, and its memory is what is measured"
     );
     // The stores have no connection of a device.
-    let ends = stage.processes().iter().filter(|process| process.is_gateway() || process.is_own());
+    let ends =
+        stage.lookout.processes.iter().filter(|process| process.is_gateway() || process.is_own());
     for max in ends.filter_map(Process::open_files_max) {
         ensure!(
             max >= needed,
@@ -122,14 +125,14 @@ fn check_open_files(stage: &Stage<'_>, devices: usize) -> Result<()> {
 async fn pass(stage: &Stage<'_>, messages: &Messages) -> Result<Option<Done>> {
     let time = stage.measured_time();
     if !messages.disturbed {
-        stage.pass(time, "measured").await;
+        stage.lookout.pass(time, "measured").await;
         return Ok(None);
     }
     let command = stage.settings.disturb.as_deref().context("nothing to do to the cluster")?;
     let half = time / 2;
-    stage.pass(half, "undisturbed").await;
-    let at = stage.meter.now();
-    let rest = stage.pass(time - half, "disturbed");
+    stage.lookout.pass(half, "undisturbed").await;
+    let at = stage.lookout.meter.now();
+    let rest = stage.lookout.pass(time - half, "disturbed");
     let (said, ()) = tokio::join!(disturbance::cause(command), rest);
     Ok(Some(Done { at, said: said? }))
 }
@@ -138,52 +141,37 @@ async fn pass(stage: &Stage<'_>, messages: &Messages) -> Result<Option<Done>> {
 async fn finish(stage: &Stage<'_>, messages: &Messages, crew: &mut Crew) -> Result<(Look, bool)> {
     let online = messages.recipients.are_online();
     if messages.recipients == Recipients::OfflineElsewhere {
-        stage.meter.enter(Phase::Drain);
+        stage.lookout.meter.enter(Phase::Drain);
         let arrived = drain(stage, online).await && empty_outboxes(stage).await?;
-        return Ok((stage.end().await, arrived));
+        return Ok((stage.lookout.end().await, arrived));
     }
-    let to = stage.end().await;
+    let to = stage.lookout.end().await;
     // Senders that still wait for something to be due get it now.
     let queues = std::mem::take(&mut crew.queues);
     let one_each = vec![1; queues.len()];
-    pace::burst(&stage.meter, queues, &one_each).await;
-    stage.meter.enter(Phase::Drain);
+    pace::burst(&stage.lookout.meter, queues, &one_each).await;
+    stage.lookout.meter.enter(Phase::Drain);
     Ok((to, drain(stage, online).await))
 }
 
 /// Waits until all that was sent is acknowledged and has arrived; false when it does not.
 pub(crate) async fn drain(stage: &Stage<'_>, recipients_are_online: bool) -> bool {
-    let meter = &stage.meter;
-    let mut last = (meter.now(), meter.counts());
-    loop {
-        // Looked at first: after it no message is sent that the counts could miss.
-        let done = meter.all_senders_are_done();
-        let counts = meter.counts();
+    let arrived = |counts: &Counts| {
         let delivered = !recipients_are_online || counts.delivered == counts.copies;
-        if meter.is_faulty() {
-            return false;
-        }
-        if done && delivered && counts.own == counts.sent {
-            return true;
-        }
-        if counts != last.1 {
-            last = (meter.now(), counts);
-        } else if meter.now() - last.0 > PATIENCE {
-            return false;
-        }
-        sleep(LOOK).await;
-    }
+        delivered && counts.own == counts.sent
+    };
+    stage.lookout.drain(arrived).await
 }
 
 /// Waits until no shard has anything to tell another one; false when that never comes.
 async fn empty_outboxes(stage: &Stage<'_>) -> Result<bool> {
-    let mut last = (stage.meter.now(), u64::MAX);
+    let mut last = (stage.lookout.meter.now(), u64::MAX);
     loop {
         let bytes = stage.target.outbox_bytes().await?;
         match bytes {
             Some(0) => return Ok(true),
-            Some(bytes) if bytes < last.1 => last = (stage.meter.now(), bytes),
-            _ if stage.meter.now() - last.0 > PATIENCE => return Ok(false),
+            Some(bytes) if bytes < last.1 => last = (stage.lookout.meter.now(), bytes),
+            _ if stage.lookout.meter.now() - last.0 > PATIENCE => return Ok(false),
             _ => {}
         }
         sleep(LOOK).await;
@@ -195,8 +183,8 @@ fn silences(stage: &Stage<'_>, from: &Look, done: Done) -> Disturbed {
     Disturbed {
         at_seconds: done.at.saturating_sub(from.at).as_secs_f64(),
         said: done.said,
-        longest_without_ack_ms: ms(stage.meter.ack_silence.longest()),
-        longest_without_message_ms: ms(stage.meter.arrival_silence.longest()),
+        longest_without_ack_ms: ms(stage.lookout.meter.ack_silence.longest()),
+        longest_without_message_ms: ms(stage.lookout.meter.arrival_silence.longest()),
     }
 }
 

@@ -71,7 +71,7 @@ pub(crate) async fn run(stage: &Stage<'_>) -> Result<Measured> {
     let names = (0..settings.keys).map(|number| stage.counter(number));
     let office = Arc::new(Office {
         calls: gateway.calls(&target.service_token()),
-        meter: stage.meter.clone(),
+        meter: stage.lookout.meter.clone(),
         counters: names.map(|name| (name, Mutex::default())).collect(),
     });
     let mut callers = JoinSet::new();
@@ -79,10 +79,10 @@ pub(crate) async fn run(stage: &Stage<'_>) -> Result<Measured> {
         callers.spawn(office.clone().call_on(turn));
     }
     stage.warm_up().await;
-    let from = stage.begin().await;
-    stage.pass(stage.measured_time(), "measured").await;
-    let to = stage.end().await;
-    stage.meter.enter(Phase::Drain);
+    let from = stage.lookout.begin().await;
+    stage.lookout.pass(stage.measured_time(), "measured").await;
+    let to = stage.lookout.end().await;
+    stage.lookout.meter.enter(Phase::Drain);
     let faults: Vec<String> = callers.join_all().await.into_iter().flatten().collect();
     let (counters, ledger) = office.close(faults).await?;
     let conditions = Conditions {
@@ -91,7 +91,7 @@ pub(crate) async fn run(stage: &Stage<'_>) -> Result<Measured> {
         ..stage.conditions(office.counters.len(), gateway.connections())
     };
     let acked = to.counts.acked - from.counts.acked;
-    let measured = stage.measured(conditions, &from, &to, acked);
+    let measured = stage.lookout.measured(conditions, &from, &to, acked);
     Ok(Measured { counters: Some(counters), ledger, ..measured })
 }
 

@@ -33,8 +33,7 @@ mod settings;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,10 +48,7 @@ pub(crate) const COMMAND: &str = "peers";
 pub(crate) fn main(runtime: impl FnOnce(u32) -> std::io::Result<Runtime>) -> Result<ExitCode> {
     // Without the program's own name: the command takes its place.
     let arguments = Arguments::parse_from(std::env::args_os().skip(1)).adjusted();
-    if let Err(reason) = arguments.settings.validate() {
-        Arguments::command().error(ErrorKind::ValueValidation, reason).exit();
-    }
-    runtime(arguments.settings.threads)?.block_on(compare(&arguments))
+    runtime(arguments.common.threads)?.block_on(compare(&arguments))
 }
 
 /// On the main thread, which peers are started by.

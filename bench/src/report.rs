@@ -68,7 +68,7 @@ pub(crate) struct Measured {
 /// With what a workload was run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Conditions {
-    /// Shards of the cluster.
+    /// Shards of the cluster; 0 of a system that has none.
     pub(crate) shards: u16,
     /// Senders of messages or calls.
     pub(crate) senders: usize,
@@ -80,7 +80,7 @@ pub(crate) struct Conditions {
     pub(crate) recipients: usize,
     /// Bytes of a body; none where there are none.
     pub(crate) body: Option<usize>,
-    /// TCP connections to the gateway.
+    /// TCP connections to the servers.
     pub(crate) connections: usize,
     /// Threads of the load.
     pub(crate) threads: u32,

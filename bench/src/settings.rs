@@ -209,14 +209,14 @@ fn recipients(text: &str) -> Result<u32, String> {
     }
 }
 
-fn body(text: &str) -> Result<usize, String> {
+/// A size that a body may have.
+pub(crate) fn body(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(bytes) if (BYTES_MIN..=BODY_BYTES_MAX).contains(&bytes) => Ok(bytes),
         _ => Err(format!("{BYTES_MIN} to {BODY_BYTES_MAX} bytes")),
     }
 }
 
-#[cfg(test)]
 impl Settings {
     /// What the command line says when nothing is said.
     pub(crate) fn defaults() -> Self {

@@ -7,34 +7,19 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 use crate::body::Bodies;
 use crate::ledger::{Ledger, Received};
-use crate::meter::{Counts, Meter, Phase};
+use crate::lookout::{Lookout, PATIENCE};
+use crate::meter::{Counts, Phase};
 use crate::pace;
 use crate::peers::intake::Read;
 use crate::peers::load::{Books, Clients, Desk, Load, Peer};
 use crate::peers::post::{Post, Posted};
-use crate::process::{self, Process, Usage};
-use crate::report::{Measured, Quantiles, rate};
-
-/// Between two looks at something that is waited for.
-const LOOK: Duration = Duration::from_millis(5);
-
-/// When nothing arrives for so long, nothing will.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::report::Measured;
 
 /// How long clients may take to leave once the run is over.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// A look at everything at one moment.
-struct Look {
-    at: Duration,
-    counts: Counts,
-    usages: Vec<Option<Usage>>,
-    machine: Option<Duration>,
-}
 
 /// Runs a load over a peer that is prepared for it.
 pub(crate) async fn drive<P: Peer>(
@@ -42,19 +27,18 @@ pub(crate) async fn drive<P: Peer>(
     name: &'static str,
     load: &Load,
 ) -> Result<Measured> {
-    let meter = Arc::new(Meter::new());
+    let lookout = Lookout::new(name, peer.servers().processes());
+    let meter = &lookout.meter;
     let desk = Arc::new(Desk { meter: meter.clone(), bodies: Bodies::new(load.body) });
-    let mut processes = peer.servers().processes();
-    processes.push(Process::own());
-    let Clients { writers, mut readers } = peer.connect(load, &desk).await?;
+    let Clients { writers, mut readers, connections } = peer.connect(load, &desk).await?;
     let all = (writers.len(), readers.len());
     let mut senders = start(writers, load, &desk)?;
-    pass(&meter, load.warmup).await;
-    let from = look(&meter, &processes, Meter::begin).await;
-    pass(&meter, load.measured).await;
-    let to = look(&meter, &processes, Meter::end).await;
+    lookout.pass(load.warmup, "warm-up").await;
+    let from = lookout.begin().await;
+    lookout.pass(load.measured, "measured").await;
+    let to = lookout.end().await;
     meter.enter(Phase::Drain);
-    let arrived = drain(&meter, load).await;
+    let arrived = lookout.drain(|it| !load.is_read() || it.delivered == it.sent).await;
     meter.enter(Phase::Finish);
     let posted = leave(&mut senders).await;
     let read = leave(&mut readers).await;
@@ -76,7 +60,11 @@ pub(crate) async fn drive<P: Peer>(
         }
         peer.audit(&Books { load, sent: &sent, read: &read }, &mut ledger).await?;
     }
-    Ok(measured(name, load, &meter, &processes, (&from, &to), ledger))
+    let acked = to.counts.acked - from.counts.acked;
+    let delivered =
+        if load.is_read() { to.counts.delivered - from.counts.delivered } else { acked };
+    let conditions = load.conditions(connections);
+    Ok(Measured { delivered, ledger, ..lookout.measured(conditions, &from, &to, acked) })
 }
 
 /// Starts all senders, and the pace where the loop is open.
@@ -95,50 +83,6 @@ fn start<W: super::load::Write>(
         pace::start(desk.meter.clone(), rate, queues)?;
     }
     Ok(senders)
-}
-
-/// Lets time pass; less of it when the run is void.
-async fn pass(meter: &Meter, time: Duration) {
-    let began = meter.now();
-    while meter.now() - began < time && !meter.is_faulty() {
-        let left = time.saturating_sub(meter.now() - began);
-        sleep(left.min(Duration::from_secs(1))).await;
-    }
-}
-
-async fn look(
-    meter: &Meter,
-    processes: &[Process],
-    mark: fn(&Meter) -> (Duration, Counts),
-) -> Look {
-    let (at, counts) = mark(meter);
-    let mut usages = Vec::new();
-    for process in processes {
-        usages.push(process.usage().await);
-    }
-    Look { at, counts, usages, machine: process::machine() }
-}
-
-/// Waits until all that was sent is acknowledged and has arrived; false when it does not.
-async fn drain(meter: &Meter, load: &Load) -> bool {
-    let mut last = (meter.now(), meter.counts());
-    loop {
-        // Looked at first: after it no message is sent that the counts could miss.
-        let done = meter.all_senders_are_done();
-        let counts = meter.counts();
-        if meter.is_faulty() {
-            return false;
-        }
-        if done && (!load.is_read() || counts.delivered == counts.sent) {
-            return true;
-        }
-        if counts != last.1 {
-            last = (meter.now(), counts);
-        } else if meter.now() - last.0 > PATIENCE {
-            return false;
-        }
-        sleep(LOOK).await;
-    }
 }
 
 /// What those left behind who left in time; the others are cut off.
@@ -184,44 +128,6 @@ fn close(posted: &[Posted], read: &[Read], load: &Load, counts: &Counts) -> Ledg
     ledger
 }
 
-fn measured(
-    name: &'static str,
-    load: &Load,
-    meter: &Meter,
-    processes: &[Process],
-    (from, to): (&Look, &Look),
-    ledger: Ledger,
-) -> Measured {
-    let elapsed = to.at - from.at;
-    let acked = to.counts.acked - from.counts.acked;
-    let delivered =
-        if load.is_read() { to.counts.delivered - from.counts.delivered } else { acked };
-    let usages = from.usages.iter().zip(&to.usages);
-    let costs = processes.iter().zip(usages).filter_map(|(process, (from, to))| {
-        Some(process.cost(from.as_ref()?, to.as_ref()?, elapsed, acked))
-    });
-    let costs: Vec<_> = costs.collect();
-    let all = from.machine.zip(to.machine);
-    let other_cpus = all.map(|(from, to)| {
-        let own: f64 = costs.iter().map(|cost| cost.cpus).sum();
-        (to.saturating_sub(from).as_secs_f64() / elapsed.as_secs_f64() - own).max(0.0)
-    });
-    eprintln!("{name}: {:.0} acked/s", rate(0, acked, elapsed));
-    Measured {
-        workload: name,
-        seconds: elapsed.as_secs_f64(),
-        acked,
-        delivered,
-        send_to_ack: Quantiles::of(&meter.acks.histogram()),
-        send_to_receive: Quantiles::of(&meter.arrivals.histogram()),
-        costs,
-        other_cpus,
-        syncs: 0,
-        resends: 0,
-        ledger,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,6 +144,7 @@ mod tests {
             body: 64,
             warmup: second,
             measured: second,
+            threads: 2,
         }
     }
 

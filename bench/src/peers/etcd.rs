@@ -128,7 +128,7 @@ impl Peer for Etcd {
                 readers.spawn(reader.run(desk.clone()));
             }
         }
-        Ok(Clients { writers, readers })
+        Ok(Clients { writers, readers, connections: connections.len() })
     }
 
     async fn audit(&self, books: &Books<'_>, ledger: &mut Ledger) -> Result<()> {

@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::ledger::Ledger;
 use crate::peers::plan::{Cell, Job, Of, Ratio, System};
 use crate::peers::ratio::{Figure, PAIRS_MIN, Summary, median, pairs};
+use crate::peers::settings::Common;
 use crate::report::Measured;
-use crate::settings::Settings;
 
 /// Flushes per acknowledgement, with one message in flight, of a system that has it on a majority's
 /// disks: a node that leads and one that follows.
@@ -26,7 +26,7 @@ const OTHER_CPUS_MAX: f64 = 0.25;
 pub(crate) struct Findings {
     /// Of the load.
     pub(crate) version: &'static str,
-    pub(crate) settings: Settings,
+    pub(crate) common: Common,
     /// Pairs that each ratio was to have.
     pub(crate) rounds: u32,
     pub(crate) quick: bool,
@@ -142,10 +142,10 @@ pub(crate) fn durability(system: System, flushes_per_ack: Option<f64>) -> Durabi
 
 impl Findings {
     /// Nothing yet.
-    pub(crate) fn new(version: &'static str, settings: Settings, rounds: u32, quick: bool) -> Self {
+    pub(crate) fn new(version: &'static str, common: Common, rounds: u32, quick: bool) -> Self {
         Findings {
             version,
-            settings,
+            common,
             rounds,
             quick,
             seconds: 0.0,
@@ -181,11 +181,10 @@ impl Findings {
     /// For people.
     pub(crate) fn markdown(&self, wanted: &[Ratio]) -> String {
         let mut text = String::new();
-        let Settings { body, pairs, in_flight, threads, .. } = &self.settings;
+        let Common { body, threads, .. } = &self.common;
         let _ = writeln!(
             text,
-            "tidemark {}: {body}-byte bodies, {pairs} senders × {in_flight} in flight, {threads} load \
-             threads, {} rounds, {:.0} s\n",
+            "tidemark {}: {body}-byte bodies, {threads} load threads, {} rounds, {:.0} s\n",
             self.version, self.rounds, self.seconds
         );
         self.about(&mut text);
@@ -357,7 +356,7 @@ mod tests {
     }
 
     fn findings() -> Findings {
-        Findings::new("1", Settings::default(), 1, false)
+        Findings::new("1", Common::defaults(), 1, false)
     }
 
     #[test]

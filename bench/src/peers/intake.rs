@@ -9,6 +9,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 use crate::body::Stamp;
 use crate::ledger::{Arrived, Received};
+use crate::meter::Pulse;
 use crate::peers::load::{Desk, Fault};
 
 /// How far a durable position may lag, as that of a device of ours.
@@ -18,6 +19,7 @@ pub(crate) const POSITION_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Intake {
     desk: Arc<Desk>,
     by_recipient: BTreeMap<u32, Received>,
+    pulse: Pulse,
 }
 
 /// What a reader leaves behind.
@@ -33,7 +35,7 @@ impl Intake {
     /// Reads for these recipients.
     pub(crate) fn new(desk: Arc<Desk>, recipients: impl IntoIterator<Item = u32>) -> Self {
         let by_recipient = recipients.into_iter().map(|to| (to, Received::default())).collect();
-        Intake { desk, by_recipient }
+        Intake { desk, by_recipient, pulse: Pulse::default() }
     }
 
     /// A message came to `to`, as its address has it.
@@ -52,7 +54,7 @@ impl Intake {
         let received = to.and_then(|to| self.by_recipient.get_mut(&to));
         let received = received.ok_or(Fault::Astray { sender: stamp.sender, to })?;
         if received.arrived(stamp.sender, stamp.k) != Arrived::Again {
-            self.desk.meter.arrived(stamp.due);
+            self.desk.meter.arrived(stamp.due, &mut self.pulse);
         }
         Ok(())
     }

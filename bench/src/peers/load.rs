@@ -17,6 +17,7 @@ use crate::ledger::Ledger;
 use crate::meter::Meter;
 use crate::peers::intake::Read;
 use crate::peers::servers::Servers;
+use crate::report::Conditions;
 
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub(crate) struct Load {
     pub(crate) body: usize,
     pub(crate) warmup: Duration,
     pub(crate) measured: Duration,
+    /// Threads that the load runs on.
+    pub(crate) threads: u32,
 }
 
 impl Load {
@@ -57,6 +60,21 @@ impl Load {
         match self.work {
             Work::Stored { users } => users,
             Work::Shared | Work::Inboxes => self.senders,
+        }
+    }
+
+    /// What a report says of it.
+    pub(crate) fn conditions(&self, connections: usize) -> Conditions {
+        Conditions {
+            shards: 0,
+            senders: self.senders as usize,
+            in_flight: self.rate.is_none().then_some(self.in_flight),
+            rate: self.rate,
+            recipients: self.recipients() as usize,
+            body: Some(self.body),
+            connections,
+            threads: self.threads,
+            warmup: self.warmup.as_secs() as u32,
         }
     }
 
@@ -138,6 +156,8 @@ pub(crate) struct Clients<W> {
     pub(crate) writers: Vec<W>,
     /// They read until the run is over, and leave what they have read.
     pub(crate) readers: JoinSet<Read>,
+    /// TCP connections of all of them.
+    pub(crate) connections: usize,
 }
 
 /// What is known when all have left: how much was sent to each recipient, and what was read.

@@ -121,7 +121,8 @@ impl Nats {
         let mut nats = Nats { servers, ports, context };
         let probed = nats.context.clone();
         let ready = nats.servers.until("an acknowledgement", START_TIMEOUT, async || {
-            Ok(drop(probed.publish(PROBE, "".into()).await?.await?))
+            probed.publish(PROBE, "".into()).await?.await?;
+            Ok(())
         });
         ready.await?;
         Ok(nats)
@@ -217,7 +218,7 @@ impl Peer for Nats {
                 }
             }
         }
-        Ok(Clients { writers, readers })
+        Ok(Clients { writers, readers, connections })
     }
 
     async fn audit(&self, books: &Books<'_>, ledger: &mut Ledger) -> Result<()> {

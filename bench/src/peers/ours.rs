@@ -5,15 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
 use tokio::process::Command;
 
-use crate::peers::plan::{Cell, Job};
-use crate::report::Measured;
-use crate::run;
-use crate::settings::{Selection, Settings};
+use crate::peers::plan::Job;
+use crate::settings::Selection;
 use crate::target::Target;
-use crate::workload::{Pace, Workload};
+use crate::workload::{Kind, Pace, Workload};
 
 /// Lines of the script's words that an error shows.
 const SAID_LINES: usize = 5;
@@ -74,54 +71,36 @@ impl Ours {
     }
 }
 
-/// Runs a cell's workload over a cluster of ours.
-pub(crate) async fn drive(target: &Target, cell: Cell, settings: &Settings) -> Result<Measured> {
-    let workload =
-        workload(cell.job).with_context(|| format!("there is no workload for {cell}"))?;
-    run::run(target, &workload, settings).await
-}
-
-/// The workload of a job. None where there is none yet: `inbox` is found by its name, as soon as the
-/// command line has it.
-pub(crate) fn workload(job: Job) -> Option<Workload> {
-    let named = |name: &str| {
-        let selection = Selection::from_str(name, false).ok()?;
-        selection.workloads().first().copied()
+/// The workload of a job.
+pub(crate) fn workload(job: Job) -> Workload {
+    let selection = match job {
+        Job::Append | Job::AppendBytes | Job::Window1 | Job::Shards { .. } => Selection::Append,
+        Job::Send => Selection::Send,
+        Job::Deliver | Job::DeliverBytes => Selection::Deliver,
+        Job::Latency => Selection::Latency,
+        Job::Inbox => Selection::Inbox,
     };
-    match job {
-        Job::Append | Job::Window1 | Job::Shards { .. } => named("append"),
-        Job::Send => named("send"),
-        Job::Deliver => named("deliver"),
-        Job::Latency => named("latency"),
-        Job::Inbox => named("inbox"),
-        Job::AppendBytes => Some(Workload { pace: Pace::Open, ..named("append")? }),
-        Job::DeliverBytes => Some(Workload { pace: Pace::Open, ..named("deliver")? }),
+    let mut workload = selection.workloads()[0];
+    if let (Job::AppendBytes | Job::DeliverBytes, Kind::Messages(messages)) =
+        (job, &mut workload.kind)
+    {
+        messages.pace = Pace::Open;
     }
+    workload
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workload::Messages;
 
     #[test]
-    fn every_job_of_ours_but_the_inbox_has_a_workload() {
-        let jobs = [
-            Job::Append,
-            Job::Send,
-            Job::Deliver,
-            Job::Latency,
-            Job::Window1,
-            Job::Shards { shards: 4, deep: true },
-            Job::AppendBytes,
-            Job::DeliverBytes,
-        ];
-        for job in jobs {
-            assert!(workload(job).is_some(), "{}", job.name());
-        }
-        let bytes = workload(Job::AppendBytes).expect("it has one");
-        assert_eq!((bytes.name, bytes.pace), ("append", Pace::Open));
-        // Both ways: it is there when, and only when, it can be asked for by name.
-        let inbox = Selection::from_str("inbox", false).is_ok();
-        assert_eq!(workload(Job::Inbox).is_some(), inbox);
+    fn every_job_of_ours_has_its_workload() {
+        let name = |job| workload(job).name;
+        assert_eq!(name(Job::Shards { shards: 4, deep: true }), "append");
+        assert_eq!((name(Job::Send), name(Job::Inbox)), ("send", "inbox"));
+        let bytes = workload(Job::AppendBytes);
+        assert_eq!(bytes.name, "append");
+        assert!(matches!(bytes.kind, Kind::Messages(Messages { pace: Pace::Open, .. })));
     }
 }

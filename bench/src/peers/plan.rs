@@ -304,7 +304,7 @@ pub(crate) fn inbox_sizes(quick: bool) -> &'static [u32] {
 /// for, or else the fewest; none when there are no fewer.
 pub(crate) fn next_inbox_size(tried: u32, room: u32) -> Option<u32> {
     let fewer = || INBOX_USERS.into_iter().filter(|size| *size < tried);
-    fewer().find(|size| *size <= room).or_else(|| fewer().last())
+    fewer().find(|size| *size <= room).or_else(|| fewer().next_back())
 }
 
 impl fmt::Display for System {

@@ -12,7 +12,7 @@ use tidemark_env::{Rng, SeededRng};
 use tokio::sync::mpsc;
 
 use crate::body::Stamp;
-use crate::meter::{Phase, count};
+use crate::meter::{Phase, Pulse, count};
 use crate::peers::load::{Desk, Fault, Letter, Load, Work, Write};
 
 /// In an open loop so many of one sender's may be in flight, as in our own.
@@ -69,6 +69,7 @@ impl<W: Write> Post<W> {
     async fn send(&mut self) -> Result<(), Fault> {
         let mut phases = self.desk.meter.phases();
         let mut acks = FuturesUnordered::<Acked>::new();
+        let mut pulse = Pulse::default();
         let mut drains = false;
         loop {
             while !drains && acks.len() < self.in_flight {
@@ -80,7 +81,7 @@ impl<W: Write> Post<W> {
             }
             let has_room = acks.len() < OPEN_IN_FLIGHT;
             tokio::select! {
-                Some(acked) = acks.next() => self.desk.meter.acked(acked?),
+                Some(acked) = acks.next() => self.desk.meter.acked(acked?, &mut pulse),
                 due = next(&mut self.due), if has_room => match due {
                     Some(due) => {
                         let ack = self.write(due).await?;
@@ -183,6 +184,7 @@ mod tests {
             body: 64,
             warmup: second,
             measured: second,
+            threads: 2,
         }
     }
 

@@ -62,7 +62,7 @@ const PROBE: &str = "probe";
 const PERSISTENT: u8 = 2;
 
 const _: () = assert!(2 * ACK_EVERY <= PREFETCH as usize);
-const _: () = assert!(LANES % NODES as usize == 0);
+const _: () = assert!(LANES.is_multiple_of(NODES as usize));
 
 /// A cluster.
 pub(crate) struct RabbitMq {
@@ -224,7 +224,8 @@ impl RabbitMq {
                 readers.spawn(reader.run(consumer, ACK_EVERY, desk.clone()));
             }
         }
-        Ok(Clients { writers, readers })
+        let connections = writing.len() + reading.len();
+        Ok(Clients { writers, readers, connections })
     }
 
     /// A channel per user, for writing and reading.
@@ -248,7 +249,7 @@ impl RabbitMq {
             writers.push(writer);
             readers.spawn(reader.run(consumer, usize::MAX, desk.clone()));
         }
-        Ok(Clients { writers, readers })
+        Ok(Clients { writers, readers, connections: connections.len() })
     }
 }
 

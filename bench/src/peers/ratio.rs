@@ -60,7 +60,7 @@ impl Figure {
             Of::P99 => received.map(|quantiles| quantiles.p99_ms),
             Of::ServersCpu => {
                 let servers = self.measured.costs.iter().filter(|cost| cost.process != LOAD);
-                Some(servers.map(|cost| cost.cpu_us_per_message).sum())
+                servers.map(|cost| cost.cpu_us_per_message).sum()
             }
             Of::DeviceBytes => self.device.map(|device| device.bytes),
         }
@@ -110,7 +110,7 @@ pub(crate) mod tests {
         };
         let cost = |process: &str, cpu_us_per_message| Cost {
             process: process.to_owned(),
-            cpu_us_per_message,
+            cpu_us_per_message: Some(cpu_us_per_message),
             cpus: 1.0,
             rss_bytes: 1 << 20,
             written_bytes_per_message: None,
@@ -119,17 +119,15 @@ pub(crate) mod tests {
         let ledger = Ledger { sent: acked, acked, delivered, ..Ledger::default() };
         let latency = acked as f64 / 1_000.0;
         let measured = Measured {
-            workload: cell.job.name(),
+            workload: cell.job.name().to_owned(),
             seconds: 1.0,
             acked,
             delivered,
             send_to_ack: quantiles(latency, latency),
             send_to_receive: quantiles(latency, 2.0 * latency),
             costs: vec![cost("node-1", 1.0), cost("node-2", 2.0), cost("load", 50.0)],
-            other_cpus: None,
-            syncs: 0,
-            resends: 0,
             ledger,
+            ..Measured::default()
         };
         let device = Some(PerAck { flushes: 3.0, bytes: 100.0 });
         Figure { cell, round, users: None, device, measured }

@@ -21,6 +21,7 @@ use crate::peers::rabbitmq::{self, RabbitMq};
 use crate::peers::ratio::Figure;
 use crate::peers::settings::Arguments;
 use crate::report::Measured;
+use crate::run::run;
 use crate::settings::Settings;
 
 /// Ports of peers lie so far behind ours.
@@ -63,6 +64,7 @@ struct Refused {
 
 /// A comparison.
 pub(crate) struct Session {
+    /// What our own load is told, and the peers' follows.
     settings: Settings,
     rounds: u32,
     quick: bool,
@@ -80,14 +82,14 @@ pub(crate) struct Session {
 impl Session {
     /// Prepares one; nothing runs yet.
     pub(crate) fn new(arguments: &Arguments) -> Result<Self> {
-        let settings = arguments.settings.clone();
+        let settings = arguments.common.settings();
         let (rounds, quick) = (arguments.rounds, arguments.quick);
         let folder = std::path::absolute(&arguments.data)?;
         let base_port = arguments.base_port;
         let ours = Ours::new(&arguments.scripts, folder.join("tidemark"), base_port)?;
         let ground = Ground::new(folder.join("peers"), base_port + PEER_PORTS);
         Ok(Session {
-            findings: Findings::new(VERSION, settings.clone(), rounds, quick),
+            findings: Findings::new(VERSION, arguments.common.clone(), rounds, quick),
             settings,
             rounds,
             quick,
@@ -231,7 +233,8 @@ impl Session {
     async fn own(&self, cell: Cell) -> Result<(Measured, Option<PerAck>)> {
         let target = self.ours.up(cell.job.shards()).await?;
         let from = self.disk.as_ref().and_then(Disk::done);
-        let measured = ours::drive(&target, cell, &self.own_settings(cell.job)).await?;
+        let measured =
+            run(&target, &ours::workload(cell.job), &self.own_settings(cell.job)).await?;
         let counts_bytes = self.counts_bytes(cell.job);
         if counts_bytes {
             self.ours.stop().await?;
@@ -268,24 +271,20 @@ impl Session {
         matches!(job, Job::AppendBytes | Job::DeliverBytes)
     }
 
-    /// Seconds that a job is measured.
-    fn seconds(&self, job: Job) -> u32 {
-        let usual = self.settings.seconds;
-        match job {
-            Job::Window1 => usual.min(WINDOW_1_SECONDS),
-            Job::AppendBytes | Job::DeliverBytes if !self.quick => usual.max(BYTES_SECONDS),
-            _ => usual,
-        }
-    }
-
     /// What our own load is told for a job.
     fn own_settings(&self, job: Job) -> Settings {
-        let mut settings = self.settings.clone();
-        settings.seconds = self.seconds(job);
-        settings.in_flight = job.in_flight().unwrap_or(settings.in_flight);
+        let mut settings = Settings { in_flight: job.in_flight(), ..self.settings.clone() };
         match job {
-            Job::Window1 => settings.pairs = 1,
-            Job::AppendBytes | Job::DeliverBytes => settings.rate = BYTES_RATE,
+            Job::Window1 => {
+                settings.pairs = Some(1);
+                settings.seconds = settings.seconds.min(Some(WINDOW_1_SECONDS));
+            }
+            Job::AppendBytes | Job::DeliverBytes => {
+                settings.rate = BYTES_RATE;
+                if !self.quick {
+                    settings.seconds = settings.seconds.max(Some(BYTES_SECONDS));
+                }
+            }
             _ => {}
         }
         settings
@@ -294,6 +293,7 @@ impl Session {
     /// What a peer is loaded with for a job.
     fn load(&self, job: Job) -> Result<Load> {
         let own = self.own_settings(job);
+        let scale = own.scale(&ours::workload(job));
         let (work, rate) = match job {
             Job::Append | Job::Window1 => (Work::Stored { users: own.users }, None),
             Job::AppendBytes => (Work::Stored { users: own.users }, Some(own.rate)),
@@ -304,13 +304,14 @@ impl Session {
         };
         Ok(Load {
             work,
-            senders: own.pairs,
-            in_flight: own.in_flight,
+            senders: scale.senders,
+            in_flight: scale.in_flight,
             rate,
             connections: INBOX_CONNECTIONS,
             body: own.body,
             warmup: Duration::from_secs(own.warmup.into()),
-            measured: Duration::from_secs(own.seconds.into()),
+            measured: Duration::from_secs(scale.seconds.into()),
+            threads: own.threads,
         })
     }
 
@@ -352,11 +353,6 @@ impl Session {
             return Ok(());
         };
         self.findings.inbox.best = Some(system);
-        if ours::workload(Job::Inbox).is_none() {
-            let why = "this build of Tidemark's load has no such workload to pair a peer with";
-            self.findings.inbox.missing = Some(why.to_owned());
-            return Ok(());
-        }
         let load = self.inbox_load(users, connections)?;
         self.ground.clear().await?;
         let ground = self.ground.clone();
@@ -477,8 +473,8 @@ impl Session {
     /// Our own inboxes: as many users as the peer has, a session and one message in flight each.
     async fn own_inbox(&self, cell: Cell, users: u32) -> Result<Measured> {
         let target = self.ours.up(cell.job.shards()).await?;
-        let settings = Settings { pairs: users, ..self.own_settings(cell.job) };
-        let measured = ours::drive(&target, cell, &settings).await?;
+        let settings = Settings { pairs: Some(users), ..self.own_settings(cell.job) };
+        let measured = run(&target, &ours::workload(cell.job), &settings).await?;
         self.ours.down().await?;
         Ok(measured)
     }

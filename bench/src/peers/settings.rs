@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Args, Parser};
+use serde::Serialize;
 use tidemark_version::VERSION;
 
 use crate::peers::plan::Ratio;
-use crate::settings::Settings;
+use crate::settings::{Settings, body};
 
 /// Measures Tidemark and other systems side by side, each as a cluster of three nodes on this machine,
 /// and reports ratios. Ends with 0 when everything that was acknowledged arrived once and in order on
@@ -42,7 +43,35 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) settings: Settings,
+    pub(crate) common: Common,
+}
+
+/// What all cells have in common, ours and the peers'.
+#[derive(Args, Clone, Debug, Serialize)]
+pub(crate) struct Common {
+    /// Seconds before anything is measured.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) warmup: u32,
+    /// Seconds measured.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) seconds: u32,
+    /// Messages in a second where latency is compared, of all senders together.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: u32,
+    /// Bytes of a body.
+    #[arg(long, default_value_t = 256, value_parser = body)]
+    pub(crate) body: usize,
+    /// Threads of the load.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) threads: u32,
+}
+
+impl Common {
+    /// The same for our own workloads.
+    pub(crate) fn settings(&self) -> Settings {
+        let Common { warmup, seconds, rate, body, threads } = *self;
+        Settings { warmup, seconds: Some(seconds), rate, body, threads, ..Settings::defaults() }
+    }
 }
 
 impl Arguments {
@@ -50,8 +79,8 @@ impl Arguments {
     pub(crate) fn adjusted(mut self) -> Self {
         if self.quick {
             self.rounds = 1;
-            self.settings.warmup = 1;
-            self.settings.seconds = 2;
+            self.common.warmup = 1;
+            self.common.seconds = 2;
         }
         self
     }
@@ -67,6 +96,14 @@ impl Arguments {
 }
 
 #[cfg(test)]
+impl Common {
+    /// What the command line says when nothing is said.
+    pub(crate) fn defaults() -> Self {
+        Arguments::parse_from(["peers"]).common
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -78,15 +115,14 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_a_run_that_counts() {
         let usual = parse(&[]);
-        assert_eq!((usual.rounds, usual.settings.warmup, usual.settings.seconds), (5, 2, 10));
-        assert_eq!(usual.settings.pairs * usual.settings.in_flight, 1_024);
+        assert_eq!((usual.rounds, usual.common.warmup, usual.common.seconds), (5, 2, 10));
         assert_eq!(usual.wanted().len() + 2, parse(&["--full"]).wanted().len());
     }
 
     #[test]
     fn a_quick_run_is_short_and_only_names_ratios() {
         let quick = parse(&["--quick", "--only", "send-vs-etcd,deliver-vs-etcd"]);
-        assert_eq!((quick.rounds, quick.settings.seconds), (1, 2));
+        assert_eq!((quick.rounds, quick.common.seconds), (1, 2));
         assert_eq!(quick.wanted(), [Ratio::SendVsEtcd, Ratio::DeliverVsEtcd]);
         assert!(Arguments::try_parse_from(["peers", "--quick", "--full"]).is_err());
     }

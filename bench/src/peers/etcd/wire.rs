@@ -213,8 +213,8 @@ mod tests {
     #[test]
     fn a_prefix_ends_before_the_next_one() {
         assert_eq!(range_end("u/7/"), Bytes::from_static(b"u/70"));
-        assert!(&b"u/7/1/2"[..] < &range_end("u/7/")[..]);
-        assert!(&b"u/71/"[..] > &range_end("u/7/")[..]);
+        assert!(b"u/7/1/2"[..] < range_end("u/7/")[..]);
+        assert!(b"u/71/"[..] > range_end("u/7/")[..]);
     }
 
     #[test]
