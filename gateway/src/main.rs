@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use tidemark_allocator::{Allocator, keep_freed_memory};
 use tidemark_env::{Clock, Rng, SystemClock, SystemRng};
 use tidemark_gateway::app::App;
 use tidemark_gateway::config::{GatewayConfig, StoreConfig};
@@ -24,7 +25,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Frames and bodies are many small things: see docs/performance.md.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 /// A gateway of Tidemark, the lossless messaging core.
 #[derive(Parser)]
@@ -76,6 +77,7 @@ struct RunArguments {
 }
 
 pub(crate) fn main() -> ExitCode {
+    keep_freed_memory();
     let Command::Run(arguments) = Arguments::parse().command;
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,

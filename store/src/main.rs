@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
+use tidemark_allocator::{Allocator, keep_freed_memory};
 use tidemark_process::LogFormat;
 use tidemark_store::config::StoreConfig;
 use tidemark_store::inspect::{Inspector, Report};
@@ -21,7 +22,7 @@ use tidemark_version::VERSION;
 
 /// Apply and encoding allocate a lot of small things: a fifth of a node's time with the system's.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 /// A store node of Tidemark, the lossless messaging core.
 #[derive(Parser)]
@@ -128,6 +129,7 @@ enum Output {
 }
 
 pub(crate) fn main() -> ExitCode {
+    keep_freed_memory();
     let Arguments { command } = Arguments::parse();
     let done = match command {
         Command::Create { data_dir, cluster, shards, members, node } => {

@@ -15,8 +15,9 @@ const LINES_MAX: usize = 800;
 
 /// Which crate may use which: a crate's own name, and those of ours that it may name. Data flows
 /// down this list, never up.
-const LAYERS: [(&str, &[&str]); 20] = [
+const LAYERS: [(&str, &[&str]); 21] = [
     ("version", &[]),
+    ("allocator", &[]),
     ("process", &[]),
     ("mutants", &[]),
     ("types", &[]),
@@ -31,6 +32,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
         &[
             "lab",
             "version",
+            "allocator",
             "process",
             "mutants",
             "types",
@@ -44,6 +46,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
         "gateway",
         &[
             "version",
+            "allocator",
             "process",
             "mutants",
             "types",
