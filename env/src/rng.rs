@@ -1,5 +1,6 @@
 //! Where randomness comes from.
 
+use std::cell::RefCell;
 use std::sync::Mutex;
 
 use rand::rngs::{ChaCha8Rng, SysRng};
@@ -19,8 +20,7 @@ pub trait Rng: Send + Sync + 'static {
 
     /// A random number from 0 to below 1, for jitter.
     fn unit(&self) -> f64 {
-        // As many bits as a double holds exactly.
-        (self.number() >> 11) as f64 / (1_u64 << 53) as f64
+        unit(self.number())
     }
 }
 
@@ -32,6 +32,24 @@ impl Rng for SystemRng {
     fn fill(&self, bytes: &mut [u8]) {
         SysRng.try_fill_bytes(bytes).expect("the system gives randomness, or nothing works");
     }
+
+    /// Jitter is wanted all the time and keeps no secret: the system is asked once for each thread.
+    fn unit(&self) -> f64 {
+        thread_local! {
+            static JITTER: RefCell<ChaCha8Rng> = {
+                let mut seed = [0; 32];
+                SystemRng.fill(&mut seed);
+                RefCell::new(ChaCha8Rng::from_seed(seed))
+            };
+        }
+        JITTER.with_borrow_mut(|rng| unit(rng.next_u64()))
+    }
+}
+
+/// A number of 64 random bits as one from 0 to below 1.
+fn unit(number: u64) -> f64 {
+    // As many bits as a double holds exactly.
+    (number >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// Randomness that is the same for the same seed.
