@@ -49,6 +49,9 @@ pub(crate) const ANSWERS_MAX: usize = 64;
 /// Requests of one connection that the store has not answered; with more, no frame is read.
 pub(crate) const WORK_MAX: usize = 8;
 
+/// Frames and answers that a connection takes before it looks at what else has happened.
+pub(crate) const TAKES_MAX: usize = 32;
+
 /// Frames that a connection writes before it looks at what else has happened.
 pub(crate) const WRITES_MAX: usize = 32;
 

@@ -18,8 +18,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::future::OptionFuture;
+use futures::{FutureExt as _, StreamExt as _};
 use tidemark_mutants::{Mutant, is};
 use tidemark_proto::hello::Hello;
 use tidemark_proto::v1::client_frame::Frame;
@@ -32,7 +32,8 @@ use super::peer::{Done, Peer, Pending, saturated};
 use super::{Drain, Shared};
 use crate::connect::{self, Incoming, Unreadable};
 use crate::limits::{
-    ANSWERS_MAX, CLOSE_TIMEOUT, HELLO_TIMEOUT, REFUSED_RETRY, TOKEN_GRACE, WORK_MAX, WRITES_MAX,
+    ANSWERS_MAX, CLOSE_TIMEOUT, HELLO_TIMEOUT, REFUSED_RETRY, TAKES_MAX, TOKEN_GRACE, WORK_MAX,
+    WRITES_MAX,
 };
 use crate::metrics::{self, FramesWaiting};
 use crate::send::{Answer, Uplink};
@@ -56,6 +57,8 @@ pub(super) struct Connection {
     took: Duration,
     /// When the gateway stops.
     closes: Option<Duration>,
+    /// Frames and answers taken since all else was looked at.
+    taken: usize,
     /// Frames written since all else was looked at.
     written: usize,
     waiting: FramesWaiting,
@@ -123,6 +126,7 @@ impl Connection {
             heard: now,
             took: now,
             closes: None,
+            taken: 0,
             written: 0,
             waiting: FramesWaiting::default(),
             alarm: Alarm::at(now),
@@ -153,12 +157,14 @@ impl Connection {
             let pushed = std::iter::from_fn(|| self.peer.as_mut()?.push());
             self.pending.answers.extend(pushed);
         }
-        let room = self.pending.answers.len() < ANSWERS_MAX && self.pending.work.len() < WORK_MAX;
-        if self.room && !room {
-            metrics::read_paused();
+        let reads = self.reads();
+        if self.taken < TAKES_MAX
+            && let Some(event) = self.at_hand(reads)
+        {
+            self.taken += 1;
+            return event;
         }
-        self.room = room;
-        let reads = room && !self.greeting;
+        self.taken = 0;
         let writes =
             !self.pending.answers.is_empty() || self.peer.as_ref().is_some_and(Peer::pushes);
         let (now, vacant) = (self.now(), self.outgoing.capacity() > 0);
@@ -195,6 +201,26 @@ impl Connection {
             Ok(()) = self.drain.changed() => Event::Drain,
             () = &mut self.alarm.sleep => Event::Time,
         }
+    }
+
+    /// Is there room for what a frame may ask for?
+    fn reads(&mut self) -> bool {
+        let room = self.pending.answers.len() < ANSWERS_MAX && self.pending.work.len() < WORK_MAX;
+        if self.room && !room {
+            metrics::read_paused();
+        }
+        self.room = room;
+        room && !self.greeting
+    }
+
+    /// What has come already of that which comes in crowds: looked at by itself it costs a fraction of a
+    /// look at everything, and what it leads to goes out together.
+    fn at_hand(&mut self, reads: bool) -> Option<Event> {
+        if reads && let Some(frame) = self.incoming.next().now_or_never() {
+            return Some(Event::Frame(frame));
+        }
+        let answer = self.peer.as_mut()?.uplink.next().now_or_never()?;
+        Some(Event::Answer(answer))
     }
 
     fn on(&mut self, event: Event) -> Result<(), End> {
