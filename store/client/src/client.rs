@@ -365,13 +365,10 @@ impl Client {
     async fn link(&self, node: NodeId) -> Result<Arc<Link>, Attempt> {
         let opening = {
             let mut link = self.inner.links[&node].lock();
-            let usable = link.clone().filter(|opening| match opening.peek() {
-                None => true,
-                Some(opened) => opened.as_ref().is_ok_and(|link| link.is_open()),
-            });
-            match usable {
-                Some(opening) => opening,
-                None => link.insert(self.open(node)?).clone(),
+            match link.as_ref().map(|opening| (opening, opening.peek())) {
+                Some((_, Some(Ok(open)))) if open.is_open() => return Ok(open.clone()),
+                Some((opening, None)) => opening.clone(),
+                Some((_, Some(_))) | None => link.insert(self.open(node)?).clone(),
             }
         };
         opening.await
