@@ -426,7 +426,7 @@ impl Check {
 
 fn entries(view: &dyn Read, mailbox: &Recipient) -> Result<Vec<(Seq, Entry)>, Fatal> {
     let key = |seq| EntryKey { mailbox: mailbox.clone(), seq }.encode();
-    let to = tidemark_store_core::key::after(key(Seq::MAX));
+    let to = tidemark_store_core::key::after(&key(Seq::MAX));
     let mut found = Vec::new();
     view.scan(&key(Seq::NONE), &to, &mut |key, value| {
         let entry = EntryKey::decode(key).and_then(|key| Ok((key.seq, Entry::decode(value)?)));

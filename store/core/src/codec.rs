@@ -3,10 +3,12 @@
 //! A version byte stands before every stored value ([`crate::value::Value`]) and every batch.
 //! Decoding refuses unknown versions and trailing bytes, and never panics on any input.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::fmt;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use bytes::{Bytes, BytesMut};
+use serde::de::{DeserializeOwned, Visitor};
+use serde::{Deserializer, Serialize};
 use thiserror::Error;
 
 /// Bytes that are not what they should be.
@@ -47,25 +49,103 @@ pub enum DecodeError {
 /// What is longer is not copied out of the scratch, and leaves a new one behind.
 const SCRATCH_MAX: usize = 64 << 10;
 
+/// Bytes that encoded values share.
+const CHUNK: usize = 64 << 10;
+
+/// What is longer has bytes of its own.
+const CHUNKED_MAX: usize = 4 << 10;
+
 thread_local! {
     /// Values are encoded here and copied out: a vector that grows is copied again and again, and
     /// one with room to spare makes whatever is allocated next to it slower to reach.
     static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+
+    /// What is left of the chunk that the next values will share.
+    static REST: RefCell<BytesMut> = RefCell::default();
+
+    /// What is being decoded by [`decode_shared`].
+    static SOURCE: Cell<Option<Bytes>> = const { Cell::new(None) };
 }
 
 /// Encodes `value` behind its version byte.
 pub fn encode<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
+    encoded(version, value, <[u8]>::to_vec)
+}
+
+/// As [`encode`], for values that are many and do not live long, since they keep their neighbours in
+/// memory: several thousand of them share one allocation.
+pub(crate) fn encode_chunked<T: Serialize>(version: u8, value: &T) -> Bytes {
+    encoded(version, value, |bytes| {
+        if bytes.len() > CHUNKED_MAX {
+            return Bytes::copy_from_slice(bytes);
+        }
+        REST.with_borrow_mut(|rest| {
+            if rest.capacity() < bytes.len() {
+                *rest = BytesMut::with_capacity(CHUNK);
+            }
+            rest.extend_from_slice(bytes);
+            rest.split().freeze()
+        })
+    })
+}
+
+fn encoded<T: Serialize, B: From<Vec<u8>>>(
+    version: u8,
+    value: &T,
+    copy: impl FnOnce(&[u8]) -> B,
+) -> B {
     let mut scratch = SCRATCH.take();
     scratch.clear();
     scratch.push(version);
     let encoded = postcard::to_extend(value, scratch)
         .expect("a Vec grows as needed and our types all serialize");
     if encoded.len() > SCRATCH_MAX {
-        return encoded;
+        return encoded.into();
     }
-    let bytes = encoded.as_slice().to_vec();
+    let bytes = copy(&encoded);
     SCRATCH.set(encoded);
     bytes
+}
+
+/// As [`decode`]; byte strings with [`bytes`] are parts of `source` instead of copies, and keep it in
+/// memory.
+pub(crate) fn decode_shared<T: DeserializeOwned>(
+    what: &'static str,
+    known: u8,
+    source: &Bytes,
+) -> Result<T, DecodeError> {
+    SOURCE.set(Some(source.clone()));
+    let decoded = decode(what, known, source);
+    SOURCE.set(None);
+    decoded
+}
+
+/// A byte string of something that [`decode_shared`] may decode: for `#[serde(deserialize_with)]`.
+pub(crate) fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    struct Shared;
+
+    impl<'de> Visitor<'de> for Shared {
+        type Value = Bytes;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("bytes")
+        }
+
+        fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Bytes, E> {
+            Ok(part_of_source(bytes).unwrap_or_else(|| Bytes::copy_from_slice(bytes)))
+        }
+    }
+
+    deserializer.deserialize_bytes(Shared)
+}
+
+/// The same bytes as a part of what is being decoded, if they are one.
+fn part_of_source(bytes: &[u8]) -> Option<Bytes> {
+    let source = SOURCE.take()?;
+    let is_within = source.as_ptr_range().contains(&bytes.as_ptr());
+    let part = is_within.then(|| source.slice_ref(bytes));
+    SOURCE.set(Some(source));
+    part
 }
 
 /// Decodes what [`encode`] wrote.
@@ -93,6 +173,42 @@ pub fn decode<T: DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+    struct Body {
+        before: u32,
+        #[serde(deserialize_with = "super::bytes")]
+        body: Bytes,
+    }
+
+    #[test]
+    fn encoded_values_share_memory_and_nothing_else() {
+        for len in [0, 1, 100, CHUNKED_MAX - 8, CHUNKED_MAX, SCRATCH_MAX, 2 * SCRATCH_MAX] {
+            let values: Vec<_> = (0..100u32).map(|number| (number, vec![7u8; len])).collect();
+            let encoded: Vec<_> = values.iter().map(|value| encode_chunked(3, value)).collect();
+            for (bytes, value) in encoded.iter().zip(&values) {
+                assert_eq!(*bytes, encode(3, value));
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_is_a_part_of_what_is_decoded_if_that_is_shared() {
+        let value = Body { before: 300, body: Bytes::from_static(b"hello") };
+        let source = Bytes::from(encode(3, &value));
+        let copied: Body = decode("Body", 3, &source).expect("encoded");
+        let shared: Body = decode_shared("Body", 3, &source).expect("encoded");
+        assert_eq!((&copied, &shared), (&value, &value));
+        assert!(!source.as_ptr_range().contains(&copied.body.as_ptr()));
+        assert!(source.as_ptr_range().contains(&shared.body.as_ptr()));
+        // What follows is not taken for a part of it.
+        let broken = decode_shared::<Body>("Body", 3, &source.slice(..source.len() - 1));
+        assert!(broken.is_err());
+        let other: Body = decode("Body", 3, &source).expect("encoded");
+        assert!(!source.as_ptr_range().contains(&other.body.as_ptr()));
+        let empty = Bytes::from(encode(3, &Body { before: 1, body: Bytes::new() }));
+        assert_eq!(decode_shared::<Body>("Body", 3, &empty).expect("encoded").body, Bytes::new());
+    }
 
     #[test]
     fn what_is_encoded_decodes_and_nothing_else_does() {

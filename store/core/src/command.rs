@@ -32,9 +32,10 @@ impl Batch {
         codec::encode(Self::VERSION, self).into()
     }
 
-    /// The batch with these bytes. A command of an unknown kind is an error, and stops the node.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        codec::decode("Batch", Self::VERSION, bytes)
+    /// The batch with these bytes, whose bodies are parts of them. A command of an unknown kind is an
+    /// error, and stops the node.
+    pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        codec::decode_shared("Batch", Self::VERSION, bytes)
     }
 }
 
@@ -233,6 +234,7 @@ pub struct Draft {
     /// The application's name for it.
     pub client_msg_id: ClientMsgId,
     /// The application's bytes.
+    #[serde(deserialize_with = "codec::bytes")]
     pub body: Bytes,
 }
 

@@ -6,10 +6,16 @@
 //!
 //! A kind's number is never reused once it was shipped.
 
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::{Deref, Range};
+
+use smallvec::SmallVec;
 use tidemark_types::{
     ClientMsgId, CounterId, DeviceId, GroupId, IdError, IdKind, Recipient, Seq, SessionId, ShardId,
     UserId,
 };
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::codec::DecodeError;
 use crate::value::{
@@ -64,6 +70,167 @@ impl Kind {
     }
 }
 
+/// Room for the keys of users whose names are UUIDs, without a place of their own in memory.
+const INLINE_BYTES: usize = 64;
+
+/// The bytes of a key while they are collected.
+type Collected = SmallVec<[u8; INLINE_BYTES]>;
+
+/// The factor by which a number in a log is spread over hashes: odd, so that no two numbers meet.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// A key's bytes with their hash, so that whoever looks for them or keeps them need not hash again.
+#[derive(Clone)]
+pub struct KeyBytes {
+    hash: u64,
+    bytes: Collected,
+}
+
+/// How keys of a kind are used, which is how they are best kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// Looked for by itself.
+    Point,
+    /// Looked for among its neighbours.
+    Ordered,
+    /// One number of a log: the numbers are given out one after the other and taken away from the
+    /// lowest, and what stands under one is written once.
+    Log {
+        /// The bytes before the number, which all keys of the log have in common.
+        prefix: &'a [u8],
+        /// Their hash.
+        hash: u64,
+        /// The number.
+        number: u64,
+    },
+}
+
+impl KeyBytes {
+    /// The key with these bytes.
+    pub fn new(bytes: &[u8]) -> Self {
+        KeyBytes::of(Collected::from_slice(bytes))
+    }
+
+    fn of(bytes: Collected) -> Self {
+        let hash = match numbered(&bytes) {
+            Some((prefix, number)) => xxh3_64(prefix).wrapping_add(number.wrapping_mul(SPREAD)),
+            None => xxh3_64(&bytes),
+        };
+        KeyBytes { hash, bytes }
+    }
+
+    /// The hash of a log's prefix, as [`Place::Log`] has it.
+    pub fn hash_of_log(prefix: &[u8]) -> u64 {
+        xxh3_64(prefix)
+    }
+
+    /// Their hash, the same on every machine.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// How it is used.
+    pub fn place(&self) -> Place<'_> {
+        if let Some((prefix, number)) = numbered(&self.bytes) {
+            let hash = self.hash.wrapping_sub(number.wrapping_mul(SPREAD));
+            return Place::Log { prefix, hash, number };
+        }
+        const ORDERED: [u8; 4] =
+            [Kind::Block as u8, Kind::Idle as u8, Kind::Sent as u8, Kind::Allocated as u8];
+        match self.bytes.first() {
+            Some(kind) if ORDERED.contains(kind) => Place::Ordered,
+            _ => Place::Point,
+        }
+    }
+}
+
+/// The prefix and the number of a key that is one of a log's.
+fn numbered(key: &[u8]) -> Option<(&[u8], u64)> {
+    let (prefix, number) = key.split_at_checked(key.len().checked_sub(number_len(key)?)?)?;
+    Some((prefix, be(number)))
+}
+
+/// How many bytes the number of such a key has, if it is one of a log's.
+fn number_len(key: &[u8]) -> Option<usize> {
+    const ENTRY: u8 = Kind::Entry as u8;
+    const ACK: u8 = Kind::Ack as u8;
+    const OUT_RECORD: u8 = Kind::OutRecord as u8;
+    match *key.first()? {
+        ENTRY => Some(size_of::<u32>()),
+        ACK | OUT_RECORD => Some(size_of::<u64>()),
+        _ => None,
+    }
+}
+
+/// A few bytes as a number, the highest first.
+fn be(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// The bytes of the key with this number in the log with this prefix.
+pub fn in_log(prefix: &[u8], number: u64) -> Vec<u8> {
+    let bytes = number.to_be_bytes();
+    let skipped = prefix.len() + bytes.len() - len_in_log(prefix);
+    [prefix, &bytes[skipped..]].concat()
+}
+
+/// How many bytes each key has in the log with this prefix.
+pub fn len_in_log(prefix: &[u8]) -> usize {
+    prefix.len() + number_len(prefix).unwrap_or(size_of::<u64>())
+}
+
+/// The prefix of the log that all keys with `from <= key < to` belong to, and their numbers; none if
+/// there is more than one such log, or if they are no log's.
+pub fn log_range<'k>(from: &'k [u8], to: &[u8]) -> Option<(&'k [u8], Range<u64>)> {
+    let len = number_len(from)?;
+    let after_name = |at: usize| {
+        let ends = from.get(at..)?.windows(2).position(|pair| pair == [0, 0])?;
+        Some(at + ends + 2)
+    };
+    let prefix_len = match from[0] {
+        kind if kind == Kind::Entry as u8 => after_name(2)?,
+        kind if kind == Kind::Ack as u8 => after_name(1)? + size_of::<u64>(),
+        _ => 1 + size_of::<u16>(),
+    };
+    let (prefix, first) = from.split_at_checked(prefix_len)?;
+    let bound = |rest: &[u8]| {
+        let number = &rest[..rest.len().min(len)];
+        // What is cut off is as small as it can be; what is behind the number lies above it.
+        let missing = 8 * (len - number.len()) as u32;
+        let number = be(number).checked_shl(missing).unwrap_or(0);
+        number.saturating_add(u64::from(rest.len() > len))
+    };
+    Some((prefix, bound(first)..bound(to.strip_prefix(prefix)?)))
+}
+
+impl Deref for KeyBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl PartialEq for KeyBytes {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.bytes == other.bytes
+    }
+}
+
+impl Eq for KeyBytes {}
+
+impl Hash for KeyBytes {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl fmt::Debug for KeyBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 /// Is it one of the few values that nearly every command reads, or one of its user's? They are
 /// small; entries, records and acknowledgements are written once and seldom read by apply.
 pub fn is_read_often(key: &[u8]) -> bool {
@@ -87,16 +254,15 @@ pub trait Key: Sized {
     const KIND: Kind;
 
     /// Its bytes.
-    fn encode(&self) -> Vec<u8>;
+    fn encode(&self) -> KeyBytes;
 
     /// The key with these bytes.
     fn decode(key: &[u8]) -> Result<Self, DecodeError>;
 }
 
 /// The least key above `key`: the exclusive bound of a scan that includes it.
-pub fn after(mut key: Vec<u8>) -> Vec<u8> {
-    key.push(0);
-    key
+pub fn after(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
 }
 
 macro_rules! keys {
@@ -113,11 +279,11 @@ macro_rules! keys {
                 type Value = $kind;
                 const KIND: Kind = Kind::$kind;
 
-                fn encode(&self) -> Vec<u8> {
-                    let mut out = Vec::with_capacity(32);
+                fn encode(&self) -> KeyBytes {
+                    let mut out = Collected::new();
                     out.push(Self::KIND as u8);
                     $(self.$field.write(&mut out);)*
-                    out
+                    KeyBytes::of(out)
                 }
 
                 fn decode(key: &[u8]) -> Result<Self, DecodeError> {
@@ -171,14 +337,14 @@ keys! {
 
 /// A field of a key.
 trait Field: Sized {
-    fn write(&self, out: &mut Vec<u8>);
+    fn write(&self, out: &mut Collected);
     fn read(reader: &mut Reader<'_>, field: &'static str) -> Result<Self, DecodeError>;
 }
 
 macro_rules! number_fields {
     ($($type:ty: $bytes:ty, $new:expr, $get:expr;)*) => {
         $(impl Field for $type {
-            fn write(&self, out: &mut Vec<u8>) {
+            fn write(&self, out: &mut Collected) {
                 let get: fn(&$type) -> $bytes = $get;
                 out.extend_from_slice(&get(self).to_be_bytes());
             }
@@ -198,7 +364,7 @@ number_fields! {
 }
 
 impl Field for SessionId {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Collected) {
         out.extend_from_slice(&self.get().to_be_bytes());
     }
     fn read(reader: &mut Reader<'_>, field: &'static str) -> Result<Self, DecodeError> {
@@ -208,7 +374,7 @@ impl Field for SessionId {
 }
 
 impl Field for ClientMsgId {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Collected) {
         out.extend_from_slice(self.as_bytes());
     }
     fn read(reader: &mut Reader<'_>, field: &'static str) -> Result<Self, DecodeError> {
@@ -219,7 +385,7 @@ impl Field for ClientMsgId {
 macro_rules! name_fields {
     ($($type:ty),*) => {
         $(impl Field for $type {
-            fn write(&self, out: &mut Vec<u8>) {
+            fn write(&self, out: &mut Collected) {
                 write_name(self.as_str(), out);
             }
             fn read(reader: &mut Reader<'_>, field: &'static str) -> Result<Self, DecodeError> {
@@ -232,7 +398,7 @@ macro_rules! name_fields {
 name_fields!(UserId, DeviceId, CounterId, GroupId);
 
 impl Field for Recipient {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Collected) {
         let id = self.id();
         out.push(id.kind() as u8);
         write_name(id.name(), out);
@@ -248,12 +414,13 @@ impl Field for Recipient {
     }
 }
 
-fn write_name(name: &str, out: &mut Vec<u8>) {
-    for byte in name.bytes() {
-        out.push(byte);
-        if byte == 0 {
-            out.push(0xff);
-        }
+fn write_name(name: &str, out: &mut Collected) {
+    // Hardly any name holds one.
+    if name.as_bytes().contains(&0) {
+        let escaped = |byte| [byte, 0xff].into_iter().take(1 + usize::from(byte == 0));
+        out.extend(name.bytes().flat_map(escaped));
+    } else {
+        out.extend_from_slice(name.as_bytes());
     }
     out.extend_from_slice(&[0, 0]);
 }
@@ -354,6 +521,35 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_logs_are_a_prefix_and_a_number() {
+        let mailbox = Recipient::User(user("bob"));
+        let session = SessionId::new(258).expect("not 0");
+        let keys = [
+            EntryKey { mailbox: mailbox.clone(), seq: Seq::new(7) }.encode(),
+            AckKey { user: user("a"), session, n: 7 }.encode(),
+            OutRecordKey { shard: ShardId::new(1), out_seq: OutSeq::new(7) }.encode(),
+        ];
+        for key in &keys {
+            let Place::Log { prefix, hash, number } = key.place() else { panic!("{key:?}") };
+            assert_eq!(number, 7);
+            let next = KeyBytes::new(&in_log(prefix, 8));
+            assert_ne!(next.hash(), key.hash());
+            assert_eq!(next.place(), Place::Log { prefix, hash, number: 8 });
+            assert_eq!(in_log(prefix, 7), **key);
+        }
+        let [entry, ack, record] = keys;
+        let upto = in_log(&ack[..ack.len() - 8], 9);
+        assert_eq!(log_range(&ack, &upto), Some((&ack[..ack.len() - 8], 7..9)));
+        assert_eq!(log_range(&after(&ack), &after(&upto)), Some((&ack[..ack.len() - 8], 8..10)));
+        assert_eq!(log_range(&record[..3], &record), Some((&record[..3], 0..7)));
+        assert_eq!(log_range(&record, &[0x21, 0, 2]), None, "of two shards");
+        assert_eq!(log_range(&entry[..4], &entry), None, "of other names");
+        assert_eq!(MailboxKey { mailbox }.encode().place(), Place::Point);
+        let idle = IdleKey { day: 1, user: user("a"), session };
+        assert_eq!(idle.encode().place(), Place::Ordered);
+    }
+
+    #[test]
     fn a_broken_key_is_refused_by_name() {
         let key = EntryKey { mailbox: Recipient::User(user("bob")), seq: Seq::new(1) }.encode();
         let error = |bytes: &[u8]| EntryKey::decode(bytes).expect_err("broken").to_string();
@@ -370,7 +566,9 @@ mod tests {
             let key = |(name, seq): &(String, u32)| EntryKey {
                 mailbox: Recipient::User(user(name)), seq: Seq::new(*seq),
             };
-            prop_assert_eq!(key(&a).encode().cmp(&key(&b).encode()), key(&a).cmp(&key(&b)));
+            let (one, other) = (key(&a).encode(), key(&b).encode());
+            prop_assert_eq!((*one).cmp(&*other), key(&a).cmp(&key(&b)));
+            prop_assert_eq!(one == other, a == b);
             prop_assert_eq!(EntryKey::decode(&key(&a).encode()), Ok(key(&a)));
         }
 

@@ -34,5 +34,5 @@ pub mod value;
 
 pub use command::{Batch, Command};
 pub use reply::{Alarm, Applied, Effect, Reject, Reply};
-pub use storage::{Fatal, Layered, Read, StorageError, Writes};
+pub use storage::{Change, Fatal, Layered, Read, StorageError, Writes};
 pub use transaction::Transaction;

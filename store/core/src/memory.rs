@@ -5,7 +5,8 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::storage::{Read, StorageError, Visit, Writes};
+use crate::key::KeyBytes;
+use crate::storage::{Change, Read, StorageError, Visit, Writes};
 
 /// Keys and values, in key order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,18 +17,18 @@ pub struct MemoryState {
 impl MemoryState {
     /// Writes what a transaction changed.
     pub fn write(&mut self, writes: Writes) {
-        for (key, value) in writes {
+        for Change { key, value } in writes {
             match value {
-                Some(value) => self.pairs.insert(key, value),
-                None => self.pairs.remove(&key),
+                Some(value) => self.pairs.insert(key.to_vec(), value),
+                None => self.pairs.remove(&*key),
             };
         }
     }
 }
 
 impl Read for MemoryState {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        Ok(self.pairs.get(key).cloned())
+    fn get(&self, key: &KeyBytes) -> Result<Option<Bytes>, StorageError> {
+        Ok(self.pairs.get(&**key).cloned())
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StorageError> {

@@ -207,7 +207,7 @@ pub fn out_records(
     limits: PageLimits,
 ) -> Result<Vec<(OutSeq, Payload)>, Fatal> {
     let from = OutRecordKey { shard, out_seq: after.next() }.encode();
-    let to = self::after(OutRecordKey { shard, out_seq: OutSeq::new(u64::MAX) }.encode());
+    let to = self::after(&OutRecordKey { shard, out_seq: OutSeq::new(u64::MAX) }.encode());
     let records = pairs::<OutRecordKey>(state, &from, &to, limits)?;
     let mut last = after;
     for (OutRecordKey { out_seq, .. }, _) in &records {
@@ -253,7 +253,7 @@ fn entries(
     limits: PageLimits,
 ) -> Result<Vec<(Seq, Entry)>, Fatal> {
     let key = |seq| EntryKey { mailbox: mailbox.clone(), seq }.encode();
-    let (from, to) = (key(range.first()), after(key(range.last())));
+    let (from, to) = (key(range.first()), after(&key(range.last())));
     let entries = pairs::<EntryKey>(state, &from, &to, limits)?;
     let found = entries.iter().map(|(key, _)| key.seq);
     if entries.is_empty() || !found.eq(range.iter().take(entries.len())) {

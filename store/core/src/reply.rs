@@ -70,7 +70,7 @@ impl Reply {
 
     /// Its bytes, as a leader sends it to a client.
     pub fn encode(&self) -> Bytes {
-        codec::encode(Self::VERSION, self).into()
+        codec::encode_chunked(Self::VERSION, self)
     }
 
     /// The reply with these bytes.

@@ -18,7 +18,7 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 use tidemark_types::{ErrorCode, Id, Recipient, Seq, SeqRange, ShardId, UnixMs, UserId};
 
-use crate::key::{AckKey, EntryKey, Key, SentKey, after};
+use crate::key::{AckKey, EntryKey, Key, KeyBytes, SentKey, after};
 use crate::read;
 use crate::storage::{Fatal, Read};
 use crate::value::{Content, Entry, Mailbox, Origin, OutSeq, Outgoing, Value, Verdict};
@@ -93,7 +93,7 @@ impl<'a> Own<'a> {
         Ok(Own { state, origin, id, mailbox })
     }
 
-    fn key(&self, seq: Seq) -> Vec<u8> {
+    fn key(&self, seq: Seq) -> KeyBytes {
         EntryKey { mailbox: self.id.clone(), seq }.encode()
     }
 
@@ -157,7 +157,7 @@ impl<'a> Own<'a> {
                 false => ControlFlow::Continue(()),
             }
         };
-        let (from, to) = (after(self.key(seq)), after(self.key(self.mailbox.head)));
+        let (from, to) = (after(&self.key(seq)), after(&self.key(self.mailbox.head)));
         self.state.scan(&from, &to, &mut visit)?;
         match broken {
             Some(error) => Err(error.into()),

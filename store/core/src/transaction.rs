@@ -1,12 +1,12 @@
 //! Applying batches over a state that is only read, collecting what they write.
 //!
 //! ```text
-//!   Step (one command)   ──commit──►  Transaction (all batches so far)  ──finish──►  Writes
-//!     reads its own writes, then          then the transaction's, then the base state
+//!   Step (one command)  ──changes──►  Writes (all batches so far)  ──finish──►  the owner of the state
+//!     reads them, then the base state      ◄──undo── of a command that is rejected
 //! ```
 //!
-//! A command that is rejected drops its step, so it leaves no trace but its reply and its alarms
-//! (R5). A [`Fatal`] drops the transaction.
+//! A command that is rejected takes back what it changed, so it leaves no trace but its reply and its
+//! alarms (R5). A [`Fatal`] drops the transaction.
 
 use std::ops::ControlFlow;
 
@@ -18,23 +18,34 @@ use crate::apply;
 use crate::command::{Batch, Command};
 use crate::key::{ChainKey, Key, ShardKey};
 use crate::reply::{Applied, Effect, Reject, Reply};
-use crate::storage::{Fatal, Layered, Read, Writes};
+use crate::storage::{Change, Fatal, Layered, Read, Writes};
 use crate::value::{Chain, Shard, Value};
+
+/// What a send changes: two heads, two entries, a session, its acknowledgement, and one that is dropped.
+const CHANGES_PER_COMMAND: usize = 7;
 
 /// Batches applied one after the other, in log order.
 pub struct Transaction<'a> {
     base: &'a dyn Read,
     writes: Writes,
+    /// What the command that is being applied replaced, in order.
+    undo: Vec<Undo>,
+}
+
+/// A change that can be taken back.
+struct Undo {
+    place: usize,
+    before: Option<Option<Bytes>>,
 }
 
 impl<'a> Transaction<'a> {
     /// Nothing applied yet; `base` must not change until [`Self::finish`]'s writes are written.
     pub fn new(base: &'a dyn Read) -> Self {
-        Transaction { base, writes: Writes::new() }
+        Transaction { base, writes: Writes::default(), undo: Vec::new() }
     }
 
     /// Applies one log entry's payload, an encoded [`Batch`]; one outcome per command.
-    pub fn apply(&mut self, payload: &[u8]) -> Result<Vec<Applied>, Fatal> {
+    pub fn apply(&mut self, payload: &Bytes) -> Result<Vec<Applied>, Fatal> {
         let batch = Batch::decode(payload)?;
         let start = self.step(batch.time);
         let chain = start.get(&ChainKey {})?.unwrap_or_default();
@@ -42,22 +53,22 @@ impl<'a> Transaction<'a> {
         let mut shard =
             stored.clone().map(|shard| Shard { time: shard.time.max(batch.time), ..shard });
 
+        self.writes.reserve(batch.commands.len() * CHANGES_PER_COMMAND);
         let mut hash = StateHash::new(chain, payload);
         let mut outcomes = Vec::with_capacity(batch.commands.len());
         for command in &batch.commands {
-            let (applied, writes) = self.command(command, batch.time, &mut shard)?;
-            hash.add(&applied.reply, &writes);
-            self.writes.extend(writes);
+            let applied = self.command(command, batch.time, &mut shard)?;
+            hash.framed(&applied.reply.encode());
+            self.settle(&mut hash);
             outcomes.push(applied);
         }
 
-        let mut end = self.step(batch.time);
         if let Some(shard) = shard.filter(|shard| stored.as_ref() != Some(shard)) {
-            end.put(&ShardKey {}, &shard);
+            self.step(batch.time).put(&ShardKey {}, &shard);
         }
-        end.put(&ChainKey {}, &hash.finish(&end.writes));
-        let writes = end.writes;
-        self.writes.extend(writes);
+        self.settle(&mut hash);
+        self.step(batch.time).put(&ChainKey {}, &hash.finish());
+        self.undo.clear();
         Ok(outcomes)
     }
 
@@ -66,31 +77,41 @@ impl<'a> Transaction<'a> {
         self.writes
     }
 
+    /// Applies one command; one that is rejected leaves no trace.
     fn command(
-        &self,
+        &mut self,
         command: &Command,
         time: UnixMs,
         shard: &mut Option<Shard>,
-    ) -> Result<(Applied, Writes), Fatal> {
+    ) -> Result<Applied, Fatal> {
         let mut step = self.step(time);
         let mut changed = shard.clone();
-        match apply::command(&mut step, command, &mut changed) {
+        let done = apply::command(&mut step, command, &mut changed);
+        let mut effects = step.effects;
+        match done {
             Ok(reply) => {
                 *shard = changed;
-                Ok((Applied { reply, effects: step.effects }, step.writes))
+                Ok(Applied { reply, effects })
             }
             Err(Stop::Reject(reject)) => {
-                step.effects.retain(|effect| matches!(effect, Effect::Alarm(_)));
-                let reply = Reply::Rejected(reject);
-                Ok((Applied { reply, effects: step.effects }, Writes::new()))
+                for Undo { place, before } in self.undo.drain(..).rev() {
+                    self.writes.take_back(place, before);
+                }
+                effects.retain(|effect| matches!(effect, Effect::Alarm(_)));
+                Ok(Applied { reply: Reply::Rejected(reject), effects })
             }
             Err(Stop::Fatal(fatal)) => Err(fatal),
         }
     }
 
-    fn step(&self, time: UnixMs) -> Step<'_> {
-        let layers = Layered { base: self.base, writes: &self.writes };
-        Step { layers, writes: Writes::new(), effects: Vec::new(), time }
+    /// What was changed since the last time stays, and goes into the hash.
+    fn settle(&mut self, hash: &mut StateHash) {
+        hash.changes(self.undo.drain(..).map(|undo| self.writes.at(undo.place)));
+    }
+
+    fn step(&mut self, time: UnixMs) -> Step<'_> {
+        let Transaction { base, writes, undo } = self;
+        Step { base: *base, writes, undo, effects: Vec::new(), time }
     }
 }
 
@@ -116,8 +137,9 @@ impl<E: Into<Fatal>> From<E> for Stop {
 
 /// One command's view of the state: it reads its own writes.
 pub(crate) struct Step<'a> {
-    layers: Layered<'a>,
-    writes: Writes,
+    base: &'a dyn Read,
+    writes: &'a mut Writes,
+    undo: &'a mut Vec<Undo>,
     /// What the leader does if the command is not rejected.
     pub(crate) effects: Vec<Effect>,
     /// The batch's own time, before log time was made monotonic.
@@ -130,33 +152,37 @@ impl Step<'_> {
         self.time
     }
 
+    fn layers(&self) -> Layered<'_> {
+        Layered { base: self.base, writes: self.writes }
+    }
+
     /// The value of `key`.
     pub(crate) fn get<K: Key>(&self, key: &K) -> Result<Option<K::Value>, Fatal> {
-        let key = key.encode();
-        let bytes = match self.writes.get(&key) {
-            Some(written) => written.clone(),
-            None => self.layers.get(&key)?,
-        };
+        let bytes = self.layers().get(&key.encode())?;
         Ok(bytes.map(|bytes| K::Value::decode(&bytes)).transpose()?)
     }
 
     /// Sets the value of `key`.
     pub(crate) fn put<K: Key>(&mut self, key: &K, value: &K::Value) {
-        self.put_encoded(key, value.encode());
+        self.put_encoded(key, value.encode_chunked());
     }
 
     /// Sets the value of `key`, encoded.
     pub(crate) fn put_encoded<K: Key>(&mut self, key: &K, value: Bytes) {
-        self.writes.insert(key.encode(), Some(value));
+        self.change(key, Some(value));
     }
 
     /// Removes `key`.
     pub(crate) fn delete<K: Key>(&mut self, key: &K) {
-        self.writes.insert(key.encode(), None);
+        self.change(key, None);
     }
 
-    /// The first `limit` keys from `from` to before `to`, as this step's command found them:
-    /// its own writes are not seen.
+    fn change<K: Key>(&mut self, key: &K, value: Option<Bytes>) {
+        let (place, before) = self.writes.replace(key.encode(), value);
+        self.undo.push(Undo { place, before });
+    }
+
+    /// The first `limit` keys from `from` to before `to`.
     pub(crate) fn keys<K: Key>(
         &self,
         from: &[u8],
@@ -171,7 +197,7 @@ impl Step<'_> {
                 false => ControlFlow::Break(()),
             }
         };
-        self.layers.scan(from, to, &mut visit)?;
+        self.layers().scan(from, to, &mut visit)?;
         Ok(keys.into_iter().collect::<Result<_, _>>()?)
     }
 }
@@ -187,23 +213,18 @@ impl StateHash {
         hash
     }
 
-    fn add(&mut self, reply: &Reply, writes: &Writes) {
-        self.framed(&reply.encode());
-        self.writes(writes);
-    }
-
-    fn finish(mut self, writes: &Writes) -> Chain {
-        self.writes(writes);
-        Chain { hash: self.0.digest128() }
-    }
-
-    fn writes(&mut self, writes: &Writes) {
-        self.0.update(&(writes.len() as u64).to_le_bytes());
-        for (key, change) in writes {
+    /// The changes of one command, in order; of a key that it changed twice the newest one, twice.
+    fn changes<'c>(&mut self, changes: impl ExactSizeIterator<Item = &'c Change>) {
+        self.0.update(&(changes.len() as u64).to_le_bytes());
+        for Change { key, value } in changes {
             self.framed(key);
-            self.0.update(&[u8::from(change.is_some())]);
-            self.framed(change.as_deref().unwrap_or_default());
+            self.0.update(&[u8::from(value.is_some())]);
+            self.framed(value.as_deref().unwrap_or_default());
         }
+    }
+
+    fn finish(self) -> Chain {
+        Chain { hash: self.0.digest128() }
     }
 
     fn framed(&mut self, bytes: &[u8]) {

@@ -30,6 +30,11 @@ pub trait Value: Serialize + DeserializeOwned {
         codec::encode(Self::VERSION, self).into()
     }
 
+    /// Its bytes, beside those of others in memory: for what is not kept long.
+    fn encode_chunked(&self) -> Bytes {
+        codec::encode_chunked(Self::VERSION, self)
+    }
+
     /// The value with these bytes.
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         codec::decode(Self::NAME, Self::VERSION, bytes)
@@ -233,6 +238,7 @@ pub struct Message {
     /// The application's kind of message.
     pub kind: u32,
     /// The application's bytes.
+    #[serde(deserialize_with = "codec::bytes")]
     pub body: Bytes,
 }
 

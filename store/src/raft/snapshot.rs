@@ -146,7 +146,7 @@ async fn blocking<T: Send + 'static>(
 /// The frames of one snapshot, in order.
 pub type SnapshotStream = ReceiverStream<Result<Bytes, SnapshotError>>;
 
-/// Starts reading `group` as it is at one moment, soon.
+/// Starts reading `group` as it is at one moment, soon; all that is applied now is in it.
 pub fn frames(state: StateDb, group: GroupId) -> SnapshotStream {
     let (frames_tx, frames) = mpsc::channel(FRAMES_WAITING);
     if state.is_simulated() {
@@ -161,7 +161,7 @@ pub fn frames(state: StateDb, group: GroupId) -> SnapshotStream {
     }
     tokio::task::spawn_blocking(move || {
         let mut take = |frame| frames_tx.blocking_send(Ok(frame)).is_ok();
-        let sent = state.read(group, |_, view| send(view, &mut take));
+        let sent = state.read_flushed(group, |view| send(view, &mut take));
         if let Err(error) = sent.map_err(SnapshotError::from).flatten() {
             // The receiver may be gone, and then nobody wants to know.
             let _ = frames_tx.blocking_send(Err(error));
@@ -177,7 +177,7 @@ fn all_frames(state: &StateDb, group: GroupId) -> Vec<Result<Bytes, SnapshotErro
         frames.push(Ok(frame));
         true
     };
-    let sent = state.read(group, |_, view| send(view, &mut take));
+    let sent = state.read_flushed(group, |view| send(view, &mut take));
     if let Err(error) = sent.map_err(SnapshotError::from).flatten() {
         frames.push(Err(error));
     }
@@ -292,6 +292,7 @@ mod tests {
 
     use proptest::prelude::*;
     use tempfile::TempDir;
+    use tidemark_store_core::key::KeyBytes;
 
     use super::*;
 
@@ -308,7 +309,7 @@ mod tests {
 
     fn write(db: &StateDb, group: GroupId, pairs: &Pairs, applied: &[u8]) {
         let pairs =
-            pairs.iter().map(|(key, value)| (key.clone(), Some(Bytes::from(value.clone()))));
+            pairs.iter().map(|(key, value)| (KeyBytes::new(key), Some(Bytes::from(value.clone()))));
         db.group(group).write(pairs.collect(), applied).expect("a write");
     }
 

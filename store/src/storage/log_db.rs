@@ -180,7 +180,7 @@ impl LogBackend for LogDb {
     }
 
     fn commit(&mut self, batch: LogBatch) -> io::Result<()> {
-        let mut out = WriteBatch::default();
+        let mut out = WriteBatch::with_capacity_bytes(room_for(&batch));
         for write in batch.writes {
             self.add(&mut out, write);
         }
@@ -188,6 +188,20 @@ impl LogBackend for LogDb {
         let how = if durable { &self.synced } else { &self.lazy };
         self.reads.db.write_opt(out, how).map_err(io_error)
     }
+}
+
+/// As many bytes as a batch takes in RocksDB's form, or some more: one that grows is copied again and
+/// again. Few sizes, of which the allocator has freed ones at hand.
+fn room_for(batch: &LogBatch) -> usize {
+    const CHANGE: usize = 64;
+    const LEAST: usize = 32 << 10;
+    let bytes = batch.writes.iter().map(|write| match &write.change {
+        Change::Entry { value, .. } => CHANGE + value.bytes(),
+        Change::Vote(_) | Change::Committed(_) | Change::Truncate { .. } | Change::Purge { .. } => {
+            2 * CHANGE
+        }
+    });
+    bytes.sum::<usize>().next_power_of_two().max(LEAST)
 }
 
 /// The reading half of the log database; also what an offline look gets.

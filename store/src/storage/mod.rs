@@ -6,12 +6,17 @@
 mod damage;
 mod direct;
 mod group;
+mod layer;
 mod log_backend;
 mod log_db;
 mod log_key;
+mod pending;
 mod recent;
 mod simulated;
+mod spill;
+mod spill_file;
 mod state_db;
+mod state_key;
 mod steps;
 mod wal_tail;
 

@@ -1,15 +1,11 @@
 //! The state of all groups on disk: one RocksDB, without a write-ahead log.
 //!
-//! The Raft log is the write-ahead log. A batch of applied entries is one atomic write together
-//! with the applied position; after a crash the state is an older, consistent prefix, and the log
+//! The Raft log is the write-ahead log. A batch of applied entries is one atomic change together
+//! with the applied position, first in memory ([`Pending`]); many such changes of a group are one
+//! atomic write to the database. After a crash the state is an older, consistent prefix, and the log
 //! replays the rest. Hence the log may only be purged up to what [`StateDb::flush`] has written
-//! out (`docs/adr/0002`).
+//! out (`docs/adr/0002`, `docs/adr/0016`).
 //!
-//! ```text
-//!   00                              → format version
-//!   01 group:u32                    → the group's generation (absent: 0)
-//!   02 group:u32 generation:u32 key → value; key `01` is the applied position
-//! ```
 //!
 //! A snapshot is installed as a new generation beside the live one ([`Staging`]), its applied
 //! position among its pairs, flushed, and made the live one by a single write; a crash before that
@@ -19,38 +15,43 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rocksdb::{
-    BlockBasedOptions, DB, DBCompressionType, ErrorKind, Options, ReadOptions, WriteBatch,
-    WriteOptions,
+    BlockBasedOptions, DB, DBCompressionType, ErrorKind, IngestExternalFileOptions, Options,
+    ReadOptions, Snapshot, WriteBatch, WriteOptions,
 };
 use thiserror::Error;
 use tidemark_mutants::{Mutant, is};
-use tidemark_store_core::key::Kind;
-use tidemark_store_core::storage::{Visit, Writes};
-use tidemark_store_core::{Read, StorageError};
+use tidemark_store_core::key::KeyBytes;
+use tidemark_store_core::storage::Visit;
+use tidemark_store_core::{Change, Read, StorageError, Writes};
 
 use super::GroupId;
 use super::damage::{self, Damage};
 use super::direct;
+use super::layer::Layer;
+use super::pending::{Over, Pending};
 use super::recent::{Recent, Remembered};
+use super::spill::{self, PENDING_BYTES_MAX, SPILL_BYTES, Signal};
+use super::spill_file;
+use super::state_key::{
+    APPLIED, DATA, FORMAT_KEY, GENERATION, Prefix, applied_key, data_key, end, generation_key,
+    parse_generation, parse_prefix, prefix,
+};
 use super::steps::{Step, Steps};
 
 /// The version of the keys above, and of what is under them, that this build reads and writes.
 const FORMAT_VERSION: u32 = 2;
 
-/// Small: inserting into a memtable costs more the larger it is.
-const WRITE_BUFFER_BYTES: usize = 16 << 20;
+/// More than one spill writes: each becomes one file, by the flush that follows it.
+const WRITE_BUFFER_BYTES: usize = 64 << 20;
 
-/// Memtables that are written out as one file: by then most records of the outbox, heads and
-/// sessions in them have been trimmed or overwritten, and never reach the disk.
-const WRITE_BUFFERS_MERGED: i32 = 4;
-
-/// Writes stall when all are full: room for bursts while some are written out.
-const WRITE_BUFFERS_MAX: i32 = 2 * WRITE_BUFFERS_MERGED;
+/// Writes stall when all are full; only a snapshot that is being installed fills more than one.
+const WRITE_BUFFERS_MAX: i32 = 3;
 
 /// Bits per key of the Bloom filters: most lookups of sessions' ids and blocks find nothing.
 const BLOOM_BITS: f64 = 10.0;
@@ -63,12 +64,16 @@ const COMPACTION_FILES: i32 = 8;
 const COMPRESSION: [DBCompressionType; 3] =
     [DBCompressionType::None, DBCompressionType::None, DBCompressionType::Lz4];
 
+/// Bytes of a file after which they are on their way to the disk, so that its end has little left to wait
+/// for, and the log does not wait behind all of it.
+const SYNC_BYTES: u64 = 1 << 20;
+
+/// Bytes that are read and checked together. A page of a mailbox has several of them; single values that
+/// are asked for all the time are in memory anyway.
+const BLOCK_BYTES: usize = 16 << 10;
+
 /// Info log files to keep.
 const INFO_LOGS_MAX: usize = 10;
-
-const FORMAT_KEY: &[u8] = &[0];
-const GENERATION: u8 = 1;
-const DATA: u8 = 2;
 
 /// Why the state cannot be opened, read or written.
 #[derive(Debug, Error)]
@@ -89,6 +94,9 @@ pub enum StateDbError {
         /// The bytes of its version.
         found: Option<Vec<u8>>,
     },
+    /// A value cannot be read.
+    #[error(transparent)]
+    Unreadable(StorageError),
     /// A file beside it cannot be read or written.
     #[error("the folder of the state database {path}: {source}")]
     Folder {
@@ -96,6 +104,22 @@ pub enum StateDbError {
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,
+    },
+    /// There is no thread to write it out.
+    #[error("a thread for the state database {path}: {source}")]
+    Thread {
+        /// Where the database is.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// It could not be written out: the node must stop.
+    #[error("the state database {path} cannot be written: {reason}")]
+    Broken {
+        /// Where it is.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
     },
     /// A simulation has ended the node here.
     #[error("the disk of the state: {0}")]
@@ -118,34 +142,115 @@ pub struct StateDb {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+/// What all handles share.
+pub(super) struct Inner {
     db: DB,
+    /// With which it was opened.
+    options: Options,
     path: PathBuf,
     no_wal: WriteOptions,
-    /// Of each group that ever had another one than the first. Kept here as well, since every
-    /// read asks.
-    generations: RwLock<HashMap<GroupId, Generations>>,
+    /// What is not in the database yet, and the generations, which every read asks for.
+    groups: RwLock<HashMap<GroupId, Arc<RwLock<Pending>>>>,
+    /// Bytes of all of it.
+    pending_bytes: AtomicUsize,
+    /// Only one at a time takes layers to the database, or replaces what they lie over.
+    spilling: Mutex<()>,
+    /// How many files were written out since it was opened.
+    spill_files: AtomicUsize,
+    signal: Arc<Signal>,
     damage: Damage,
     /// Who looks on, in a simulation.
     steps: Option<Arc<dyn Steps>>,
 }
 
-/// A group's generations.
-#[derive(Clone, Copy, Default)]
-struct Generations {
-    /// The one that is read.
-    live: u32,
-    /// The newest one given out since the database was opened.
-    staged: u32,
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.signal.end();
+    }
 }
 
 impl Inner {
+    /// Takes all layers to the database, and to the disk. Where that fails the node must stop.
+    pub(super) fn spill(&self) {
+        let _alone = self.spilling.lock();
+        if let Err(error) = self.write_out() {
+            self.look(&error);
+            self.damage.unreadable(error.as_ref());
+        }
+    }
+
+    /// The same, for one who is alone: one sorted file, which becomes a part of the database as it is, at
+    /// once and on the disk. Nothing goes through memory tables but what is staged and flipped.
+    fn write_out(&self) -> Result<(), rocksdb::Error> {
+        self.db.flush()?;
+        let mut groups: Vec<_> = self.groups.read().clone().into_iter().collect();
+        groups.sort_unstable_by_key(|(id, _)| *id);
+        let spilled: Vec<_> = groups
+            .into_iter()
+            .map(|(id, group)| {
+                let (live, layers) = {
+                    let pending = group.read();
+                    (pending.live, pending.layers())
+                };
+                (group, prefix(id, live), layers)
+            })
+            .filter(|(_, _, layers)| !layers.is_empty())
+            .collect();
+        if spilled.is_empty() {
+            return Ok(());
+        }
+        // A name of its own: under that of an earlier one a part of the database may lie, and would be
+        // written over.
+        let path = spill_file::path(&self.path, self.spill_files.fetch_add(1, Ordering::Relaxed));
+        let mut options = self.options.clone();
+        // It lies among the youngest; with levels given, a file of its own would be packed as the oldest.
+        options.set_compression_per_level(&COMPRESSION[..1]);
+        let parts = spilled.iter().map(|(_, prefix, layers)| (*prefix, &layers[..]));
+        spill_file::write(&path, &options, parts)?;
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(true);
+        self.db.ingest_external_file_opts(&options, vec![path])?;
+        for (group, _, layers) in &spilled {
+            // Held until they are gone: nothing is added to them meanwhile.
+            self.change(group, |pending| pending.spilled(layers.len()));
+        }
+        Ok(())
+    }
+
+    /// Has layers spilled when there is much in them, and waits when there is too much.
+    fn make_room(&self) -> Result<(), StateDbError> {
+        let bytes = || self.pending_bytes.load(Ordering::Relaxed);
+        if bytes() >= SPILL_BYTES {
+            self.signal.spill();
+            self.signal
+                .wait_while(|| bytes() >= PENDING_BYTES_MAX && self.damage.found().is_none());
+        }
+        match self.damage.found() {
+            None => Ok(()),
+            Some(reason) => {
+                let (path, reason) = (self.path.clone(), reason.to_owned());
+                Err(StateDbError::Broken { path, reason })
+            }
+        }
+    }
+
+    /// Changes a group's layers, and counts their bytes.
+    fn change<T>(&self, group: &RwLock<Pending>, change: impl FnOnce(&mut Pending) -> T) -> T {
+        let mut group = group.write();
+        let before = group.bytes();
+        let changed = change(&mut group);
+        // Wraps around where it became less, and comes out right.
+        self.pending_bytes.fetch_add(group.bytes().wrapping_sub(before), Ordering::Relaxed);
+        changed
+    }
+
     /// What RocksDB says; damage is written down.
     fn failed(&self, source: rocksdb::Error) -> StateDbError {
         self.look(&source);
         StateDbError::Rocks { path: self.path.clone(), source }
     }
 
+    /// Notes what is damaged.
     fn look(&self, error: &rocksdb::Error) {
         if error.kind() == ErrorKind::Corruption {
             self.damage.note(error.as_ref());
@@ -159,7 +264,8 @@ impl StateDb {
         let mut options = direct::where_possible(options(), path);
         options.create_if_missing(true);
         options.set_error_if_exists(true);
-        let state = Self::new(DB::open(&options, path).map_err(rocks(path))?, path, None);
+        let state = Self::new(options, path, None, |options| DB::open(options, path))?;
+        state.start_spilling()?;
         let mut batch = WriteBatch::default();
         batch.put(FORMAT_KEY, FORMAT_VERSION.to_be_bytes());
         state.write(Step::Stage, batch)?;
@@ -174,19 +280,30 @@ impl StateDb {
         options.set_disable_auto_compactions(true);
         options.set_stats_dump_period_sec(0);
         options.set_stats_persist_period_sec(0);
-        Self::prepared(Self::new(DB::open(&options, path).map_err(rocks(path))?, path, Some(steps)))
+        Self::prepared(Self::new(options, path, Some(steps), |options| DB::open(options, path))?)
     }
 
     /// Opens the state at `path`, and removes what an interrupted install left behind.
     pub fn open(path: &Path) -> Result<Self, StateDbError> {
         let options = direct::where_possible(options(), path);
-        Self::prepared(Self::new(DB::open(&options, path).map_err(rocks(path))?, path, None))
+        let state =
+            Self::prepared(Self::new(options, path, None, |options| DB::open(options, path))?)?;
+        state.start_spilling()?;
+        Ok(state)
+    }
+
+    fn start_spilling(&self) -> Result<(), StateDbError> {
+        let started = spill::start(Arc::downgrade(&self.inner), self.inner.signal.clone());
+        started.map_err(|source| StateDbError::Thread { path: self.inner.path.clone(), source })
     }
 
     fn prepared(state: Self) -> Result<Self, StateDbError> {
         state.check_format()?;
         state.load_generations()?;
         state.remove_dead_generations()?;
+        let path = &state.inner.path;
+        spill_file::remove_left(path)
+            .map_err(|source| StateDbError::Folder { path: path.clone(), source })?;
         Ok(state)
     }
 
@@ -217,8 +334,8 @@ impl StateDb {
 
     /// Opens the state of a node that is down, to look at it: nothing is written.
     pub fn open_read_only(path: &Path) -> Result<Self, StateDbError> {
-        let db = DB::open_for_read_only(&options(), path, false).map_err(rocks(path))?;
-        let state = Self::new(db, path, None);
+        let open = |options: &Options| DB::open_for_read_only(options, path, false);
+        let state = Self::new(options(), path, None, open)?;
         state.check_format()?;
         state.load_generations()?;
         Ok(state)
@@ -226,7 +343,8 @@ impl StateDb {
 
     /// Writes all state out to disk; the log up to what is applied now may be purged afterwards.
     pub fn flush(&self) -> Result<(), StateDbError> {
-        self.step(Step::Flush, || self.inner.db.flush())
+        let _alone = self.inner.spilling.lock();
+        self.step(Step::Flush, || self.inner.write_out())
     }
 
     /// Does work that waits for the disk where it holds nobody up. A simulated disk holds nobody
@@ -248,8 +366,12 @@ impl StateDb {
 
     /// The live state of `group`, for the one task that applies its log.
     pub fn group(&self, group: GroupId) -> GroupState {
-        let (generation, recent) = (self.generation(group), Mutex::default());
-        GroupState { db: self.clone(), group, generation, recent }
+        GroupState {
+            db: self.clone(),
+            group,
+            pending: self.pending(group),
+            recent: Mutex::default(),
+        }
     }
 
     /// Lets `look` read `group` as it is at this moment, with its applied position.
@@ -258,36 +380,44 @@ impl StateDb {
         group: GroupId,
         look: impl FnOnce(Option<Bytes>, &dyn Read) -> T,
     ) -> Result<T, StateDbError> {
-        let (generation, snapshot) = loop {
-            let live = self.generation(group);
-            let snapshot = self.inner.db.snapshot();
-            // Replaced in between, neither may be whole in the snapshot.
-            if self.generation(group) == live {
-                break (live, snapshot);
-            }
+        let pending = self.pending(group);
+        let (prefix, layers, snapshot) = {
+            // Nothing leaves the layers meanwhile.
+            let pending = pending.read();
+            (prefix(group, pending.live), pending.layers(), self.inner.db.snapshot())
         };
-        let prefix = prefix(group, generation);
-        let view = View {
-            inner: &self.inner,
-            prefix,
-            get: |key: &[u8]| snapshot.get(key),
-            iterate: |options: ReadOptions| snapshot.raw_iterator_opt(options),
+        let view = Over { layers: &layers, below: self.at(prefix, &snapshot) };
+        let applied = view.get(&KeyBytes::new(APPLIED)).map_err(StateDbError::Unreadable)?;
+        Ok(look(applied, &view))
+    }
+
+    /// Lets `look` read `group` as it is on the disk once all that is applied now was written out;
+    /// it may take long.
+    pub fn read_flushed<T>(
+        &self,
+        group: GroupId,
+        look: impl FnOnce(&dyn Read) -> T,
+    ) -> Result<T, StateDbError> {
+        self.flush()?;
+        let pending = self.pending(group);
+        let (prefix, snapshot) = {
+            let pending = pending.read();
+            (prefix(group, pending.live), self.inner.db.snapshot())
         };
-        let applied =
-            snapshot.get(applied_key(prefix)).map_err(|error| self.inner.failed(error))?;
-        Ok(look(applied.map(Bytes::from), &view))
+        Ok(look(&self.at(prefix, &snapshot)))
     }
 
     /// Lets `look` read single values of `group` as they are, each of its own moment: cheaper than
     /// [`StateDb::read`], which fixes one moment for all.
     pub fn peek<T>(&self, group: GroupId, look: impl FnOnce(&dyn Read) -> T) -> T {
-        look(&self.live(prefix(group, self.generation(group))))
+        let (prefix, layers) = self.top(group, &self.pending(group));
+        look(&Over { layers: &layers, below: self.live(prefix) })
     }
 
     /// A new generation for `group`, to be filled beside the live one.
     pub fn stage(&self, group: GroupId) -> Staging {
-        let mut generations = self.inner.generations.write();
-        let Generations { live, staged } = generations.entry(group).or_default();
+        let pending = self.pending(group);
+        let Pending { live, staged, .. } = &mut *pending.write();
         if is(Mutant::InstallInPlace) {
             return Staging { db: self.clone(), group, generation: *live, installed: true };
         }
@@ -306,14 +436,30 @@ impl StateDb {
         Arc::strong_count(&self.inner)
     }
 
-    fn new(db: DB, path: &Path, steps: Option<Arc<dyn Steps>>) -> Self {
+    fn new(
+        options: Options,
+        path: &Path,
+        steps: Option<Arc<dyn Steps>>,
+        open: impl FnOnce(&Options) -> Result<DB, rocksdb::Error>,
+    ) -> Result<Self, StateDbError> {
+        let db = open(&options).map_err(rocks(path))?;
         let mut no_wal = WriteOptions::default();
         no_wal.disable_wal(true);
         no_wal.set_memtable_insert_hint_per_batch(true);
-        let (path, damage) = (path.to_owned(), Damage::of(path));
-        let generations = RwLock::default();
-        let inner = Inner { db, path, no_wal, generations, damage, steps };
-        StateDb { inner: Arc::new(inner) }
+        let inner = Inner {
+            db,
+            options,
+            path: path.to_owned(),
+            no_wal,
+            groups: RwLock::default(),
+            pending_bytes: AtomicUsize::new(0),
+            spilling: Mutex::default(),
+            spill_files: AtomicUsize::new(0),
+            signal: Arc::default(),
+            damage: Damage::of(path),
+            steps,
+        };
+        Ok(StateDb { inner: Arc::new(inner) })
     }
 
     fn write(&self, step: Step, batch: WriteBatch) -> Result<(), StateDbError> {
@@ -346,6 +492,30 @@ impl StateDb {
         Ok(value.map_err(|error| self.inner.failed(error))?.map(Bytes::from))
     }
 
+    /// The pending part of a group.
+    fn pending(&self, group: GroupId) -> Arc<RwLock<Pending>> {
+        if let Some(known) = self.inner.groups.read().get(&group) {
+            return known.clone();
+        }
+        self.inner.groups.write().entry(group).or_default().clone()
+    }
+
+    /// Its layers now, and what they lie over.
+    fn top(&self, group: GroupId, pending: &RwLock<Pending>) -> (Prefix, Vec<Arc<Layer>>) {
+        let pending = pending.read();
+        (prefix(group, pending.live), pending.layers())
+    }
+
+    /// What is there at one moment.
+    fn at<'a>(&'a self, prefix: Prefix, snapshot: &'a Snapshot<'_>) -> impl Read + 'a {
+        View {
+            inner: &self.inner,
+            prefix,
+            get: |key: &[u8]| snapshot.get(key),
+            iterate: |options: ReadOptions| snapshot.raw_iterator_opt(options),
+        }
+    }
+
     /// What is there, each value as it is when it is read.
     fn live(&self, prefix: Prefix) -> impl Read + '_ {
         let db = &self.inner.db;
@@ -358,17 +528,18 @@ impl StateDb {
     }
 
     fn generation(&self, group: GroupId) -> u32 {
-        self.inner.generations.read().get(&group).map_or(0, |known| known.live)
+        self.pending(group).read().live
     }
 
     fn load_generations(&self) -> Result<(), StateDbError> {
-        let mut generations = self.inner.generations.write();
+        let mut groups = self.inner.groups.write();
         let mut rows = self.inner.db.raw_iterator();
         rows.seek([GENERATION]);
         while let Some((key, value)) = rows.item().filter(|(key, _)| key[0] == GENERATION) {
             let (group, live) = parse_generation(key, value)
                 .ok_or_else(|| self.malformed("a generation", value))?;
-            generations.insert(group, Generations { live, staged: live });
+            let pending = Pending::of(live);
+            groups.insert(group, Arc::new(RwLock::new(pending)));
             rows.next();
         }
         rows.status().map_err(|error| self.inner.failed(error))
@@ -405,71 +576,98 @@ impl StateDb {
 pub struct GroupState {
     db: StateDb,
     group: GroupId,
-    generation: u32,
+    pending: Arc<RwLock<Pending>>,
     recent: Mutex<Recent>,
 }
 
 impl GroupState {
     /// The applied position, as it was written with the state.
     pub fn applied(&self) -> Result<Option<Bytes>, StateDbError> {
-        self.db.applied(self.prefix())
+        self.db
+            .peek(self.group, |state| state.get(&KeyBytes::new(APPLIED)))
+            .map_err(StateDbError::Unreadable)
     }
 
     /// The state; only its owner changes it meanwhile.
     pub fn reader(&self) -> impl Read + '_ {
-        Remembered { state: self.db.live(self.prefix()), recent: &self.recent }
+        let pending = self.pending.read();
+        self.recent.lock().as_of(pending.spills, &pending.last_spilled);
+        let below = self.db.live(prefix(self.group, pending.live));
+        Top { pending, below: Remembered { state: below, recent: &self.recent } }
     }
 
-    /// Writes what applied entries changed, and the applied position, in one step.
+    /// Adds what applied entries changed, and the applied position, in one step.
     pub fn write(&mut self, writes: Writes, applied: &[u8]) -> Result<(), StateDbError> {
-        let prefix = self.prefix();
-        let mut batch = WriteBatch::default();
-        let mut place = prefix.to_vec();
-        for (key, value) in &writes {
-            place.truncate(prefix.len());
-            place.extend_from_slice(key);
-            match value {
-                Some(value) => batch.put(&place, value),
-                None => batch.delete(&place),
+        let inner = &*self.db.inner;
+        let noted = inner.steps.as_ref().map(|steps| (steps, writes.clone()));
+        let value = Some(Bytes::copy_from_slice(applied));
+        let position = Change { key: KeyBytes::new(APPLIED), value };
+        self.db.step(Step::Apply, || {
+            if is(Mutant::ApplyInTwoWrites) {
+                inner.change(&self.pending, |pending| pending.write(writes));
+                // As long as a slow disk takes: the gap would be hit too, only more seldom.
+                std::thread::sleep(Duration::from_millis(3));
+                inner.change(&self.pending, |pending| pending.write([position]));
+                return Ok(());
             }
+            let all = writes.into_iter().chain([position]);
+            inner.change(&self.pending, |pending| pending.write(all));
+            Ok(())
+        })?;
+        match noted {
+            Some((steps, writes)) => {
+                steps.applied(self.group, &writes, applied);
+                // A simulated disk takes nothing but by a flush.
+                Ok(())
+            }
+            None => inner.make_room(),
         }
-        if is(Mutant::ApplyInTwoWrites) {
-            self.db.write(Step::Apply, std::mem::take(&mut batch))?;
-            // As long as a slow disk takes: the gap would be hit too, only more seldom.
-            std::thread::sleep(Duration::from_millis(3));
-        }
-        batch.put(applied_key(prefix), applied);
-        self.db.write(Step::Apply, batch)?;
-        if let Some(steps) = &self.db.inner.steps {
-            steps.applied(self.group, &writes, applied);
-        }
-        self.recent.get_mut().written(writes);
-        Ok(())
     }
 
     /// Makes a staged generation the live one, at its own position. Durable when it returns.
     pub fn install(&mut self, mut staged: Staging) -> Result<(), StateDbError> {
         assert_eq!(self.group, staged.group, "a generation belongs to one group");
-        self.db.flush()?;
+        let inner = &*self.db.inner;
+        let _alone = inner.spilling.lock();
         if is(Mutant::InstallInPlace) {
-            *self.recent.get_mut() = Recent::default();
-            return Ok(());
+            inner.change(&self.pending, Pending::clear);
+            return self.db.step(Step::Flush, || inner.write_out());
         }
+        self.db.step(Step::Flush, || inner.write_out())?;
         fail::fail_point!("store-install-staged");
         let mut batch = WriteBatch::default();
         batch.put(generation_key(self.group), staged.generation.to_be_bytes());
         staged.installed = true;
         self.db.write(Step::Flip, batch)?;
         fail::fail_point!("store-install-flipped");
-        self.db.flush()?;
-        *self.recent.get_mut() = Recent::default();
-        self.db.inner.generations.write().entry(self.group).or_default().live = staged.generation;
-        let old = std::mem::replace(&mut self.generation, staged.generation);
+        self.db.step(Step::Flush, || inner.write_out())?;
+        let old = inner.change(&self.pending, |pending| {
+            pending.clear();
+            std::mem::replace(&mut pending.live, staged.generation)
+        });
         self.db.remove_generation(self.group, old)
     }
+}
 
-    fn prefix(&self) -> Prefix {
-        prefix(self.group, self.generation)
+/// The state as its owner reads it: nobody else changes it, and its layers stay where they are.
+struct Top<'a, R> {
+    pending: RwLockReadGuard<'a, Pending>,
+    below: R,
+}
+
+impl<R: Read> Read for Top<'_, R> {
+    fn get(&self, key: &KeyBytes) -> Result<Option<Bytes>, StorageError> {
+        self.over().get(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StorageError> {
+        self.over().scan(from, to, visit)
+    }
+}
+
+impl<R: Read> Top<'_, R> {
+    fn over(&self) -> Over<'_, &R> {
+        Over { layers: self.pending.as_slice(), below: &self.below }
     }
 }
 
@@ -512,53 +710,6 @@ impl Drop for Staging {
     }
 }
 
-type Prefix = [u8; 9];
-
-fn prefix(group: GroupId, generation: u32) -> Prefix {
-    let mut prefix = [DATA; 9];
-    prefix[1..5].copy_from_slice(&group.get().to_be_bytes());
-    prefix[5..].copy_from_slice(&generation.to_be_bytes());
-    prefix
-}
-
-fn parse_prefix(key: &[u8]) -> Option<(GroupId, u32)> {
-    let fields = key.strip_prefix(&[DATA])?;
-    let (group, rest) = fields.split_first_chunk()?;
-    let (generation, _) = rest.split_first_chunk()?;
-    Some((GroupId::new(u32::from_be_bytes(*group)), u32::from_be_bytes(*generation)))
-}
-
-/// The least key above all keys with this prefix.
-fn end(prefix: Prefix) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < u8::MAX {
-            end.push(last + 1);
-            break;
-        }
-    }
-    end
-}
-
-fn generation_key(group: GroupId) -> [u8; 5] {
-    let mut key = [GENERATION; 5];
-    key[1..].copy_from_slice(&group.get().to_be_bytes());
-    key
-}
-
-fn parse_generation(key: &[u8], value: &[u8]) -> Option<(GroupId, u32)> {
-    let group = u32::from_be_bytes(key.strip_prefix(&[GENERATION])?.try_into().ok()?);
-    Some((GroupId::new(group), u32::from_be_bytes(value.try_into().ok()?)))
-}
-
-fn data_key(prefix: Prefix, key: &[u8]) -> Vec<u8> {
-    [&prefix, key].concat()
-}
-
-fn applied_key(prefix: Prefix) -> Vec<u8> {
-    data_key(prefix, &[Kind::Applied as u8])
-}
-
 /// A group's part of the database, read through a snapshot or as it is now.
 struct View<'a, G, I> {
     inner: &'a Inner,
@@ -573,7 +724,7 @@ where
     I: Fn(ReadOptions) -> rocksdb::DBRawIteratorWithThreadMode<'a, D>,
     D: rocksdb::DBAccess + 'a,
 {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+    fn get(&self, key: &KeyBytes) -> Result<Option<Bytes>, StorageError> {
         let value = (self.get)(&data_key(self.prefix, key)).map_err(|error| self.failed(error))?;
         Ok(value.map(Bytes::from))
     }
@@ -613,14 +764,15 @@ fn rocks(path: &Path) -> impl FnOnce(rocksdb::Error) -> StateDbError + '_ {
 fn options() -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_bloom_filter(BLOOM_BITS, false);
+    blocks.set_block_size(BLOCK_BYTES);
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks);
     // Much of what is young is overwritten or deleted before it gets old: heads, sessions, records.
     options.set_compression_per_level(&COMPRESSION);
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
-    options.set_min_write_buffer_number_to_merge(WRITE_BUFFERS_MERGED);
     options.set_max_write_buffer_number(WRITE_BUFFERS_MAX);
     options.set_level_zero_file_num_compaction_trigger(COMPACTION_FILES);
+    options.set_bytes_per_sync(SYNC_BYTES);
     options.set_paranoid_checks(true);
     options.set_keep_log_file_num(INFO_LOGS_MAX);
     options

@@ -1,7 +1,7 @@
 //! The fan-out of an accepted message: the sender's copy, the recipients here, the records for
 //! recipients elsewhere. Sends and relay-in go through the same functions (R6).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tidemark_mutants::{Mutant, is, noise};
@@ -49,13 +49,15 @@ pub(super) fn accept(
         Ok(seq) => seq,
         Err(code) => return Ok(Verdict::Refused(code)),
     };
-    let mut users = BTreeSet::new();
+    let mut users = Vec::with_capacity(draft.to.len());
     for to in &draft.to {
         match to {
-            Recipient::User(user) => users.insert(user.clone()),
+            Recipient::User(user) => users.push(user.clone()),
             Recipient::Group(_) => return Ok(Verdict::Refused(ErrorCode::GroupGone)),
-        };
+        }
     }
+    users.sort_unstable();
+    users.dedup();
     let message = Message {
         device: device.cloned(),
         sent: shard.time,
@@ -65,7 +67,7 @@ pub(super) fn accept(
     };
     let to = users.iter().cloned().map(Recipient::User).collect();
     // Self counts once, and the sender's own copy is it.
-    users.remove(origin.sender());
+    users.retain(|user| user != origin.sender());
 
     let (here, elsewhere): (Vec<_>, Vec<_>) =
         users.into_iter().partition(|user| lives_here(shard, &Id::User(user.clone())));
@@ -78,7 +80,7 @@ pub(super) fn accept(
             outgoing: Some(Outgoing { to, records }),
         },
     };
-    own.append(step, shard, &entry.encode()).expect("there is a vacancy");
+    own.append(step, shard, &entry.encode_chunked()).expect("there is a vacancy");
     own.save(step);
 
     let outcomes = to_users(step, shard, &origin, &message, &here)?;
@@ -106,7 +108,7 @@ pub(super) fn to_users(
         origin: origin.clone(),
         content: Content::Message { message: message.clone(), outgoing: None },
     };
-    let entry = entry.encode();
+    let entry = entry.encode_chunked();
     let mut outcomes = Vec::with_capacity(users.len());
     for user in users {
         let mut mailbox = Open::of(step, user)?;
@@ -157,7 +159,7 @@ pub(super) fn refuse(
             origin: origin.clone(),
             content: Content::Refused { recipient: recipient.clone(), code: *code },
         };
-        if own.append(step, shard, &entry.encode()).is_err() {
+        if own.append(step, shard, &entry.encode_chunked()).is_err() {
             shard.refusals_unwritable += 1;
         }
     }

@@ -235,7 +235,7 @@ fn a_command_of_an_unknown_kind_is_not_a_batch() {
         Batch { time: UnixMs::new(0), commands: vec![Command::Expire { now: UnixMs::new(0) }] };
     let mut bytes = batch.encode().to_vec();
     let kind = bytes.iter().rposition(|byte| *byte != 0).unwrap();
-    assert!(Batch::decode(&bytes).is_ok());
+    assert!(Batch::decode(&bytes.clone().into()).is_ok());
     bytes[kind] += 1;
-    assert!(Batch::decode(&bytes).is_err());
+    assert!(Batch::decode(&bytes.into()).is_err());
 }
