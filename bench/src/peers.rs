@@ -5,6 +5,7 @@
 //!                                └► nats │ etcd │ rabbitmq ◄── provision (apt, PyPI ─► cache)
 //!                                     └► drive ─► post, intake       servers, ground, disk
 //!                      findings ◄── ratio ◄── figures
+//!                         └───────── floor: what the machine does at most
 //! ```
 //!
 //! Invariants: what holds for our own workloads holds for the peers: one process and one clock see both
@@ -16,6 +17,7 @@ mod disk;
 mod drive;
 mod etcd;
 mod findings;
+mod floor;
 mod ground;
 mod intake;
 mod load;

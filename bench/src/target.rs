@@ -81,6 +81,11 @@ impl Target {
         Ok(Target { gateway, gateway_http, processes, shards, cluster, key, stores: client })
     }
 
+    /// The stores, as the cluster's own parts see them: for what goes past the gateway.
+    pub(crate) fn stores(&self) -> &Client {
+        &self.stores
+    }
+
     /// A token for a device.
     pub(crate) fn device_token(&self, user: &UserId, device: &DeviceId) -> String {
         self.token(Role::Device { user: user.clone(), device: Some(device.clone()) })

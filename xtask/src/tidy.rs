@@ -99,7 +99,7 @@ const LAYERS: [(&str, &[&str]); 21] = [
         "demo",
         &["version", "types", "env", "client", "chaos", "store", "store-core", "store-client"],
     ),
-    ("bench", &["version", "types", "env", "token", "proto", "store-client"]),
+    ("bench", &["version", "types", "env", "token", "proto", "store-core", "store-client"]),
     ("xtask", &["types", "proto"]),
 ];
 
@@ -121,6 +121,7 @@ const ROOMS: [(&str, &[&str]); 8] = [
             "client/cli/",
             "bench/src/wire.rs",
             "bench/src/peers/etcd/wire.rs",
+            "bench/src/peers/floor/echo.rs",
             "chaos/src/wire.rs",
             "gateway/src/connect/",
             "gateway/src/backend/",

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::ledger::Ledger;
+use crate::peers::floor::Floor;
 use crate::peers::plan::{Cell, Job, Of, Ratio, System};
 use crate::peers::ratio::{Figure, PAIRS_MIN, Summary, median, pairs};
 use crate::peers::settings::Common;
@@ -38,6 +39,7 @@ pub(crate) struct Findings {
     pub(crate) void: Option<String>,
     pub(crate) systems: Vec<About>,
     pub(crate) durability: Vec<Durability>,
+    pub(crate) floors: Vec<Floor>,
     pub(crate) inbox: Inbox,
     /// By name; none where a ratio could not be had.
     pub(crate) ratios: BTreeMap<String, Option<f64>>,
@@ -153,6 +155,7 @@ impl Findings {
             void: None,
             systems: Vec::new(),
             durability: Vec::new(),
+            floors: Vec::new(),
             inbox: Inbox::default(),
             ratios: BTreeMap::new(),
             pairs: BTreeMap::new(),
@@ -188,6 +191,7 @@ impl Findings {
             self.version, self.rounds, self.seconds
         );
         self.about(&mut text);
+        self.floors(&mut text);
         self.figures(&mut text);
         self.inboxes(&mut text);
         self.ratios(&mut text, wanted);
@@ -239,6 +243,21 @@ impl Findings {
                 cell(of(&|it| it.value(Of::ServersCpu)), 1),
                 cell(of(&|it| Some(it.device?.flushes)), 3),
                 cell(of(&|it| it.value(Of::DeviceBytes)), 0),
+            );
+        }
+    }
+
+    fn floors(&self, text: &mut String) {
+        if self.floors.is_empty() {
+            return;
+        }
+        *text += "\n| floor | messages/s | ms p50 | p99 | CPU µs/message, all processes |\n\
+                  |---|---|---|---|---|\n";
+        for Floor { name, per_second, p50_ms, p99_ms, cpu_us_per_message } in &self.floors {
+            let cpu = cell(*cpu_us_per_message, 1);
+            let _ = writeln!(
+                text,
+                "| `{name}` | {per_second:.0} | {p50_ms:.2} | {p99_ms:.2} | {cpu} |"
             );
         }
     }

@@ -11,6 +11,7 @@ use crate::peers::disk::{Disk, PerAck};
 use crate::peers::drive;
 use crate::peers::etcd::{self, Etcd};
 use crate::peers::findings::{About, Findings, Scout, Try, best, durability};
+use crate::peers::floor::{self, Shape};
 use crate::peers::ground::{Ground, settle};
 use crate::peers::load::{Load, Made, Peer, Work};
 use crate::peers::nats::{self, Nats, Sync};
@@ -163,6 +164,7 @@ impl Session {
 
     async fn cells(&mut self, programs: &Programs) -> Result<()> {
         if !self.partial {
+            self.floors().await?;
             for cell in plan::once() {
                 self.measure(programs, cell, 0).await?;
                 if self.findings.void.is_some() {
@@ -181,6 +183,28 @@ impl Session {
         if self.wanted.contains(&Ratio::InboxVsBestPeer) {
             self.inboxes(programs).await?;
         }
+        Ok(())
+    }
+
+    /// What the machine does at most of parts of the work.
+    async fn floors(&mut self) -> Result<()> {
+        let own = self.own_settings(Job::Append);
+        let scale = own.scale(&ours::workload(Job::Append));
+        let shape = Shape {
+            senders: scale.senders as usize,
+            in_flight: scale.in_flight as usize,
+            body: own.body,
+            warmup: Duration::from_secs(own.warmup.into()),
+            measured: Duration::from_secs(scale.seconds.into()),
+        };
+        self.ground.clear().await?;
+        let raw_log = floor::raw_log(self.ground.folder(), &shape).await?;
+        let echo = floor::echo(&shape).await?;
+        self.ground.clear().await?;
+        let target = self.ours.up(plan::SHARDS).await?;
+        let one_commit = floor::one_commit(&target, &shape).await?;
+        self.ours.down().await?;
+        self.findings.floors = vec![raw_log, echo, one_commit];
         Ok(())
     }
 
