@@ -135,7 +135,9 @@ impl Watcher {
             queue.heads.insert(user.clone(), seq);
         } else {
             queue.bytes = bytes;
-            queue.appended.push_back((user.clone(), seq, entry.clone()));
+            // A copy: the entry shares its memory with others, which a slow gateway would keep as well.
+            let entry = Bytes::copy_from_slice(entry);
+            queue.appended.push_back((user.clone(), seq, entry));
         }
         self.ready.notify_one();
     }

@@ -73,7 +73,7 @@ pub fn encode<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
 }
 
 /// As [`encode`], for values that are many and do not live long, since they keep their neighbours in
-/// memory: several thousand of them share one allocation.
+/// memory: some hundreds of them share one allocation.
 pub(crate) fn encode_chunked<T: Serialize>(version: u8, value: &T) -> Bytes {
     encoded(version, value, |bytes| {
         if bytes.len() > CHUNKED_MAX {
