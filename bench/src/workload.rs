@@ -125,7 +125,7 @@ const FANOUT: Workload = Workload {
     scale: Scale { senders: 1, ..SCALE },
 };
 const ALLOCATE: Workload = Workload { name: "allocate", kind: Kind::Numbers, scale: SCALE };
-/// Long enough for every device's heartbeat, and for what keeps the connections alive below it.
+/// Long enough for every device's heartbeat.
 const IDLE: Workload = Workload {
     name: "idle",
     kind: Kind::Messages(Messages {

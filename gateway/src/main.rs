@@ -97,6 +97,10 @@ fn run(arguments: &RunArguments) -> Result<()> {
         return Ok(());
     }
     tidemark_process::logs(arguments.log_format, "info");
+    // A quiet connection uses the first page of each of its buffers, and a huge page has all of them.
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::warn!(%error, "memory comes in huge pages: quiet devices take more of it");
+    }
     let runtime = tokio::runtime::Runtime::new().context("no threads can be started")?;
     runtime.block_on(until_stopped(config))
 }

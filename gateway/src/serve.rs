@@ -41,8 +41,9 @@ use crate::sockets::{Socket, Sockets};
 /// no more, and each may hold a page.
 const STREAMS_MAX: u32 = 256;
 
-/// A connection over which nothing comes back is dead after interval plus timeout.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// A connection on which nothing was read for the interval, nor for the timeout after a ping, is dead.
+/// A device that says its `Ping` as it is told to never sees one, which would wake its radio for nothing.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(90);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Samples of histograms are folded this often, scraped or not, so that they take no more memory.

@@ -19,8 +19,8 @@ use crate::limits::HELLO_TIMEOUT;
 /// When no connection can be accepted, most likely since there are too many, this is waited.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A peer that has not acknowledged bytes, or has not read any, for so long is gone. It is as much
-/// patience as gRPC's pings have: phones lose their networks for seconds.
+/// A peer that has not acknowledged bytes, or has not read any, for so long is gone: phones lose their
+/// networks for seconds.
 const GONE_AFTER: Duration = Duration::from_secs(30);
 
 /// HTTP/2 begins with so many bytes of its client's (RFC 9113, section 3.4), and no request of

@@ -12,6 +12,7 @@
 //! [`status`] only; no header is named outside [`headers`]. The frames and their rules are
 //! described in `docs/protocol.md`.
 
+pub mod codec;
 pub mod convert;
 pub mod failure;
 pub mod frame;

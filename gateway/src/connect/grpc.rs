@@ -47,7 +47,10 @@ impl Gateway for GrpcCarrier {
         let incoming = incoming(request.into_inner()).boxed();
         let admission = self.devices.connect(Carrier::Grpc, incoming, outgoing)?;
         // What the device has not taken yet keeps its place.
-        Ok(keep(Response::new(ReceiverStream::new(frames).map(Ok).boxed()), admission))
+        Ok(keep(
+            Response::new(ReceiverStream::new(frames).map(|frame| Ok(*frame)).boxed()),
+            admission,
+        ))
     }
 }
 

@@ -10,13 +10,18 @@ pub mod websocket;
 
 use futures::stream::BoxStream;
 use tidemark_proto::Failure;
-use tidemark_proto::v1::client_frame;
+use tidemark_proto::v1::{ServerFrame, client_frame};
 use tidemark_types::{DeviceId, ErrorCode, UnixMs, UserId};
+use tokio::sync::mpsc;
 
 pub(crate) use hello::check;
 
 /// What a device sends. The stream ends when the peer has gone, or will send nothing more.
 pub type Incoming = BoxStream<'static, Result<client_frame::Frame, Unreadable>>;
+
+/// What a device is sent, taken out by its carrier. Boxed, since a channel has places for 32 frames as
+/// soon as it is made, and most devices are quiet.
+pub type Outgoing = mpsc::Sender<Box<ServerFrame>>;
 
 /// A frame that cannot be taken.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -46,7 +46,8 @@ const CLOSE_CODE_BASE: u16 = 4000;
 /// A connection that ended without a reason of which a device has to know.
 const CLOSE_NORMAL: u16 = 1000;
 
-type Read = Result<client_frame::Frame, Unreadable>;
+/// Boxed for the same reason as [`Outgoing`](super::Outgoing).
+type Read = Box<Result<client_frame::Frame, Unreadable>>;
 
 /// Turns a request into a connection of a device.
 pub fn upgrade(devices: Arc<Devices>, upgrade: WebSocketUpgrade) -> Response {
@@ -66,6 +67,7 @@ async fn carry(socket: WebSocket, devices: &Devices) {
     // Dropped with the stream, when the connection has ended.
     let (lasts, ended) = oneshot::channel::<()>();
     let taken = ReceiverStream::new(taken)
+        .map(|read: Read| *read)
         .inspect(move |_| {
             let _ = &lasts;
         })
@@ -76,7 +78,7 @@ async fn carry(socket: WebSocket, devices: &Devices) {
         Err(failure) => {
             let error =
                 v1::Error { failure: Some(failure.into()), closing: true, ..v1::Error::default() };
-            outgoing.try_send(error.into()).expect("nothing was sent yet");
+            outgoing.try_send(Box::new(error.into())).expect("nothing was sent yet");
             None
         }
     };
@@ -112,18 +114,18 @@ async fn read(
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_)) => continue,
             Err(error) => {
                 let Some(failure) = unreadable(error) else { return };
-                let _ = incoming.send(Err(Unreadable::Broken(failure))).await;
+                let _ = incoming.send(Box::new(Err(Unreadable::Broken(failure)))).await;
                 return std::future::pending().await;
             }
         };
         // Nobody listens after the connection's end.
-        let _ = incoming.send(read).await;
+        let _ = incoming.send(Box::new(read)).await;
     }
 }
 
 /// Writes frames until there are no more, and then why it ends.
 async fn write(
-    mut frames: mpsc::Receiver<v1::ServerFrame>,
+    mut frames: mpsc::Receiver<Box<v1::ServerFrame>>,
     mut sink: impl Sink<Message, Error = axum::Error> + Unpin,
 ) {
     let mut reason = None;

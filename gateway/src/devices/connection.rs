@@ -25,12 +25,12 @@ use tidemark_proto::hello::Hello;
 use tidemark_proto::v1::client_frame::Frame;
 use tidemark_proto::{Failure, v1};
 use tidemark_types::ErrorCode;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
 use super::peer::{Done, Peer, Pending, saturated};
 use super::{Drain, Shared};
-use crate::connect::{self, Incoming, Unreadable};
+use crate::connect::{self, Incoming, Outgoing, Unreadable};
 use crate::limits::{
     ANSWERS_MAX, CLOSE_TIMEOUT, HELLO_TIMEOUT, REFUSED_RETRY, TAKES_MAX, TOKEN_GRACE, WORK_MAX,
     WRITES_MAX,
@@ -42,7 +42,7 @@ use crate::send::{Answer, Uplink};
 pub(super) struct Connection {
     shared: Arc<Shared>,
     incoming: Incoming,
-    outgoing: mpsc::Sender<v1::ServerFrame>,
+    outgoing: Outgoing,
     drain: watch::Receiver<Option<Drain>>,
     pending: Pending,
     peer: Option<Peer>,
@@ -107,7 +107,7 @@ impl Connection {
     pub(super) fn new(
         shared: Arc<Shared>,
         incoming: Incoming,
-        outgoing: mpsc::Sender<v1::ServerFrame>,
+        outgoing: Outgoing,
         mut drain: watch::Receiver<Option<Drain>>,
     ) -> Self {
         // A drain that began meanwhile is news to this one.
@@ -133,8 +133,9 @@ impl Connection {
         }
     }
 
-    /// Serves it until it ends. Did a device say a good `Hello`?
-    pub(super) async fn run(mut self) -> bool {
+    /// Serves it until it ends. Did a device say a good `Hello`? Boxed, as its end is: what is moved into
+    /// a future has its place there twice.
+    pub(super) async fn run(mut self: Box<Self>) -> bool {
         let end = loop {
             if let Some(peer) = &mut self.peer {
                 peer.start(&mut self.pending);
@@ -148,7 +149,7 @@ impl Connection {
         let (user, device) = self.peer.as_ref().map(|peer| (&peer.user, &peer.device)).unzip();
         tracing::debug!(reason = end.reason(), ?user, ?device, "a connection ended");
         let greeted = self.peer.is_some();
-        self.close(end).await;
+        Box::pin(self.close(end)).await;
         greeted
     }
 
@@ -324,7 +325,7 @@ impl Connection {
             metrics::sent(&frame);
             // Nobody else sends here, so the room is still there; a carrier that has gone is
             // noticed by the next event.
-            let _ = self.outgoing.try_send(frame);
+            let _ = self.outgoing.try_send(Box::new(frame));
         }
     }
 
@@ -377,10 +378,10 @@ impl Connection {
 
     /// Writes what is left and why it ends, while somebody reads it; the last thing that is done
     /// is to tell the store where the device is.
-    async fn close(self, end: End) {
+    async fn close(self: Box<Self>, end: End) {
         let Connection {
             incoming, outgoing, pending: Pending { mut answers, work, .. }, peer, ..
-        } = self;
+        } = *self;
         // What is under way is not polled any more: it must not hold up others.
         drop(work);
         let gone = matches!(end, End::Gone);
@@ -454,10 +455,10 @@ impl Alarm {
     }
 }
 
-async fn write(outgoing: &mpsc::Sender<v1::ServerFrame>, frames: VecDeque<v1::ServerFrame>) {
+async fn write(outgoing: &Outgoing, frames: VecDeque<v1::ServerFrame>) {
     for frame in frames {
         metrics::sent(&frame);
-        if outgoing.send(frame).await.is_err() {
+        if outgoing.send(Box::new(frame)).await.is_err() {
             return;
         }
     }

@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidemark_env::{Clock, Rng};
-use tidemark_proto::{Failure, v1};
+use tidemark_proto::Failure;
 use tidemark_types::{ClusterId, ErrorCode};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
 
-use crate::connect::{Authenticator, Carrier, Incoming};
+use crate::connect::{Authenticator, Carrier, Incoming, Outgoing};
 use crate::limits::{CLOSE_TIMEOUT, Limits, REFUSED_RETRY};
 use crate::session::Registry;
 use crate::store::Store;
@@ -94,7 +94,7 @@ impl Devices {
         &self,
         carrier: Carrier,
         incoming: Incoming,
-        outgoing: mpsc::Sender<v1::ServerFrame>,
+        outgoing: Outgoing,
     ) -> Result<Admission, Failure> {
         let refused = |code| {
             metrics::connection_refused();
@@ -108,6 +108,7 @@ impl Devices {
         let admission = Admission { place: Arc::new(Mutex::new(Some(place))) };
         let drain = self.drain.subscribe();
         let connection = Connection::new(self.shared.clone(), incoming, outgoing, drain);
+        let connection = Box::new(connection);
         let kept = admission.clone();
         tokio::spawn(async move {
             metrics::connected(carrier, true);

@@ -71,7 +71,7 @@ pub(crate) fn gateway_with(cluster: &Arc<Cluster>, limits: Limits) -> Arc<Device
 /// A device's connection.
 pub(crate) struct Device {
     pub(crate) frames: Frames,
-    pub(crate) received: mpsc::Receiver<v1::ServerFrame>,
+    pub(crate) received: mpsc::Receiver<Box<v1::ServerFrame>>,
 }
 
 /// What takes a device's frames.

@@ -97,9 +97,12 @@ impl Served {
     }
 }
 
-async fn grpc(mut frames: tonic::Streaming<v1::ServerFrame>, heard: mpsc::Sender<v1::ServerFrame>) {
+async fn grpc(
+    mut frames: tonic::Streaming<v1::ServerFrame>,
+    heard: mpsc::Sender<Box<v1::ServerFrame>>,
+) {
     while let Some(frame) = frames.message().await.expect("no status") {
-        if heard.send(frame).await.is_err() {
+        if heard.send(Box::new(frame)).await.is_err() {
             return;
         }
     }
@@ -109,7 +112,7 @@ async fn grpc(mut frames: tonic::Streaming<v1::ServerFrame>, heard: mpsc::Sender
 async fn pump(
     mut socket: Socket,
     mut said: mpsc::Receiver<v1::ClientFrame>,
-    heard: mpsc::Sender<v1::ServerFrame>,
+    heard: mpsc::Sender<Box<v1::ServerFrame>>,
 ) {
     loop {
         tokio::select! {
@@ -123,7 +126,7 @@ async fn pump(
             message = socket.next() => match message {
                 Some(Ok(Message::Binary(bytes))) => {
                     let frame = v1::ServerFrame::decode(bytes).expect("a frame");
-                    if heard.send(frame).await.is_err() {
+                    if heard.send(Box::new(frame)).await.is_err() {
                         return;
                     }
                 }
