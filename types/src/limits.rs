@@ -33,6 +33,10 @@ pub const ENDED_SESSIONS_MAX: usize = 4;
 /// Numbers that one call may allocate from a counter.
 pub const ALLOCATE_MAX: u32 = 1_000_000;
 
+/// Calls in one frame of a stream of allocations, calls of one such stream that may be without an
+/// answer, and allocations in one command.
+pub const ALLOCATE_CALLS_MAX: usize = 1_024;
+
 /// How far ahead of cluster time the creation time in a client's message id may lie.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(5 * 60);
 
@@ -51,5 +55,7 @@ const _: () = assert!(
         <= FRAME_BYTES_MAX
 );
 const _: () = assert!(BODY_BYTES_MAX <= SEND_WINDOW_BYTES);
+// As do the calls of a stream of allocations, with their numbers and lengths.
+const _: () = assert!(ALLOCATE_CALLS_MAX * (NAME_BYTES_MAX + 16) <= FRAME_BYTES_MAX);
 // An entry holds what a send holds, and fits into a frame of its own.
 const _: () = assert!(2 * FRAME_BYTES_MAX <= SERVER_FRAME_BYTES_MAX);

@@ -46,14 +46,15 @@ pub async fn run(world: Arc<World>) -> turmoil::Result {
 async fn probe(world: Arc<World>, client: Client, shard: ShardId, counter: CounterId) {
     let open = Arc::new(Semaphore::new(OPEN_MAX));
     let group = Group(u32::from(shard.get()));
-    loop {
+    let one = Command::Allocate { counter: counter.clone(), count: 1, id: None };
+    let many = Command::AllocateMany { allocations: vec![(counter.clone(), 1), (counter, 1)] };
+    for command in [one, many].into_iter().cycle() {
         tokio::time::sleep(EVERY).await;
         let permit = open.clone().try_acquire_owned().ok().filter(|_| world.is_asking());
         let Some(permit) = permit else { continue };
         world.note(|at| Event::Probe { at, group });
-        let (world, client, counter) = (world.clone(), client.clone(), counter.clone());
+        let (world, client) = (world.clone(), client.clone());
         tokio::spawn(async move {
-            let command = Command::Allocate { counter, count: 1, id: None };
             let attempt = async { client.submit(&command).await?.reply().await };
             if attempt.await.is_ok() {
                 world.note(|at| Event::ProbeAck { at, group });

@@ -172,6 +172,12 @@ pub enum Command {
         /// The whole map.
         map: ClusterMap,
     },
+    /// Takes numbers from many counters at once, from each as `Allocate` without an id does (R9).
+    AllocateMany {
+        /// Which counter, and how many numbers; 1 to
+        /// [`ALLOCATE_CALLS_MAX`](tidemark_types::limits::ALLOCATE_CALLS_MAX) of them, all of one shard.
+        allocations: Vec<(CounterId, u32)>,
+    },
 }
 
 /// Where a device starts that has no cursor (R12).
@@ -251,7 +257,8 @@ impl Command {
         codec::decode("Command", Self::VERSION, bytes)
     }
 
-    /// The id whose shard the command belongs to, unless it is about the shard itself (R8).
+    /// The id whose shard the command belongs to, unless it is about the shard itself (R8); of many
+    /// the first one.
     pub fn routed_by(&self) -> Option<Id> {
         match self {
             Command::RegisterDevice { user, .. }
@@ -266,6 +273,9 @@ impl Command {
             | Command::Block { user, .. }
             | Command::Silence { user, .. } => Some(Id::User(user.clone())),
             Command::Allocate { counter, .. } => Some(Id::Counter(counter.clone())),
+            Command::AllocateMany { allocations } => {
+                allocations.first().map(|(counter, _)| Id::Counter(counter.clone()))
+            }
             Command::Init { .. }
             | Command::Configure { .. }
             | Command::RelayIn { .. }
@@ -295,7 +305,8 @@ impl Command {
             | Command::Adopt { .. }
             | Command::Block { .. }
             | Command::Silence { .. }
-            | Command::Allocate { .. } => false,
+            | Command::Allocate { .. }
+            | Command::AllocateMany { .. } => false,
         }
     }
 
@@ -308,6 +319,9 @@ impl Command {
             Command::RelayIn { records, .. } => {
                 let payloads = records.iter().map(|(_, payload)| payload.cost());
                 return FIXED + usize::try_from(payloads.sum::<u64>()).unwrap_or(usize::MAX);
+            }
+            Command::AllocateMany { allocations } => {
+                return FIXED + allocations.len() * (NAME_BYTES_MAX + size_of::<u64>());
             }
             _ => None,
         };

@@ -63,6 +63,8 @@ pub enum Reply {
     },
     /// It was refused and had no effect.
     Rejected(Reject),
+    /// `AllocateMany`: for each, in the same order, the first number, or why it has none.
+    AllocatedMany(Vec<Result<u64, Reject>>),
 }
 
 impl Reply {

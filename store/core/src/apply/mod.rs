@@ -12,7 +12,7 @@
 //! | `relay` | relay-in, trim outbox |
 //! | `device` | register, forget, confirm |
 //! | `mailbox` | append, trim, delete, adopt, block, silence |
-//! | `counter` | allocate |
+//! | `counter` | allocate, allocate many |
 //! | `cluster` | create cluster, in the control group |
 
 mod backend;
@@ -82,6 +82,7 @@ pub(crate) fn command(
         Command::Allocate { counter, count, id } => {
             counter::allocate(step, shard, counter, *count, *id)
         }
+        Command::AllocateMany { allocations } => counter::allocate_many(step, shard, allocations),
     }
 }
 

@@ -223,9 +223,10 @@ fn commands() -> Vec<Command> {
         Command::Adopt { user: user.clone(), seq: Seq::new(300) },
         Command::Block { user: user.clone(), sender: self::user("bob"), blocked: true },
         Command::Silence { user, silent: true },
-        Command::Allocate { counter, count: 300, id: Some(id()) },
+        Command::Allocate { counter: counter.clone(), count: 300, id: Some(id()) },
         Command::Expire { now: UnixMs::new(300) },
         Command::CreateCluster { map: map() },
+        Command::AllocateMany { allocations: vec![(counter.clone(), 1), (counter, 300)] },
     ]
 }
 

@@ -24,8 +24,8 @@ use tidemark_store_core::value::{
     ClusterMap, Content, Entry, Message, NodeAddress, Origin, OutSeq, Payload, Settings, Value,
 };
 use tidemark_types::{
-    ClientMsgId, ClusterId, ContentHash, DeviceId, Epoch, ErrorCode, GroupId, Id, NodeId, OpenId,
-    Recipient, Seq, SessionId, ShardCount, ShardId, UnixMs, UserId,
+    ClientMsgId, ClusterId, ContentHash, CounterId, DeviceId, Epoch, ErrorCode, GroupId, Id,
+    NodeId, OpenId, Recipient, Seq, SessionId, ShardCount, ShardId, UnixMs, UserId,
 };
 
 use crate::cluster::Cluster;
@@ -345,6 +345,7 @@ fn parse(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
             let id = args.0.take_key("id").map(message_id).transpose()?;
             Command::Allocate { counter: args.next()?, count: args.parse("count", 1)?, id }
         }
+        "allocate_many" => Command::AllocateMany { allocations: allocations(args)? },
         "create" => {
             let node = |number: &str| {
                 Ok((NodeId::new(number.parse()?), NodeAddress { grpc: format!("host-{number}:1") }))
@@ -360,6 +361,12 @@ fn parse(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
         "expire" => Command::Expire { now: UnixMs::new(args.next()?) },
         other => return Err(format!("unknown command {other}").into()),
     })
+}
+
+/// `COUNTER=COUNT …`
+fn allocations(args: &mut Args<'_>) -> Result<Vec<(CounterId, u32)>, Failure> {
+    let allocation = |(counter, count): (&str, &str)| Ok((counter.parse()?, count.parse()?));
+    std::iter::from_fn(|| args.0.next_key()).map(allocation).collect()
 }
 
 fn send(args: &mut Args<'_>) -> Result<Send, Failure> {
