@@ -59,7 +59,7 @@ impl App {
         Ok(App { cluster, keys, backend, devices, leaving: AtomicBool::new(false) })
     }
 
-    /// The unary services.
+    /// The services of back ends and operators.
     pub(crate) fn backend(&self) -> Backend {
         self.backend.clone()
     }
@@ -98,8 +98,10 @@ impl App {
     }
 
     /// Sends the devices away, well within this time: half of it for their own going, a quarter
-    /// more for those that do not, and the rest is left to the calls of back ends.
+    /// more for those that do not, and the rest is left to the calls of back ends, whose streams end
+    /// at once.
     pub(crate) async fn drain(&self, within: Duration) {
+        self.backend.leave();
         self.devices.drain(within / 2, within * 3 / 4).await;
     }
 }

@@ -36,6 +36,9 @@ const SENDS_REPEATED_TOTAL: &str = "gateway_send_repetitions_total";
 const SENDS_GIVEN_BACK_TOTAL: &str = "gateway_sends_given_back_total";
 const CALLS_TOTAL: &str = "gateway_calls_total";
 const CALL_SECONDS: &str = "gateway_call_seconds";
+const ALLOCATIONS_TOTAL: &str = "gateway_allocations_total";
+const ALLOCATION_SECONDS: &str = "gateway_allocation_seconds";
+const ALLOCATIONS_PER_COMMAND: &str = "gateway_allocations_per_command";
 const KEY_RELOADS_TOTAL: &str = "gateway_key_reloads_total";
 
 /// The outcome that is no code.
@@ -46,9 +49,17 @@ const ACCEPTED: &str = "OK";
 const LATENCY: [f64; 14] =
     [0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
+/// Calls that share a command: up to as many as one may have.
+const TOGETHER: [f64; 6] = [1.0, 4.0, 16.0, 64.0, 256.0, 1_024.0];
+
 /// Histograms and their buckets, for whoever builds the exporter.
-pub const BUCKETS: &[(&str, &[f64])] =
-    &[(SEND_SECONDS, &LATENCY), (DELIVERY_SECONDS, &LATENCY), (CALL_SECONDS, &LATENCY)];
+pub const BUCKETS: &[(&str, &[f64])] = &[
+    (SEND_SECONDS, &LATENCY),
+    (DELIVERY_SECONDS, &LATENCY),
+    (CALL_SECONDS, &LATENCY),
+    (ALLOCATION_SECONDS, &LATENCY),
+    (ALLOCATIONS_PER_COMMAND, &TOGETHER),
+];
 
 /// Tells the exporter what each metric means; once, at start.
 pub fn describe() {
@@ -138,9 +149,20 @@ fn describe_calls() {
     describe_counter!(
         CALLS_TOTAL,
         Unit::Count,
-        "Unary calls of back ends and operators, by their outcome."
+        "Calls of back ends and operators, by their outcome; a stream is one when it begins."
     );
-    describe_histogram!(CALL_SECONDS, Unit::Seconds, "Unary calls, from arrival to answer.");
+    describe_histogram!(CALL_SECONDS, Unit::Seconds, "The same, from arrival to answer.");
+    describe_counter!(
+        ALLOCATIONS_TOTAL,
+        Unit::Count,
+        "Calls for numbers of counters without an id, on streams and by themselves, by their outcome."
+    );
+    describe_histogram!(ALLOCATION_SECONDS, Unit::Seconds, "The same, from arrival to answer.");
+    describe_histogram!(
+        ALLOCATIONS_PER_COMMAND,
+        Unit::Count,
+        "How many of these went to the store together."
+    );
     describe_counter!(
         KEY_RELOADS_TOTAL,
         Unit::Count,
@@ -267,11 +289,30 @@ pub(crate) fn send_given_back() {
     counter!(SENDS_GIVEN_BACK_TOTAL).increment(1);
 }
 
-/// A unary call was answered, or refused with this code.
+/// A call was answered, or a stream begun, or refused with this code.
 pub(crate) fn called(call: &'static str, refused: Option<ErrorCode>, took: Duration) {
     let code = refused.map_or(ACCEPTED, ErrorCode::name);
     counter!(CALLS_TOTAL, "call" => call, "code" => code).increment(1);
     histogram!(CALL_SECONDS, "call" => call).record(took);
+}
+
+/// Calls for numbers go to the store together.
+pub(crate) fn allocations(together: usize) {
+    histogram!(ALLOCATIONS_PER_COMMAND).record(together as f64);
+}
+
+/// Calls for numbers were answered, or refused with these codes, after so long.
+pub(crate) fn allocated(answers: impl Iterator<Item = (Option<ErrorCode>, Duration)>) {
+    let seconds = histogram!(ALLOCATION_SECONDS);
+    let mut given = 0;
+    for (refused, took) in answers {
+        seconds.record(took);
+        match refused {
+            None => given += 1,
+            Some(code) => counter!(ALLOCATIONS_TOTAL, "code" => code.name()).increment(1),
+        }
+    }
+    counter!(ALLOCATIONS_TOTAL, "code" => ACCEPTED).increment(given);
 }
 
 /// The keys of tokens were read anew, or could not be.

@@ -22,6 +22,7 @@ use tidemark_proto::v1::mailboxes_server::MailboxesServer;
 use tidemark_proto::v1::messages_server::MessagesServer;
 use tidemark_proto::v1::sequence_server::SequenceServer;
 use tidemark_proto::v1::settings_server::SettingsServer;
+use tidemark_types::limits::FRAME_BYTES_MAX;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tonic::server::NamedService;
@@ -187,6 +188,8 @@ pub fn grpc(app: &App) -> Router {
         .add_service(Keeping(MailboxesServer::new(backend.clone())))
         .add_service(Keeping(SettingsServer::new(backend.clone())))
         .add_service(Keeping(DevicesServer::new(backend.clone())))
-        .add_service(Keeping(SequenceServer::new(backend.clone())))
+        .add_service(Keeping(
+            SequenceServer::new(backend.clone()).max_decoding_message_size(FRAME_BYTES_MAX),
+        ))
         .add_service(Keeping(ClusterServer::new(backend)))
 }

@@ -21,8 +21,8 @@ const FILES: [(&str, &str); 6] = [
     ("entry", "Entries and pages"),
     ("id", "Ids and origins"),
     ("error", "Failures"),
-    ("backend", "Unary calls for back ends"),
-    ("cluster", "Unary calls for operators"),
+    ("backend", "Calls of back ends"),
+    ("cluster", "Calls of operators"),
 ];
 
 #[test]

@@ -1,10 +1,10 @@
-//! Who makes a unary call, and what they may.
+//! Who makes a call, and what they may.
 //!
 //! The token says it, and the crate of tokens judges it; here it becomes a refusal.
 
 use tidemark_proto::{Failure, headers};
 use tidemark_token::Claims;
-use tidemark_types::{DeviceId, ErrorCode, UserId};
+use tidemark_types::{DeviceId, ErrorCode, UnixMs, UserId};
 use tonic::metadata::MetadataMap;
 
 use super::Backend;
@@ -44,6 +44,11 @@ impl Caller {
     /// May it take numbers of counters?
     pub(super) fn count(&self) -> Result<(), Failure> {
         self.0.may_count().map_err(failure::of_token)
+    }
+
+    /// Until when its token is good.
+    pub(super) fn expires(&self) -> UnixMs {
+        self.0.expires
     }
 
     /// May it do what only operators do?

@@ -1,4 +1,5 @@
-//! The unary calls of back ends and operators: one file per service, all on one [`Backend`].
+//! The calls of back ends and operators: one file per service, all on one [`Backend`]. All are unary
+//! but the stream of allocations.
 //!
 //! ```text
 //!   request ─► caller: cluster, token ─► role ─► checked fields ─► store ─► answer, or Status
@@ -25,29 +26,40 @@ use tidemark_store_core::value::Mailbox;
 use tidemark_store_core::{Command, Reply};
 use tidemark_token::Keys;
 use tidemark_types::{ClusterId, ErrorCode, UserId};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use crate::backend::caller::Caller;
+use crate::backend::sequence::Numbers;
 use crate::kept::keep;
 use crate::limits::{CALLS_MAX, REFUSED_RETRY};
 use crate::store::Store;
 use crate::{failure, metrics, receive};
 
-/// All unary services; a cheap handle.
+/// All services of back ends; a cheap handle.
 #[derive(Clone)]
 pub(crate) struct Backend {
     store: Arc<dyn Store>,
     keys: Arc<Keys>,
     clock: Arc<dyn Clock>,
     calls: Arc<Semaphore>,
+    numbers: Numbers,
+    /// The gateway stops: streams are ended, and begun elsewhere.
+    leaving: watch::Sender<bool>,
 }
 
 impl Backend {
     /// The services over this store, for whoever has a token of these keys.
     pub(crate) fn new(store: Arc<dyn Store>, keys: Arc<Keys>, clock: Arc<dyn Clock>) -> Self {
-        Backend { store, keys, clock, calls: Arc::new(Semaphore::new(CALLS_MAX)) }
+        let calls = Arc::new(Semaphore::new(CALLS_MAX));
+        let numbers = Numbers::new(store.clone(), clock.clone());
+        Backend { store, keys, clock, calls, numbers, leaving: watch::Sender::default() }
+    }
+
+    /// Ends streams once what they have taken is answered, and begins no others.
+    pub(crate) fn leave(&self) {
+        self.leaving.send_replace(true);
     }
 
     /// The one way into every call: who calls is checked first, and the outcome is counted.

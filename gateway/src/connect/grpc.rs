@@ -67,8 +67,8 @@ fn incoming(
     })
 }
 
-/// What the peer is told whose frame cannot be read; nothing, when the connection broke.
-fn unreadable(status: &Status) -> Option<Failure> {
+/// What the peer is told whose stream cannot be read; nothing, when the connection broke.
+pub(crate) fn unreadable(status: &Status) -> Option<Failure> {
     let code = match status.code() {
         Code::OutOfRange => ErrorCode::FrameTooLarge,
         Code::Internal | Code::InvalidArgument => ErrorCode::Invalid,

@@ -81,6 +81,7 @@ async fn other_calls(caller: &Caller) -> Vec<Made> {
     let mut sequence = sequence_client::SequenceClient::new(caller.clone());
     let request = AllocateRequest { counter: counter(), count: 1, ..AllocateRequest::default() };
     let allocate = sequence.allocate(request).await;
+    let stream = sequence.allocate_stream(tokio_stream::empty()).await;
     let current = sequence.current(CurrentRequest { counter: counter() }).await;
     let mut cluster = cluster_client::ClusterClient::new(caller.clone());
     let status = cluster.status(ClusterStatusRequest {}).await;
@@ -88,6 +89,7 @@ async fn other_calls(caller: &Caller) -> Vec<Made> {
     let transfer = cluster.transfer(TransferRequest { shard: 0, node: 2 }).await;
     vec![
         ("Sequence.Allocate", Needs::Service, done(allocate)),
+        ("Sequence.AllocateStream", Needs::Service, done(stream)),
         ("Sequence.Current", Needs::Service, done(current)),
         ("Cluster.Status", Needs::Admin, done(status)),
         ("Cluster.Map", Needs::Admin, done(map)),

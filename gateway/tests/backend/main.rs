@@ -12,4 +12,5 @@ mod mailboxes;
 mod memory;
 mod messages;
 mod process;
+mod streams;
 mod users;

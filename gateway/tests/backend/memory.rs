@@ -15,7 +15,7 @@ use tidemark_store_core::value::{ClusterMap, NodeAddress, Settings};
 use tidemark_store_core::{Command, Reply, Transaction};
 use tidemark_types::routing::HASH_VERSION;
 use tidemark_types::{ClusterId, NodeId, ShardCount, ShardId, UnixMs, UserId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Log time of everything.
 pub(crate) const NOW: UnixMs = UnixMs::new(1_000_000);
@@ -37,6 +37,10 @@ pub(crate) struct MemoryStore {
     shards: Mutex<Vec<MemoryState>>,
     /// What becomes of the next ones; nothing happens to those after them.
     faults: Mutex<VecDeque<Fault>>,
+    /// Commands are applied, and not answered for now.
+    held: watch::Sender<bool>,
+    /// How many allocations each command with many of them had.
+    proposed: Mutex<Vec<usize>>,
     /// How nodes answer when asked for their groups; the others are down.
     pub(crate) nodes: Mutex<BTreeMap<u64, Vec<GroupStatus>>>,
     /// Leaders that were moved: shard, from, to.
@@ -53,6 +57,8 @@ impl MemoryStore {
             map: ClusterMap::new(cluster, count, nodes, Settings::default()),
             shards: Mutex::new(vec![MemoryState::default(); 2]),
             faults: Mutex::default(),
+            held: watch::Sender::default(),
+            proposed: Mutex::default(),
             nodes: Mutex::default(),
             transfers: Mutex::default(),
         };
@@ -68,6 +74,16 @@ impl MemoryStore {
     /// What becomes of the next commands and queries.
     pub(crate) fn fail(&self, faults: &[Fault]) {
         self.faults.lock().extend(faults);
+    }
+
+    /// Holds the answers to commands back, or lets them go.
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+
+    /// How many allocations each command with many of them had.
+    pub(crate) fn proposed(&self) -> Vec<usize> {
+        self.proposed.lock().clone()
     }
 
     /// All nodes are up, and this one leads everything.
@@ -107,7 +123,16 @@ impl Store for MemoryStore {
 
     fn command(&self, command: Command) -> BoxFuture<'static, Result<Reply, Error>> {
         let shard = self.map.shard_count().unwrap().shard_of(&command.routed_by().unwrap());
-        ready(self.outcome(|| self.apply(shard, command))).boxed()
+        if let Command::AllocateMany { allocations } = &command {
+            self.proposed.lock().push(allocations.len());
+        }
+        let outcome = self.outcome(|| self.apply(shard, command));
+        let mut held = self.held.subscribe();
+        async move {
+            held.wait_for(|held| !held).await.expect("the store is there");
+            outcome
+        }
+        .boxed()
     }
 
     fn query(&self, query: Query) -> BoxFuture<'static, Result<Answer, Error>> {
