@@ -27,6 +27,8 @@
 //! Refuses: to skip an entry, to guess an outcome, to open another device's store, to let a queue
 //! grow without a bound. A device that stops for good says why ([`Event::Stopped`]).
 //!
+//! For back ends there is one thing more: [`Numbers`], numbers of counters over a stream.
+//!
 //! Limits: after a crash, the entries of the last second and the outcomes that were just taken may
 //! come again. After a `Reset` (a restored mailbox) entries come again that the application took
 //! before the last [`ORIGINS_MAX`] ones, or in an earlier run of the process. An application that
@@ -64,6 +66,7 @@ mod entry;
 mod event;
 mod grpc;
 mod handler;
+mod numbers;
 mod outcome;
 mod shared;
 pub mod store;
@@ -77,5 +80,6 @@ pub use entry::{Content, Entry, Item, Message};
 pub use event::{Event, Fatal};
 pub use grpc::GrpcConnector;
 pub use handler::{AppError, FixedToken, Handler, TokenSource};
+pub use numbers::Numbers;
 pub use outcome::{Accepted, Outcome, Settled, Unknown};
 pub use store::{DiskStore, MemoryStore, Store, StoreError};

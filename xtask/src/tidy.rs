@@ -99,7 +99,10 @@ const LAYERS: [(&str, &[&str]); 21] = [
         "demo",
         &["version", "types", "env", "client", "chaos", "store", "store-core", "store-client"],
     ),
-    ("bench", &["version", "types", "env", "token", "proto", "store-core", "store-client"]),
+    (
+        "bench",
+        &["version", "types", "env", "token", "proto", "client", "store-core", "store-client"],
+    ),
     ("xtask", &["types", "proto"]),
 ];
 
@@ -130,6 +133,7 @@ const ROOMS: [(&str, &[&str]); 8] = [
             "gateway/src/sockets.rs",
             "gateway/tests/",
             "client/src/grpc.rs",
+            "client/src/numbers.rs",
             "client/tests/",
             "store/src/raft/network",
             "store/src/serve.rs",
