@@ -1,4 +1,5 @@
-//! The workload `allocate`: numbers of counters, one in each unary call, many calls in flight.
+//! The workload `allocate`: numbers of counters, one in each call, many calls in flight, over a few
+//! streams or each a unary one.
 //!
 //! Checked: no number is given twice; a call that began when another one of the same counter had ended
 //! gets a higher one; and no number lies above what the counter says of itself (R9). That numbers are
@@ -10,6 +11,7 @@ use std::time::Duration;
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
+use tidemark_client::Numbers;
 use tidemark_env::{Rng, SeededRng};
 use tidemark_proto::Failure;
 use tidemark_types::ErrorCode;
@@ -40,6 +42,8 @@ struct Counter {
 /// What all callers share.
 struct Office {
     calls: Calls,
+    /// None where each call is a unary one.
+    streams: Vec<Numbers>,
     meter: Arc<Meter>,
     counters: Vec<(String, Mutex<Counter>)>,
 }
@@ -67,10 +71,15 @@ pub(crate) async fn run(stage: &Stage<'_>) -> Result<Measured> {
     let Stage { target, settings, scale, .. } = stage;
     let in_flight = scale.senders as usize * scale.in_flight as usize;
     let connections = settings.connections as usize;
-    let gateway = Gateway::connect(&target.gateway, connections, in_flight).await?;
+    let streams = if settings.unary { in_flight } else { connections };
+    let gateway = Gateway::connect(&target.gateway, connections, streams).await?;
+    let token = target.service_token();
+    let calls = gateway.calls(&token);
+    let streams = if settings.unary { Vec::new() } else { gateway.numbers(&token).await? };
     let names = (0..settings.keys).map(|number| stage.counter(number));
     let office = Arc::new(Office {
-        calls: gateway.calls(&target.service_token()),
+        calls,
+        streams,
         meter: stage.lookout.meter.clone(),
         counters: names.map(|name| (name, Mutex::default())).collect(),
     });
@@ -125,7 +134,7 @@ impl Office {
     /// The next number, however often it takes to get an answer.
     async fn next_of(&self, turn: usize, name: &str) -> Result<u64, Failure> {
         loop {
-            let answer = timeout(CALL_TIMEOUT, self.calls.allocate(turn, name)).await;
+            let answer = timeout(CALL_TIMEOUT, self.call(turn, name)).await;
             let late = |_| Err(Failure::new(ErrorCode::Unknown).message("no answer in time"));
             match answer.unwrap_or_else(late) {
                 Err(failure) if failure.code.is_retryable() && !self.meter.is_faulty() => {
@@ -134,6 +143,14 @@ impl Office {
                 }
                 answer => return answer,
             }
+        }
+    }
+
+    /// One call, on the stream whose turn it is, if there are any.
+    async fn call(&self, turn: usize, name: &str) -> Result<u64, Failure> {
+        match turn.checked_rem(self.streams.len()) {
+            Some(stream) => self.streams[stream].next(name).await,
+            None => self.calls.allocate(turn, name).await,
         }
     }
 
@@ -158,7 +175,7 @@ impl Office {
                 }
             }
         }
-        Ok((Counters { skipped }, ledger))
+        Ok((Counters { streams: self.streams.len(), skipped }, ledger))
     }
 }
 

@@ -106,6 +106,9 @@ pub(crate) struct CatchUp {
 /// What became of counters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counters {
+    /// Streams that the calls went through; none where each was a unary one.
+    #[serde(default)]
+    pub(crate) streams: usize,
     /// Numbers that nobody was given, which is legal.
     pub(crate) skipped: u64,
 }

@@ -10,7 +10,7 @@ use tidemark_version::VERSION;
 use crate::body::BYTES_MIN;
 use crate::workload::{Kind, Pace, Scale, Workload};
 
-/// Unary calls in flight at once: as many as the gateway takes.
+/// Calls in flight at once: as many unary ones as the gateway takes.
 const CALLS_MAX: u32 = 2_048;
 
 /// Devices that the gateway takes, unless it is configured otherwise.
@@ -63,7 +63,7 @@ pub(crate) enum Selection {
     Sync,
     /// One sender whose messages go to many recipients over all shards, all online.
     Fanout,
-    /// Numbers from counters, one in each unary call.
+    /// Numbers from counters, one in each call.
     Allocate,
     /// Devices that do nothing, with a TCP connection each: what they cost the gateway.
     Idle,
@@ -120,6 +120,9 @@ pub(crate) struct Settings {
     /// Counters of `allocate`.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) keys: u32,
+    /// Makes each call of `allocate` a unary one, instead of through a stream on each connection.
+    #[arg(long)]
+    pub(crate) unary: bool,
     /// Devices of `idle`.
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=DEVICES_MAX))]
     pub(crate) devices: u32,

@@ -1,12 +1,14 @@
-//! The gateway as the load sees it: devices' streams over a few TCP connections, and the unary
-//! calls of a back end. gRPC is named nowhere else.
+//! The gateway as the load sees it: devices' streams over a few TCP connections, and the calls of a
+//! back end. gRPC is named nowhere else.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use futures::future::try_join_all;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use tidemark_client::Numbers;
 use tidemark_proto::v1::devices_client::DevicesClient;
 use tidemark_proto::v1::gateway_client::GatewayClient;
 use tidemark_proto::v1::mailboxes_client::MailboxesClient;
@@ -129,6 +131,12 @@ impl Gateway {
         let incoming = incoming.map_err(|status| Failure::from(&status))?.into_inner();
         let incoming = incoming.map_err(|status| Failure::from(&status));
         Ok(Wire::new(outgoing, incoming.boxed()))
+    }
+
+    /// Streams of allocations with this token, one on each connection.
+    pub(crate) async fn numbers(&self, token: &str) -> Result<Vec<Numbers>, Failure> {
+        let channels = self.channels.iter();
+        try_join_all(channels.map(|channel| Numbers::open(channel.clone(), token))).await
     }
 
     fn channel(&self, turn: usize) -> Channel {

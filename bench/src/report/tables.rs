@@ -166,7 +166,7 @@ fn notes(text: &mut String, measured: &Measured) -> fmt::Result {
     write!(text, "connections={connections} threads={threads} seconds={:.1} ", measured.seconds)?;
     write!(text, "syncs={syncs} resends={resends} ")?;
     if let Some(counters) = &measured.counters {
-        write!(text, "skipped={} ", counters.skipped)?;
+        write!(text, "streams={} skipped={} ", counters.streams, counters.skipped)?;
     }
     writeln!(text, "{ledger}")
 }
@@ -284,9 +284,9 @@ mod tests {
     #[test]
     fn calls_have_counters_and_no_bodies() {
         let conditions = Conditions { body: None, recipients: 10_000, ..deliver().conditions };
-        let counters = Some(Counters { skipped: 3 });
+        let counters = Some(Counters { streams: 4, skipped: 3 });
         let text = markdown(vec![Measured { conditions, counters, ..deliver() }]);
         assert!(text.contains("counters=10000 connections=4"), "{text}");
-        assert!(text.contains("resends=0 skipped=3 ledger:"), "{text}");
+        assert!(text.contains("resends=0 streams=4 skipped=3 ledger:"), "{text}");
     }
 }
