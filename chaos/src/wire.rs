@@ -1,15 +1,20 @@
-//! The unary calls of a back end to a gateway. gRPC is named nowhere else here.
+//! The calls of a back end to a gateway. gRPC is named nowhere else here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tidemark_client::Numbers;
 use tidemark_proto::v1::devices_client::DevicesClient;
 use tidemark_proto::v1::mailboxes_client::MailboxesClient;
 use tidemark_proto::v1::messages_client::MessagesClient;
+use tidemark_proto::v1::sequence_client::SequenceClient;
 use tidemark_proto::v1::settings_client::SettingsClient;
 use tidemark_proto::{Failure, headers, v1};
 use tidemark_types::limits::SERVER_FRAME_BYTES_MAX;
-use tidemark_types::{ClientMsgId, DeviceId, Recipient, Seq, UserId};
+use tidemark_types::{ClientMsgId, DeviceId, ErrorCode, Recipient, Seq, UserId};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
@@ -23,7 +28,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Wire {
     channel: Channel,
-    bearer: String,
+    token: String,
+    /// The stream of allocations, once it was needed.
+    numbers: Arc<Mutex<Option<Numbers>>>,
 }
 
 impl Wire {
@@ -38,12 +45,13 @@ impl Wire {
             .http2_keep_alive_interval(CONNECT_TIMEOUT)
             .keep_alive_timeout(CONNECT_TIMEOUT)
             .connect_lazy();
-        Ok(Wire { channel, bearer: format!("{}{token}", headers::BEARER) })
+        Ok(Wire { channel, token: token.to_owned(), numbers: Arc::default() })
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        let bearer = self.bearer.parse().expect("tokens are visible ASCII");
+        let bearer = format!("{}{}", headers::BEARER, self.token);
+        let bearer = bearer.parse().expect("tokens are visible ASCII");
         request.metadata_mut().insert(headers::AUTHORIZATION, bearer);
         request
     }
@@ -97,6 +105,39 @@ impl Wire {
         let mut client = DevicesClient::new(self.channel.clone());
         let answer = client.register(self.request(request)).await;
         Ok(Seq::new(answer.map_err(|status| Failure::from(&status))?.into_inner().cursor))
+    }
+
+    /// The next number of a counter, by a call of its own.
+    pub async fn number(&self, counter: &str) -> Result<u64, Failure> {
+        let counter = counter.to_owned();
+        let request = v1::AllocateRequest { counter, count: 1, ..Default::default() };
+        let mut client = SequenceClient::new(self.channel.clone());
+        let answer = client.allocate(self.request(request)).await;
+        Ok(answer.map_err(|status| Failure::from(&status))?.into_inner().first)
+    }
+
+    /// The next number of a counter, over the stream that all share, opened again when it has ended.
+    pub async fn number_on_stream(&self, counter: &str) -> Result<u64, Failure> {
+        let answer =
+            timeout(CALL_TIMEOUT, async { self.stream().await?.next(counter).await }).await;
+        answer.unwrap_or_else(|_| Err(Failure::new(ErrorCode::Unknown)))
+    }
+
+    async fn stream(&self) -> Result<Numbers, Failure> {
+        let mut numbers = self.numbers.lock().await;
+        if let Some(open) = numbers.as_ref().filter(|numbers| numbers.is_open()) {
+            return Ok(open.clone());
+        }
+        let opened = Numbers::open(self.channel.clone(), &self.token).await?;
+        Ok(numbers.insert(opened).clone())
+    }
+
+    /// The last number that was taken from a counter.
+    pub async fn last_number(&self, counter: &str) -> Result<u64, Failure> {
+        let request = v1::CurrentRequest { counter: counter.to_owned() };
+        let mut client = SequenceClient::new(self.channel.clone());
+        let answer = client.current(self.request(request)).await;
+        Ok(answer.map_err(|status| Failure::from(&status))?.into_inner().last)
     }
 
     /// From now on `user` refuses what `sender` sends.

@@ -1,5 +1,5 @@
-//! Who asks beside the devices: reads of heads, pages and cursors through every door, and back
-//! ends, whose sends are repeated under the same id whether they were answered or not.
+//! Who asks beside the devices: reads of heads, pages and cursors through every door, numbers of
+//! counters, and back ends, whose sends are repeated under the same id whether they were answered or not.
 //!
 //! Devices alone would show neither a stale read nor what becomes of a retry: they ask for a head
 //! only to catch up, and their library repeats unseen.
@@ -22,6 +22,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::load;
 use crate::cluster::Cluster;
+use crate::counters::Counters;
 use crate::login::Login;
 use crate::notes::Notes;
 use crate::wire::Wire;
@@ -45,6 +46,9 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// How long after its answer a send may be repeated once more, as by a back end that lost it.
 const REPEATED_WITHIN: Duration = Duration::from_secs(10);
 
+/// Counters from which numbers are taken: few, so that calls meet.
+const COUNTERS: usize = 16;
+
 /// Of so many users, one blocks the next one.
 const BLOCKING: u32 = 6;
 
@@ -62,6 +66,7 @@ struct Desk {
     /// old one answers.
     stores: Client,
     heads: Arc<Vec<AtomicU32>>,
+    counters: Arc<Counters>,
     users: u32,
     notes: Notes,
     rng: Arc<SeededRng>,
@@ -85,6 +90,7 @@ impl BackEnds {
             doors: (0..gateways).map(door).collect::<Result<_>>()?,
             stores,
             heads: Arc::new((0..users).map(|_| AtomicU32::default()).collect()),
+            counters: Arc::new(Counters::new(COUNTERS)),
             users,
             notes: notes.clone(),
             rng: Arc::new(SeededRng::new(seed.rotate_left(17))),
@@ -99,6 +105,7 @@ impl BackEnds {
         asking.spawn(every(READ_EVERY, desk.clone(), Desk::read));
         asking.spawn(every(READ_EVERY, desk.clone(), Desk::page));
         asking.spawn(every(READ_EVERY, desk.clone(), Desk::cursor));
+        asking.spawn(every(READ_EVERY, desk.clone(), Desk::number));
         asking.spawn(every(SEND_EVERY, desk.clone(), Desk::send));
         Ok(BackEnds { asking, stop })
     }
@@ -210,6 +217,23 @@ impl Desk {
         let asked = self.notes.now();
         if let Ok(seq) = self.door().cursor(&words::name(user), &name).await {
             self.notes.note(|at| Event::CursorIs { asked, at, user, device, seq });
+        }
+        Ok(())
+    }
+
+    /// A number of a counter, half of them over the door's stream. One that got no answer may have been
+    /// taken for nobody.
+    async fn number(self) -> Result<()> {
+        let (counter, began) = self.counters.begin(self.rng.number());
+        let answer = match self.rng.number().is_multiple_of(2) {
+            true => self.door().number(counter).await,
+            false => self.door().number_on_stream(counter).await,
+        };
+        if let Ok(number) = answer
+            && !self.counters.given(began, number)
+        {
+            let what = format!("numbers given twice or going back: {counter} {number}");
+            self.notes.amount(&"back ends", &what, 1, 0);
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ mod demo;
 mod devices;
 mod leader_kill;
 mod mutants;
+mod numbers;
 mod relay;
 mod replicas;
 mod runs;
