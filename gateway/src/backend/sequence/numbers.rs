@@ -30,8 +30,7 @@ use crate::limits::REFUSED_RETRY;
 use crate::store::Store;
 use crate::{failure, metrics};
 
-/// Commands under way to one shard: one is applied while the next one travels. With more, each
-/// carries less, and costs as much.
+/// Commands under way to one shard: with more, each carries less, and costs as much (ADR 18).
 const COMMANDS_MAX: usize = 1;
 
 /// Calls that wait for one shard: what a few commands take, some hundred kilobytes.
