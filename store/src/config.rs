@@ -3,6 +3,7 @@
 //! A file in TOML with unknown keys refused; what it leaves out has the default below.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,9 @@ use tidemark_process::ConfigError;
 
 /// There is no TLS and no authentication between servers yet.
 const LOOPBACK: &str = "a loopback address, as nothing is encrypted yet; or say `insecure`";
+
+/// Shorter files would be changed all the time, longer ones need more memory at a start.
+const SEGMENT_BYTES: RangeInclusive<usize> = 16 << 10..=1 << 30;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +84,9 @@ pub struct RaftConfig {
     /// Entries kept behind that point, so that a follower that was away needs no snapshot: more
     /// than are written while one is sent and installed.
     pub keep_entries: u64,
+    /// A file of the log that is as long as this is not written to any more. Changing to the next one
+    /// takes half a dozen syncs, and one that is not needed any more goes as a whole.
+    pub segment_bytes: usize,
 }
 
 impl Default for RaftConfig {
@@ -90,6 +97,7 @@ impl Default for RaftConfig {
             election_timeout_max_ms: 900,
             snapshot_entries: 50_000,
             keep_entries: 100_000,
+            segment_bytes: 64 << 20,
         }
     }
 }
@@ -184,6 +192,11 @@ impl StoreConfig {
                 format!("at least disk.free_bytes_reserve ({})", self.disk.free_bytes_reserve),
             ),
             ("raft.snapshot_entries", self.raft.snapshot_entries > 0, "at least 1".to_owned()),
+            (
+                "raft.segment_bytes",
+                SEGMENT_BYTES.contains(&self.raft.segment_bytes),
+                format!("{} to {}", SEGMENT_BYTES.start(), SEGMENT_BYTES.end()),
+            ),
         ];
         for (key, holds, reason) in checks {
             if !holds {

@@ -26,7 +26,7 @@ use crate::node::{log_dir, state_dir};
 use crate::raft::log::{GroupSummary, RecoverError, survey, visit_entries};
 use crate::raft::machine::Applied;
 use crate::raft::types::EntryPayload;
-use crate::storage::{GroupId, LogDb, LogDbError, LogReads, StateDb, StateDbError};
+use crate::storage::{GroupId, LogReads, SegmentLog, SegmentLogError, StateDb, StateDbError};
 
 /// Why a node cannot be looked at.
 #[derive(Debug, Error)]
@@ -34,9 +34,9 @@ pub enum InspectError {
     /// The directory is nobody's.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The log's database cannot be opened.
+    /// The log's files cannot be opened.
     #[error(transparent)]
-    LogDb(#[from] LogDbError),
+    LogFiles(#[from] SegmentLogError),
     /// A group's log is damaged.
     #[error(transparent)]
     Log(#[from] RecoverError),
@@ -180,7 +180,7 @@ impl Inspector {
     pub fn open(data_dir: &Path) -> Result<Self, InspectError> {
         Ok(Inspector {
             identity: Identity::read(data_dir)?,
-            log: Box::new(LogDb::open_read_only(&log_dir(data_dir))?),
+            log: Box::new(SegmentLog::open_read_only(&log_dir(data_dir))?),
             state: StateDb::open_read_only(&state_dir(data_dir))?,
         })
     }

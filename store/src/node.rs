@@ -41,7 +41,7 @@ use crate::raft::types::Replica;
 use crate::relay::Relay;
 use crate::shard::{self, Hosted, Surroundings};
 use crate::space::Space;
-use crate::storage::{GroupId, LogDb, LogDbError, StateDb, StateDbError};
+use crate::storage::{GroupId, SegmentLog, SegmentLogError, StateDb, StateDbError};
 use crate::time::ClusterTime;
 use crate::watch::Hub;
 
@@ -62,9 +62,9 @@ pub enum NodeError {
     /// The directory is somebody else's, or nobody's.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The log's database is missing, damaged or foreign.
+    /// The log's files are missing, damaged or foreign.
     #[error(transparent)]
-    LogDb(#[from] LogDbError),
+    LogFiles(#[from] SegmentLogError),
     /// A group's log is damaged.
     #[error(transparent)]
     Log(#[from] RecoverError),
@@ -93,7 +93,7 @@ pub enum NodeError {
     Io(#[from] io::Error),
 }
 
-/// The log database's folder in a node's data directory.
+/// The log's folder in a node's data directory.
 pub fn log_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("log")
 }
@@ -117,9 +117,10 @@ pub struct Disks {
 
 impl Disks {
     /// Opens a node's data directory, and starts the log's writer.
-    pub fn open(data_dir: &Path) -> Result<Self, NodeError> {
+    pub fn open(config: &StoreConfig) -> Result<Self, NodeError> {
+        let data_dir = &config.data_dir;
         let identity = Identity::read(data_dir)?;
-        let log = LogDb::open(&log_dir(data_dir))?;
+        let log = SegmentLog::open(&log_dir(data_dir), config.raft.segment_bytes)?;
         let (log, writer) = LogStore::open(log, LogOptions::default())?;
         let log_thread = Some(writer.spawn()?);
         if is(Mutant::StartOnEmptyDisk) && !state_dir(data_dir).exists() {
@@ -150,7 +151,7 @@ impl Node {
     pub fn create(data_dir: &Path, node: NodeId, map: ClusterMap) -> Result<Identity, NodeError> {
         let identity = Identity::new(node, map)?;
         Identity::claim(data_dir)?;
-        LogDb::create(&log_dir(data_dir))?;
+        SegmentLog::create(&log_dir(data_dir))?;
         StateDb::create(&state_dir(data_dir))?;
         // Last: a directory without it is one whose creation was cut off, and never starts.
         identity.write(data_dir)?;
@@ -168,7 +169,7 @@ impl Node {
         rng: Arc<dyn Rng>,
     ) -> Result<Arc<Self>, NodeError> {
         config.validate()?;
-        let disks = Disks::open(&config.data_dir)?;
+        let disks = Disks::open(config)?;
         Self::start_on(disks, config, peers, acceptor, clock, rng).await
     }
 

@@ -93,6 +93,7 @@ fn store_config(plan: &Plan, machine: &Machine) -> StoreConfig {
             election_timeout_max_ms: plan.election_ms * 3 / 2,
             snapshot_entries: plan.snapshot_entries,
             keep_entries: plan.keep_entries,
+            ..RaftConfig::default()
         },
         // The space of the machine that simulates says nothing.
         disk: DiskConfig { free_bytes_min: 0, free_bytes_reserve: 0 },

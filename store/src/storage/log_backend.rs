@@ -1,6 +1,6 @@
 //! The seam between the log store and a disk.
 //!
-//! Two implementations: RocksDB ([`super::LogDb`]) and a simulated disk with pending and durable
+//! Two implementations: files ([`super::SegmentLog`]) and a simulated disk with pending and durable
 //! bytes. Both move opaque bytes: an implementation never interprets a value.
 //!
 //! Invariants every implementation keeps:
@@ -54,7 +54,7 @@ pub enum Change {
     },
     /// Removes the entries in `range`, which reaches to the end of the log.
     Truncate {
-        /// Exact, so that an LSM tree need not keep a tombstone over indexes to come.
+        /// Up to what was the end of the log.
         range: Range<u64>,
     },
     /// Replaces the purge mark and removes the entries in `range`, in one step: a mark without

@@ -1,4 +1,4 @@
-//! The disk: the only folder that may use RocksDB.
+//! The disk: the log's segments and the state's database. The only folder that may use RocksDB.
 //!
 //! Nothing here knows openraft. What goes into the log arrives as opaque bytes with a place
 //! (group, index) and is given back as it was; what the bytes mean is decided above.
@@ -8,17 +8,15 @@ mod direct;
 mod group;
 mod layer;
 mod log_backend;
-mod log_db;
-mod log_key;
 mod pending;
 mod recent;
+mod segments;
 mod simulated;
 mod spill;
 mod spill_file;
 mod state_db;
 mod state_key;
 mod steps;
-mod wal_tail;
 
 use std::fs::File;
 use std::io;
@@ -28,7 +26,7 @@ pub use group::GroupId;
 pub use log_backend::{
     Change, ENTRY_HEAD_BYTES, EntryValue, GroupMarks, LogBackend, LogBatch, LogReads, LogWrite,
 };
-pub use log_db::{LogDb, LogDbError, LogDbReads};
+pub use segments::{Contradiction, LogDamage, SegmentLog, SegmentLogError, SegmentReads};
 pub use simulated::SimulatedDisk;
 pub use state_db::{GroupState, Staging, StateDb, StateDbError};
 pub use steps::{Step, Steps};

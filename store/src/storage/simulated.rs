@@ -1,8 +1,8 @@
 //! A disk for the log of two halves, in memory: what a power cut keeps for certain, and what it may
 //! lose. For tests and simulations.
 //!
-//! It keeps what every [`LogBackend`] promises: batches are whole, and survive in order. In RocksDB's
-//! WAL a batch is one record with a checksum: torn, it is dropped as a whole, with all behind it. So
+//! It keeps what every [`LogBackend`] promises: batches are whole, and survive in order. In a segment
+//! a batch is one record with a checksum: torn, it is dropped as a whole, with all behind it. So
 //! what a power cut leaves of the pending batches is a first part of them, and never half a batch.
 
 use std::collections::BTreeMap;

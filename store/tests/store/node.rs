@@ -285,7 +285,7 @@ async fn a_wrong_directory_refuses_with_its_own_error() {
     fs::remove_dir_all(log_dir(&forgetful.data_dir)).unwrap();
     for _ in 0..2 {
         let refused = refusal(&forgetful).await;
-        assert!(matches!(refused, NodeError::LogDb(_)), "the log is lost: {refused}");
+        assert!(matches!(refused, NodeError::LogFiles(_)), "the log is lost: {refused}");
     }
 
     let stateless = at("stateless");
@@ -303,7 +303,7 @@ async fn a_directory_has_one_node_at_a_time() {
     let config = config(dir.path());
     let node = start_new(&config).await;
     let refused = refusal(&config).await;
-    assert!(matches!(refused, NodeError::LogDb(_)), "{refused}");
+    assert!(matches!(refused, NodeError::LogFiles(_)), "{refused}");
     stop(node).await.unwrap();
     stop(start(&config).await).await.unwrap();
 }

@@ -41,11 +41,12 @@ const CHILD_DIR: &str = "TIDEMARK_TEST_CHILD_DIR";
 /// Which child on this data, for ids that must be new.
 const CHILD_CYCLE: &str = "TIDEMARK_TEST_CHILD_CYCLE";
 
-/// Small, so that the state is flushed and the log purged many times between two cuts.
+/// Small, so that the state is flushed, the log purged and its segment changed many times between two cuts.
 fn config(data_dir: &Path) -> StoreConfig {
     let mut config = node::config(data_dir);
     config.raft.snapshot_entries = 100;
     config.raft.keep_entries = 50;
+    config.raft.segment_bytes = 16 << 10;
     // Its disk is a small one.
     config.disk = DiskConfig { free_bytes_min: 0, free_bytes_reserve: 0 };
     config

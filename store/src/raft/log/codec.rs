@@ -6,9 +6,9 @@
 //! entry   kind u8 | term u64 | body length u32 | crc u32 | body                        17 + body
 //! ```
 //!
-//! The checksum covers the value and the place it belongs to (what, group, index). RocksDB has
-//! checksums of its own for WAL records and blocks of files, but none between our hands and the
-//! WAL, none in a memtable, and none that would notice a value under another key.
+//! The checksum covers the value and the place it belongs to (what, group, index). The log's files have
+//! checksums of their own, for whole batches; none of them covers what is read back later, one entry at a
+//! time, or would notice a value in another's place.
 //!
 //! The layout is ours, not openraft's serde: its types change between versions, the disk may not.
 //! Decoders name the field and both sizes, reject trailing bytes, and never panic.

@@ -9,18 +9,12 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::raft::log::{RecoverError, survey};
-use crate::storage::LogDb;
-
-fn create(folder: &TempDir) -> PathBuf {
-    let path = folder.path().join("log");
-    drop(LogDb::create(&path).expect("a new log"));
-    path
-}
+use crate::storage::SegmentLog;
 
 /// Writes entries one commit each, a vote and a commit mark, and goes away without a shutdown.
 fn fill(path: &Path, entries: std::ops::Range<u64>) {
-    let db = LogDb::open(path).expect("an intact log");
-    let (store, mut writer) = LogStore::open(db, LogOptions::default()).expect("an intact log");
+    let opened = LogStore::open(segments(path), LogOptions::default());
+    let (store, mut writer) = opened.expect("an intact log");
     let mut log = store.group(group(7));
     let saving = save_vote(log.clone(), vote(4, 2));
     for index in entries {
@@ -32,29 +26,28 @@ fn fill(path: &Path, entries: std::ops::Range<u64>) {
     assert!(writer.step().expect("a good disk"));
 }
 
-fn reopen(path: &Path) -> Result<(LogStore, LogWriter<LogDb>), String> {
-    let db = LogDb::open(path).map_err(|error| error.to_string())?;
-    LogStore::open(db, LogOptions::default()).map_err(|error| error.to_string())
+fn reopen(path: &Path) -> Result<(LogStore, LogWriter<SegmentLog>), String> {
+    let log = SegmentLog::open(path, 2_000).map_err(|error| error.to_string())?;
+    LogStore::open(log, LogOptions::default()).map_err(|error| error.to_string())
 }
 
-fn files(path: &Path, extension: &str) -> Vec<PathBuf> {
-    let files = fs::read_dir(path).expect("a folder").flatten();
-    let mut files: Vec<PathBuf> = files
-        .map(|file| file.path())
-        .filter(|file| file.extension().is_some_and(|found| found == extension))
-        .collect();
+/// The files of the log, the oldest first.
+fn files(path: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(path).expect("a folder").flatten().map(|file| file.path());
+    let mut files: Vec<PathBuf> =
+        files.filter(|file| file.extension().is_some_and(|found| found == "log")).collect();
     files.sort();
     files
 }
 
-fn wal(path: &Path) -> PathBuf {
-    files(path, "log").pop().expect("a WAL")
+fn newest(path: &Path) -> PathBuf {
+    files(path).pop().expect("a segment")
 }
 
 #[test]
 fn a_reopened_log_is_as_it_was() {
     let folder = TempDir::new().expect("a folder");
-    let path = create(&folder);
+    let path = create_segments(folder.path());
     fill(&path, 0..10);
     fill(&path, 10..20);
     let (store, mut writer) = reopen(&path).expect("an intact log");
@@ -68,7 +61,7 @@ fn a_reopened_log_is_as_it_was() {
     now(log.truncate_after(Some(log_id(4, 17)))).expect("queued");
     assert!(writer.step().expect("a good disk"));
     drop((store, writer, log));
-    let summary = survey(&LogDb::open_read_only(&path).expect("intact")).expect("intact");
+    let summary = survey(&SegmentLog::open_read_only(&path).expect("intact")).expect("intact");
     assert_eq!(summary.len(), 1);
     assert_eq!(summary[0].purged, Some(log_id(4, 4)));
     assert_eq!(summary[0].last, Some(log_id(4, 17)));
@@ -78,7 +71,7 @@ fn a_reopened_log_is_as_it_was() {
 #[test]
 fn looking_at_a_log_changes_nothing() {
     let folder = TempDir::new().expect("a folder");
-    let path = create(&folder);
+    let path = create_segments(folder.path());
     fill(&path, 0..10);
     let look = || {
         let files = fs::read_dir(&path).expect("a folder").flatten();
@@ -89,7 +82,7 @@ fn looking_at_a_log_changes_nothing() {
         files
     };
     let before = look();
-    let summary = survey(&LogDb::open_read_only(&path).expect("intact")).expect("intact");
+    let summary = survey(&SegmentLog::open_read_only(&path).expect("intact")).expect("intact");
     assert_eq!(summary[0].entries, 10);
     assert!(look() == before, "the folder has changed");
 }
@@ -97,12 +90,12 @@ fn looking_at_a_log_changes_nothing() {
 #[test]
 fn a_torn_tail_opens_without_its_last_record() {
     let folder = TempDir::new().expect("a folder");
-    let path = create(&folder);
+    let path = create_segments(folder.path());
     fill(&path, 0..10);
-    let wal = wal(&path);
-    let whole = fs::metadata(&wal).expect("a file").len();
+    let newest = newest(&path);
+    let whole = fs::metadata(&newest).expect("a file").len();
     // The last record is the commit mark, the one before the last entry: tear both.
-    let torn = fs::OpenOptions::new().write(true).open(&wal).expect("a file");
+    let torn = fs::OpenOptions::new().write(true).open(&newest).expect("a file");
     torn.set_len(whole - 100).expect("shorter");
     drop(torn);
     let (store, _writer) = reopen(&path).expect("a torn tail is no damage");
@@ -113,51 +106,34 @@ fn a_torn_tail_opens_without_its_last_record() {
 #[test]
 fn zeros_behind_the_last_record_are_no_damage() {
     let folder = TempDir::new().expect("a folder");
-    let path = create(&folder);
+    let path = create_segments(folder.path());
     fill(&path, 0..10);
-    let wal = wal(&path);
-    let mut bytes = fs::read(&wal).expect("readable");
+    let newest = newest(&path);
+    let mut bytes = fs::read(&newest).expect("readable");
     // Space that was allocated ahead of what was written.
     bytes.resize(bytes.len() + 4096, 0);
-    fs::write(&wal, bytes).expect("writable");
+    fs::write(&newest, bytes).expect("writable");
     let (store, _writer) = reopen(&path).expect("no damage");
     let entries = now(store.group(group(7)).try_get_log_entries(..)).expect("readable");
     assert_eq!(entries.len(), 10);
 }
 
-/// A power cut leaves whole sectors unwritten, and those are cut off. This is less than one: it
-/// cannot be told from damage to an acknowledged record, so it is taken for that.
 #[test]
-fn a_last_record_of_full_length_with_zeros_in_it_refuses() {
+fn damage_in_an_older_segment_refuses() {
     let folder = TempDir::new().expect("a folder");
-    let path = create(&folder);
-    fill(&path, 0..10);
-    let wal = wal(&path);
-    let mut bytes = fs::read(&wal).expect("readable");
-    let whole = bytes.len();
-    bytes[whole - 100..].fill(0);
-    fs::write(&wal, bytes).expect("writable");
-    let refused = reopen(&path).err().expect("it might have been acknowledged");
-    assert!(refused.contains("orruption"), "{refused}");
+    let path = create_segments(folder.path());
+    fill(&path, 0..20);
+    let segments = files(&path);
+    assert!(segments.len() > 2, "{segments:?}");
+    refuses_with_a_flipped_bit(&path, &segments[0]);
 }
 
 #[test]
-fn damage_in_a_table_file_refuses() {
+fn damage_in_the_middle_of_the_newest_segment_refuses() {
     let folder = TempDir::new().expect("a folder");
-    let path = create(&folder);
-    fill(&path, 0..10);
-    // Opening moves what the WAL has into a table file.
-    drop(reopen(&path).expect("an intact log"));
-    let table = files(&path, "sst").pop().expect("a table file");
-    refuses_with_a_flipped_bit(&path, &table);
-}
-
-#[test]
-fn damage_in_the_middle_refuses() {
-    let folder = TempDir::new().expect("a folder");
-    let path = create(&folder);
-    fill(&path, 0..10);
-    refuses_with_a_flipped_bit(&path, &wal(&path));
+    let path = create_segments(folder.path());
+    fill(&path, 0..20);
+    refuses_with_a_flipped_bit(&path, &newest(&path));
 }
 
 fn refuses_with_a_flipped_bit(path: &Path, file: &Path) {
@@ -166,7 +142,7 @@ fn refuses_with_a_flipped_bit(path: &Path, file: &Path) {
     bytes[middle] ^= 1;
     fs::write(file, bytes).expect("writable");
     let refused = reopen(path).err().expect("a flipped bit must not open");
-    assert!(refused.contains("orruption"), "{refused}");
+    assert!(refused.contains("is damaged"), "{refused}");
 }
 
 /// A disk with entries 0 to 9 of term 2, durable, with their vote and a commit mark.

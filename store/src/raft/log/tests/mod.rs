@@ -9,6 +9,7 @@ mod reads;
 mod suite;
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -20,7 +21,7 @@ use tokio::sync::oneshot;
 use super::codec::log_id;
 use super::{GroupLog, LogOptions, LogStore, LogWriter};
 use crate::raft::types::{Entry, EntryPayload, GroupId, LeaderId, Payload, TypeConfig, Vote};
-use crate::storage::SimulatedDisk as Disk;
+use crate::storage::{SegmentLog, SimulatedDisk as Disk};
 
 type Flushed = oneshot::Receiver<io::Result<()>>;
 
@@ -39,6 +40,18 @@ fn entry(term: u64, index: u64, bytes: usize) -> Entry {
 
 fn vote(term: u64, replica: u64) -> Vote {
     Vote { leader_id: LeaderId::new(term, replica), committed: false }
+}
+
+/// Creates a log in files; where.
+fn create_segments(folder: &Path) -> PathBuf {
+    let path = folder.join("log");
+    SegmentLog::create(&path).expect("a new log");
+    path
+}
+
+/// Opens a log in files so short that a test fills several of them.
+fn segments(path: &Path) -> SegmentLog {
+    SegmentLog::open(path, 2_000).expect("an intact log")
 }
 
 fn open(disk: &Disk, options: LogOptions) -> (LogStore, LogWriter<Disk>) {

@@ -1,4 +1,4 @@
-//! openraft's own conformance suite: our log, on RocksDB and on the simulated disk, and our state
+//! openraft's own conformance suite: our log, on files and on the simulated disk, and our state
 //! machine.
 
 use std::path::Path;
@@ -13,12 +13,12 @@ use crate::effects::Dispatch;
 use crate::raft::log::LogThread;
 use crate::raft::machine::Machine;
 use crate::raft::types::TypeConfig;
-use crate::storage::{LogBackend, LogDb, StateDb};
+use crate::storage::{LogBackend, StateDb};
 
 /// Creates the log's disk in a folder.
 struct Builder<B>(fn(&Path) -> B);
 
-/// The thread goes first, so that the database is closed before its folder is removed.
+/// The thread goes first, so that the log is closed before its folder is removed.
 type Guard = (LogThread, TempDir);
 
 impl<B: LogBackend> StoreBuilder<TypeConfig, GroupLog, Machine, Guard> for Builder<B> {
@@ -48,7 +48,7 @@ fn keeps_openrafts_contract<B: LogBackend>(create: fn(&Path) -> B) {
 
 #[test]
 fn the_log_store_keeps_openrafts_contract() {
-    keeps_openrafts_contract(|folder| LogDb::create(&folder.join("log")).expect("a new log"));
+    keeps_openrafts_contract(|folder| segments(&create_segments(folder)));
 }
 
 #[test]

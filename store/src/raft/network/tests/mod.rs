@@ -31,7 +31,7 @@ use crate::raft::group::Group;
 use crate::raft::log::{LogOptions, LogStore, LogThread};
 use crate::raft::machine::{Applied, Machine};
 use crate::raft::types::{Replica, ReplicaId};
-use crate::storage::{GroupId, LogDb, StateDb};
+use crate::storage::{GroupId, SegmentLog, StateDb};
 
 /// Enough for the slowest machine: reached only by a test that fails.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -77,10 +77,10 @@ impl TestNode {
         let address = listener.local_addr().unwrap().to_string();
         let dir = tempfile::tempdir().unwrap();
         let [log_path, state_path] = ["log", "state"].map(|name| dir.path().join(name));
-        LogDb::create(&log_path).unwrap();
+        SegmentLog::create(&log_path).unwrap();
         StateDb::create(&state_path).unwrap();
-        let (log, writer) =
-            LogStore::open(LogDb::open(&log_path).unwrap(), LogOptions::default()).unwrap();
+        let log = SegmentLog::open(&log_path, raft.segment_bytes).unwrap();
+        let (log, writer) = LogStore::open(log, LogOptions::default()).unwrap();
         let log_thread = Some(writer.spawn().unwrap());
         let state = StateDb::open(&state_path).unwrap();
         let peers = Peers::new(me, Arc::new(Wire { from: me.node, net: net.clone() }));
