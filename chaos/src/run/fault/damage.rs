@@ -30,11 +30,11 @@ pub(in crate::run) struct Damage {
 /// A file of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::run) enum Target {
-    /// What the log was written to last.
+    /// The segment that the log was written to last.
     LogTail,
-    /// An older part of the log.
-    LogTable,
-    /// Which parts the log has.
+    /// An older segment of the log.
+    LogSegment,
+    /// Which segments the log has.
     LogManifest,
     /// A part of the state.
     StateTable,
@@ -44,7 +44,7 @@ pub(in crate::run) enum Target {
 
 impl Target {
     fn is_log(self) -> bool {
-        matches!(self, Target::LogTail | Target::LogTable | Target::LogManifest)
+        matches!(self, Target::LogTail | Target::LogSegment | Target::LogManifest)
     }
 
     fn folder(self, data: &Path) -> PathBuf {
@@ -54,26 +54,31 @@ impl Target {
     /// Is a file of this name one of this kind?
     pub(super) fn fits(self, name: &str) -> bool {
         match self {
-            Target::LogTail => name.ends_with(".log"),
-            Target::LogTable | Target::StateTable => name.ends_with(".sst"),
-            Target::LogManifest | Target::StateManifest => name.starts_with("MANIFEST-"),
+            Target::LogTail | Target::LogSegment => name.ends_with(".log"),
+            Target::LogManifest => name == "MANIFEST",
+            Target::StateTable => name.ends_with(".sst"),
+            Target::StateManifest => name.starts_with("MANIFEST-"),
         }
     }
 
     /// The newest file of this kind that is not too small to be worth it.
     pub(super) fn newest(self, data: &Path) -> Result<Option<PathBuf>> {
-        const BYTES_MIN: u64 = 4 << 10;
+        let bytes_min = if self == Target::StateTable { 4 << 10 } else { 0 };
         let mut found = Vec::new();
         for file in fs::read_dir(self.folder(data))? {
             let file = file?;
             let fits = self.fits(&file.file_name().to_string_lossy());
-            let small = matches!(self, Target::LogManifest | Target::StateManifest);
-            if fits && file.metadata()?.len() > if small { 0 } else { BYTES_MIN } {
-                // Numbers in names have leading zeros.
+            if fits && file.metadata()?.len() > bytes_min {
                 found.push(file.path());
             }
         }
-        Ok(found.into_iter().max())
+        // Numbers in names have leading zeros.
+        found.sort();
+        if self == Target::LogSegment {
+            // That one is the log's tail.
+            found.pop();
+        }
+        Ok(found.pop())
     }
 }
 
@@ -111,7 +116,7 @@ impl Stage {
         let pristine = fs::read(&path).with_context(|| path.display().to_string())?;
         fs::write(&path, self.damaged(&pristine, damage))?;
         if damage.target.is_log() {
-            self.start_on_damaged_log(node, damage, &path, &pristine).await
+            self.start_on_damaged_log(node, &path, &pristine).await
         } else {
             self.start_on_damaged_state(node, &path, &pristine).await
         }
@@ -137,24 +142,14 @@ impl Stage {
     async fn start_on_damaged_log(
         &mut self,
         node: NodeId,
-        damage: Damage,
         path: &Path,
         pristine: &[u8],
     ) -> Result<Effects> {
         let member = Member::Node(node);
-        let found = match self.start(member).await? {
-            Start::Refused => true,
-            // It may come to read it only later; then it stops.
-            Start::Ready => self.cluster.ends_within(member, FOUND_WITHIN).await?.is_some(),
-        };
-        if !found && damage.target == Target::LogTail {
-            self.amount(&member, "serves from a damaged log", 1, 0);
-        }
-        if !found && damage.target == Target::LogManifest {
-            // It has written another one since.
-            return Ok(Vec::new());
-        }
+        // All of a log is read at the start.
+        let found = self.start(member).await? == Start::Refused;
         if !found {
+            self.amount(&member, "serves from a damaged log", 1, 0);
             self.cluster.kill(member)?;
         }
         let shards = self.shards();

@@ -39,7 +39,8 @@ const BETWEEN_CUTS: [Duration; 2] = [Duration::from_millis(500), Duration::from_
 /// Is this file a part of a node's log or state? Beside these are what databases tell of themselves.
 fn is_part(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let parts = [Target::LogTail, Target::LogTable, Target::LogManifest];
+    let log = [Target::LogTail, Target::LogManifest];
+    let parts = [log, [Target::StateTable, Target::StateManifest]].concat();
     name == "CURRENT" || parts.iter().any(|part| part.fits(&name))
 }
 

@@ -297,9 +297,9 @@ async fn disk(kind: Kind, stage: &Stage, node: NodeId) -> Result<Fault> {
         }
         _ => {
             let (name, target, cut_short) = *stage.pick(&[
-                ("newest log file, a flipped bit", Target::LogTail, false),
-                ("log, flipped bits", Target::LogTable, false),
-                ("log, cut short", Target::LogTable, true),
+                ("the log's newest segment, a flipped bit", Target::LogTail, false),
+                ("an older segment of the log, flipped bits", Target::LogSegment, false),
+                ("an older segment of the log, cut short", Target::LogSegment, true),
                 ("the log's manifest, cut short", Target::LogManifest, true),
                 ("the log's manifest, flipped bits", Target::LogManifest, false),
                 ("state, flipped bits", Target::StateTable, false),

@@ -167,13 +167,20 @@ impl Scenario {
         match self.kind {
             // A log so short that a node which is away for some seconds needs a snapshot.
             Kind::Snapshot => "[raft]\nsnapshot_entries = 300\nkeep_entries = 100\n",
-            // The power goes while states are written out and logs purged.
+            // The power goes while states are written out, logs purged and segments changed.
             Kind::PowerCut | Kind::PowerCutAll => {
-                "[raft]\nsnapshot_entries = 300\nkeep_entries = 100\n"
+                "[raft]\nsnapshot_entries = 300\nkeep_entries = 100\nsegment_bytes = 524288\n"
             }
-            // The state is on the disk soon, and soon the log no longer reaches back to it.
-            Kind::Corrupt => "[raft]\nsnapshot_entries = 300\nkeep_entries = 500\n",
-            Kind::Mixed => "[raft]\nsnapshot_entries = 2000\nkeep_entries = 1000\n",
+            // The state is on the disk soon, and soon the log no longer reaches back to it. It has more
+            // than one segment.
+            Kind::Corrupt => {
+                "[raft]\nsnapshot_entries = 300\nkeep_entries = 500\nsegment_bytes = 262144\n"
+            }
+            // Every call is made all the time: the log's manifest is written with its segments.
+            Kind::Eio => "[raft]\nsegment_bytes = 65536\n",
+            Kind::Mixed => {
+                "[raft]\nsnapshot_entries = 2000\nkeep_entries = 1000\nsegment_bytes = 1048576\n"
+            }
             _ => "",
         }
     }
