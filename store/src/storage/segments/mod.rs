@@ -59,6 +59,9 @@ const SEGMENTS_FEW: usize = 4;
 /// the log.
 const COPIED_PART: usize = 8;
 
+/// What a new log takes until it is opened.
+const FIRST_BYTES: usize = 4 << 10;
+
 const LOCK: &str = "LOCK";
 
 /// The log, opened by the node that owns it.
@@ -86,7 +89,7 @@ impl SegmentLog {
             Err(refusal) => return Err(refusal),
             Ok(_) => return Err(SegmentLogError::Exists { path: path.to_owned() }),
         }
-        Newest::create(path, 1, Index::default().checkpoint()).map_err(&io)?;
+        Newest::create(path, 1, Index::default().checkpoint(), FIRST_BYTES).map_err(&io)?;
         save(Manifest { oldest: 1, newest: 1 }, path).map_err(&io)?;
         sync_parent(path).map_err(&io)
     }
@@ -112,7 +115,8 @@ impl SegmentLog {
             );
         }
         let io = io_error(path);
-        let newest = Newest::reopen(path, manifest.newest, &newest, synced).map_err(&io)?;
+        let newest =
+            Newest::reopen(path, manifest.newest, &newest, synced, segment_bytes).map_err(&io)?;
         // Like the newest segment's end: it can be seen, and need not be on the disk.
         save(manifest, path).map_err(&io)?;
         remove_others(path, manifest).map_err(&io)?;
@@ -150,7 +154,7 @@ impl SegmentLog {
         self.newest.sync()?;
         let number = self.newest.number + 1;
         let checkpoint = self.reads.index.read().checkpoint();
-        self.newest = Newest::create(&self.folder, number, checkpoint)?;
+        self.newest = Newest::create(&self.folder, number, checkpoint, self.segment_bytes)?;
         self.reads.index.write().segments.insert(number, Segment::default());
         self.copy_what_holds_up_others()?;
         let (oldest, unneeded) = self.reads.index.write().let_go();

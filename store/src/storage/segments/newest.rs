@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use rustix::fs::{FallocateFlags, fallocate};
 use tidemark_mutants::{Mutant, is};
 
 use super::index::Place;
@@ -29,11 +30,17 @@ pub(super) struct Newest {
 impl Newest {
     /// Makes segment `number`, which begins with `checkpoint`. All of it is on the disk at return, but for
     /// its name in the folder.
-    pub(super) fn create(folder: &Path, number: u32, checkpoint: Record) -> io::Result<Self> {
+    pub(super) fn create(
+        folder: &Path,
+        number: u32,
+        checkpoint: Record,
+        segment_bytes: usize,
+    ) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         // One of this name is what an interrupted change of segments left.
         options.write(true).create(true).truncate(true);
         let file = options.open(segment_path(folder, number))?;
+        allocate(&file, segment_bytes);
         file.write_all_at(&record::file_head(number), 0)?;
         let mut newest = Newest { number, file, synced: FILE_HEAD, end: FILE_HEAD };
         newest.append(checkpoint, true)?;
@@ -50,10 +57,12 @@ impl Newest {
         number: u32,
         segment: &[u8],
         synced: usize,
+        segment_bytes: usize,
     ) -> io::Result<Self> {
         let file = OpenOptions::new().write(true).open(segment_path(folder, number))?;
         let end = segment.len();
         file.set_len(end as u64)?;
+        allocate(&file, segment_bytes);
         file.write_all_at(&segment[synced..], synced as u64)?;
         file.sync_all()?;
         Ok(Newest { number, file, synced: end, end })
@@ -89,5 +98,13 @@ impl Newest {
         self.file.sync_data()?;
         self.synced = self.end;
         Ok(())
+    }
+}
+
+/// Has the system choose one place for all of a file, which stays as long as it is: one that grows with each
+/// commit lies in pieces, and a sync writes them one by one. Where this cannot be done it does so.
+fn allocate(file: &File, segment_bytes: usize) {
+    if let Err(error) = fallocate(file, FallocateFlags::KEEP_SIZE, 0, segment_bytes as u64) {
+        tracing::debug!(%error, "a segment of the log is not allocated before it is written");
     }
 }
