@@ -33,6 +33,11 @@ use crate::storage::GroupId;
 /// Between attempts to reach a peer that is down; an attempt costs a look at its state.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 
+/// How long an append that only tells what is committed waits for one with entries, which tells it too.
+/// Nobody waits for it: a follower answers no client, and a successor commits by an entry of its own.
+/// It is some times what lies between two appends of a busy group, and far below every timer of Raft.
+const COMMIT_WAITS: Duration = Duration::from_millis(10);
+
 /// One group's ways to its other replicas.
 #[derive(Clone)]
 pub struct Network {
@@ -77,7 +82,7 @@ impl Link {
         let call = async { self.peer.connection().await?.call(self.to, ask).await };
         match timeout(option.hard_ttl(), call).await {
             Ok(told) => told.map_err(unreachable),
-            Err(_) => Err(self.timeout(action, option.hard_ttl())),
+            Err(_) => Err(late(self.from, self.to, action, option.hard_ttl())),
         }
     }
 
@@ -91,11 +96,10 @@ impl Link {
             Told::Transfer(_) | Told::Install(_) => Err(unreachable(PeerError::Confused)),
         }
     }
+}
 
-    fn timeout(&self, action: RPCTypes, timeout: Duration) -> RPCError<TypeConfig> {
-        let (id, target) = (self.from, self.to.replica);
-        RPCError::Timeout(Timeout { action, id, target, timeout })
-    }
+fn late(from: ReplicaId, to: Address, action: RPCTypes, timeout: Duration) -> RPCError<TypeConfig> {
+    RPCError::Timeout(Timeout { action, id: from, target: to.replica, timeout })
 }
 
 /// Whatever the reason, to try again at once would not help: openraft waits a little.
@@ -193,15 +197,7 @@ impl NetStreamAppend<TypeConfig> for Link {
             };
             let connection = self.peer.connection().await.map_err(unreachable)?;
             let stream = connection.open(self.to).await.map_err(unreachable)?;
-            let appends = Appends {
-                link: self,
-                stream,
-                input: Some(input),
-                ahead: Some(first),
-                unsent: None,
-                under_way: VecDeque::new(),
-                bytes_under_way: 0,
-            };
+            let appends = Appends::new(self.from, self.to, stream, first, input);
             let results = stream::unfold(Some(appends), |appends| async move {
                 let mut appends = appends?;
                 let result = appends.next().await?;
@@ -223,13 +219,16 @@ struct Unsent {
 }
 
 /// An open stream of appends: sends what comes while the window has room, and gives out answers.
-struct Appends<'a, S> {
-    link: &'a Link,
+struct Appends<S> {
+    from: ReplicaId,
+    to: Address,
     stream: OpenStream,
     /// None once it has ended.
     input: Option<S>,
-    /// Taken from the input to see whether it goes on.
+    /// Taken from the input: to see whether it goes on, or to be told by the next one.
     ahead: Option<AppendEntriesRequest<TypeConfig>>,
+    /// Until when the one ahead waits for that.
+    held_until: Option<Instant>,
     /// Waits for room in the connection's queue; the last of `under_way`.
     unsent: Option<Unsent>,
     /// When each unanswered append was taken, and its size; oldest first.
@@ -237,16 +236,38 @@ struct Appends<'a, S> {
     bytes_under_way: usize,
 }
 
-impl<S> Appends<'_, S>
+impl<S> Appends<S>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
 {
+    fn new(
+        from: ReplicaId,
+        to: Address,
+        stream: OpenStream,
+        first: AppendEntriesRequest<TypeConfig>,
+        input: S,
+    ) -> Self {
+        Appends {
+            from,
+            to,
+            stream,
+            input: Some(input),
+            ahead: Some(first),
+            held_until: None,
+            unsent: None,
+            under_way: VecDeque::new(),
+            bytes_under_way: 0,
+        }
+    }
+
     /// The next answer; `None` when the input has ended and everything is answered.
     async fn next(
         &mut self,
     ) -> Option<Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>> {
         loop {
-            if self.has_room()
+            let held = self.held();
+            if held.is_none()
+                && self.has_room()
                 && let Some(append) = self.ahead.take()
             {
                 if let Err(error) = self.take(append) {
@@ -269,8 +290,10 @@ where
                     Err(Closed) => return Some(Err(unreachable(self.stream.why()))),
                 },
                 append = next(&mut self.input), if may_take => self.ahead_or_end(append),
+                () = sleep_until(held.unwrap_or(overdue)), if held.is_some() => {}
                 () = sleep_until(overdue), if oldest.is_some() => {
-                    return Some(Err(self.link.timeout(RPCTypes::AppendEntries, ANSWER_WITHIN)));
+                    let action = RPCTypes::AppendEntries;
+                    return Some(Err(late(self.from, self.to, action, ANSWER_WITHIN)));
                 }
             }
         }
@@ -283,6 +306,22 @@ where
             && self.bytes_under_way < STREAM_WINDOW_BYTES
     }
 
+    /// Until when the append ahead is held, if it is: it has no entries, the stream goes on, and it has not
+    /// waited for long. What takes its place tells what it would have told, and an answer to that answers
+    /// this one, since answers are cumulative.
+    fn held(&mut self) -> Option<Instant> {
+        let waits = self.input.is_some()
+            && self.ahead.as_ref().is_some_and(|append| append.entries.is_empty());
+        if !waits {
+            self.held_until = None;
+            return None;
+        }
+        let now = Instant::now();
+        let until = *self.held_until.get_or_insert(now + COMMIT_WAITS);
+        (now < until).then_some(until)
+    }
+
+    /// Takes the place of what is held.
     fn ahead_or_end(&mut self, append: Option<AppendEntriesRequest<TypeConfig>>) {
         match append {
             Some(append) => self.ahead = Some(append),
@@ -293,6 +332,7 @@ where
     /// Sends what was taken from the input, having looked whether more follows at once: that a
     /// heartbeat is the last of its stream saves a frame for its end.
     fn take(&mut self, append: AppendEntriesRequest<TypeConfig>) -> Result<(), PeerError> {
+        self.held_until = None;
         if let Some(append) = next(&mut self.input).now_or_never() {
             self.ahead_or_end(append);
         }
@@ -340,5 +380,87 @@ async fn send(unsent: Option<(Outbox, Unsent)>) -> Result<(), Closed> {
     match unsent {
         Some((outbox, Unsent { frame, haste, .. })) => outbox.send(frame, haste).await,
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures::channel::mpsc;
+    use openraft::entry::RaftEntry;
+    use openraft::vote::RaftLeaderId;
+    use tidemark_types::ShardId;
+
+    use super::*;
+    use crate::raft::network::connection::Connection;
+    use crate::raft::network::frame::Request;
+    use crate::raft::network::outbox::outbox;
+    use crate::raft::types::{CommittedLeaderId, Entry, EntryPayload, LeaderId, LogId};
+    use crate::storage::GroupId;
+
+    fn log_id(index: u64) -> LogId {
+        let leader: CommittedLeaderId = LeaderId::new(1, 1).to_committed();
+        LogId::new(leader, index)
+    }
+
+    /// An append of one entry behind `prev`, or of none.
+    fn append(prev: u64, entry: bool, committed: u64) -> AppendEntriesRequest<TypeConfig> {
+        AppendEntriesRequest {
+            vote: Vote::new_committed(1, 1),
+            prev_log_id: Some(log_id(prev)),
+            entries: entry
+                .then(|| Entry::new(log_id(prev + 1), EntryPayload::Blank))
+                .into_iter()
+                .collect(),
+            leader_commit: Some(log_id(committed)),
+        }
+    }
+
+    /// What was told: each append's entries, and what is committed.
+    fn told(frames: &[Bytes]) -> Vec<(usize, u64)> {
+        let told = |frame: &Bytes| match Request::decode(frame).expect("a frame") {
+            Request::Append { append, .. } => {
+                (append.entries.len(), append.leader_commit.expect("it is told").index)
+            }
+            other => panic!("{other:?}"),
+        };
+        frames.iter().map(told).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_committed_rides_with_the_next_entries_or_leaves_by_itself_soon() {
+        let (outbox, outgoing) = outbox(Bytes::from_static(b"hello"));
+        let mut batches = std::pin::pin!(outgoing.batches());
+        batches.next().await.expect("the hello");
+        let to = Address { group: GroupId::shard(ShardId::new(3)), replica: 31 };
+        let stream = Arc::new(Connection::new(outbox)).open(to).await.expect("it is open");
+        let (input, appends) = mpsc::unbounded();
+        let mut appends = Appends::new(1, to, stream, append(0, true, 0), appends);
+        let sending = tokio::spawn(async move { appends.next().await });
+        let sent = batches.next().await.expect("an entry").frames;
+        assert_eq!(told(&sent), [(1, 0)]);
+
+        let began = Instant::now();
+        input.unbounded_send(append(1, false, 1)).expect("it is read");
+        tokio::time::sleep(COMMIT_WAITS / 2).await;
+        input.unbounded_send(append(1, true, 1)).expect("it is read");
+        let sent = batches.next().await.expect("an entry").frames;
+        assert_eq!((told(&sent), began.elapsed()), (vec![(1, 1)], COMMIT_WAITS / 2));
+
+        let began = Instant::now();
+        input.unbounded_send(append(2, false, 1)).expect("it is read");
+        tokio::time::sleep(COMMIT_WAITS / 2).await;
+        input.unbounded_send(append(2, false, 2)).expect("it is read");
+        let sent = batches.next().await.expect("what is committed").frames;
+        assert_eq!(told(&sent), [(0, 2)]);
+        assert!(began.elapsed() < 2 * COMMIT_WAITS, "{:?}", began.elapsed());
+
+        // The end of the stream is not waited for.
+        let began = Instant::now();
+        input.unbounded_send(append(2, false, 2)).expect("it is read");
+        drop(input);
+        let sent = batches.next().await.expect("the last one").frames;
+        assert_eq!((told(&sent), began.elapsed()), (vec![(0, 2)], Duration::ZERO));
+        sending.abort();
     }
 }
