@@ -1,14 +1,15 @@
 //! How messages become gRPC's bytes: prost, with buffers that start small.
 //!
 //! tonic gives each stream two buffers of 8 KiB for as long as it lasts. Nearly all streams of a gateway
-//! are phones' that say nothing, so that this would be a third of what they cost; a stream under load
-//! grows its own within a frame or two.
+//! are phones' that say nothing, so that this would be a third of what they cost. Others grow by what a
+//! message needs, at once.
 
 use std::marker::PhantomData;
 
 use prost::Message;
-use tonic::codec::BufferSettings;
-use tonic_prost::{ProstDecoder, ProstEncoder};
+use tonic::Status;
+use tonic::codec::{BufferSettings, EncodeBuf};
+use tonic_prost::ProstDecoder;
 
 /// A `Welcome`, a `Ping`, a short text: what a quiet device says and hears fits.
 const BUFFER_BYTES: usize = 256;
@@ -33,15 +34,34 @@ where
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = ProstEncoder<T>;
+    type Encoder = Encoder<T>;
     type Decoder = ProstDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::new(buffers())
+        Encoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
         ProstDecoder::new(buffers())
+    }
+}
+
+/// prost's encoding, into room for all of a message.
+#[derive(Clone, Debug)]
+pub struct Encoder<T>(PhantomData<T>);
+
+impl<T: Message> tonic::codec::Encoder for Encoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, message: T, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.reserve(message.encoded_len());
+        message.encode(into).expect("there is room");
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        buffers()
     }
 }
 
