@@ -137,13 +137,22 @@ impl Office {
             let answer = timeout(CALL_TIMEOUT, self.call(turn, name)).await;
             let late = |_| Err(Failure::new(ErrorCode::Unknown).message("no answer in time"));
             match answer.unwrap_or_else(late) {
-                Err(failure) if failure.code.is_retryable() && !self.meter.is_faulty() => {
+                Err(failure)
+                    if failure.code.is_retryable()
+                        && !self.meter.is_faulty()
+                        && self.lasts(turn) =>
+                {
                     count(&self.meter.counters.resends);
                     sleep(failure.retry_after.unwrap_or(PAUSE)).await;
                 }
                 answer => return answer,
             }
         }
+    }
+
+    /// Would another call have a chance? A stream is not opened again.
+    fn lasts(&self, turn: usize) -> bool {
+        turn.checked_rem(self.streams.len()).is_none_or(|stream| self.streams[stream].is_open())
     }
 
     /// One call, on the stream whose turn it is, if there are any.

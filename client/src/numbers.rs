@@ -17,9 +17,9 @@ use parking_lot::Mutex;
 use tidemark_proto::v1::allocate_answer::Outcome;
 use tidemark_proto::v1::sequence_client::SequenceClient;
 use tidemark_proto::v1::{AllocateCall, AllocateStreamRequest, AllocateStreamResponse};
-use tidemark_proto::{Failure, headers};
-use tidemark_types::ErrorCode;
+use tidemark_proto::{Failure, convert, headers};
 use tidemark_types::limits::{ALLOCATE_CALLS_MAX, SERVER_FRAME_BYTES_MAX};
+use tidemark_types::{CounterId, ErrorCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -78,9 +78,12 @@ impl Numbers {
     /// The next number of a counter. It waits while as many calls are under way as may be.
     ///
     /// # Errors
-    /// The call's own failure. After `UNKNOWN` the number may have been taken for nobody; the same
-    /// call again gets another one. `UNAVAILABLE` where the stream has ended: open another one.
+    /// The call's own failure, `INVALID` for what is no counter's name. After `UNKNOWN` the number may have
+    /// been taken for nobody; the same call again gets another one. Where the stream ends meanwhile, why it
+    /// did; `UNAVAILABLE` where it had ended: open another one.
     pub async fn next(&self, counter: &str) -> Answer {
+        // A frame that is too large for a name would end the stream for everybody.
+        let _: CounterId = convert::name("counter", counter)?;
         let ended = || Failure::new(ErrorCode::Unavailable).message("the stream has ended");
         let place = self.places.clone().acquire_owned().await.map_err(|_| ended())?;
         let call = self.next_call.fetch_add(1, Ordering::Relaxed);
@@ -89,7 +92,8 @@ impl Numbers {
             Waiting::Open(waiting) => waiting.insert(call, Waiter { answer, _place: place }),
             Waiting::Ended => return Err(ended()),
         };
-        let sent = self.calls.send(AllocateCall { call, counter: counter.to_owned() }).await;
+        // There is room, since there was a place.
+        let sent = self.calls.try_send(AllocateCall { call, counter: counter.to_owned() });
         sent.map_err(|_| ended())?;
         answered.await.unwrap_or_else(|_| Err(Failure::new(ErrorCode::Unknown)))
     }

@@ -31,8 +31,8 @@ pub(crate) const CONFIRM_EVERY: Duration = Duration::from_secs(1);
 /// How long closing frames may take to be written; a device that reads nothing is just cut.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Unary calls at once, each from its request until its answer was taken, which may hold a page: a
-/// gigabyte if nobody reads.
+/// Calls at once, each from its request until its answer was taken, which may hold a page: a gigabyte if
+/// nobody reads. A stream of allocations is one of them for as long as it lasts.
 pub(crate) const CALLS_MAX: usize = 2_048;
 
 /// Sockets beside those of devices that have a place, on each port: back ends, and those that are to

@@ -43,7 +43,8 @@ use crate::sockets::{Socket, Sockets};
 const STREAMS_MAX: u32 = 256;
 
 /// A connection on which nothing was read for the interval, nor for the timeout after a ping, is dead.
-/// A device that says its `Ping` as it is told to never sees one, which would wake its radio for nothing.
+/// A device that says its `Ping` at a third of the default `heartbeat_max_ms` never sees one, which would
+/// wake its radio for nothing.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(90);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -148,7 +148,7 @@ async fn one_more_call_than_there_may_be_is_refused_alone() {
 }
 
 #[tokio::test]
-async fn a_shard_for_which_too_many_wait_takes_no_more_and_others_do() {
+async fn a_shard_for_which_too_many_wait_takes_no_more() {
     let gateway = Gateway::start().await;
     gateway.store.hold(true);
     let mut callers = Vec::new();

@@ -3,7 +3,7 @@
 //! ```text
 //!   calls of streams ─┐
 //!   unary calls ──────┼─► queue of the shard ─► AllocateMany ─► store ─► to each call its answer
-//!                     ┘        └ waits while COMMANDS_MAX are under way
+//!                     ┘        └ waits while one is under way (ADR 18)
 //! ```
 //!
 //! No timer: a call goes at once where nothing is under way, and while something is, the next command
@@ -29,9 +29,6 @@ use tokio::sync::mpsc;
 use crate::limits::REFUSED_RETRY;
 use crate::store::Store;
 use crate::{failure, metrics};
-
-/// Commands under way to one shard: with more, each carries less, and costs as much (ADR 18).
-const COMMANDS_MAX: usize = 1;
 
 /// Calls that wait for one shard: what a few commands take, some hundred kilobytes.
 const WAITING_MAX: usize = 4 * ALLOCATE_CALLS_MAX;
@@ -67,8 +64,8 @@ struct Inner {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Waiting>,
-    /// Commands under way.
-    under_way: usize,
+    /// A command is under way.
+    busy: bool,
 }
 
 struct Waiting {
@@ -115,9 +112,11 @@ impl Numbers {
             queue.waiting.extend(calls);
             (refused, queue.begin())
         };
-        let text = format!("{WAITING_MAX} calls wait for the counters of shard {shard}");
-        let full = Failure::new(ErrorCode::Overloaded).message(text).retry_after(REFUSED_RETRY);
-        self.refuse(refused, &full);
+        if !refused.is_empty() {
+            let text = format!("{WAITING_MAX} calls wait for the counters of shard {shard}");
+            let full = Failure::new(ErrorCode::Overloaded).message(text).retry_after(REFUSED_RETRY);
+            self.refuse(refused, &full);
+        }
         if let Some(next) = next {
             tokio::spawn(self.clone().work(shard, next));
         }
@@ -128,7 +127,7 @@ impl Numbers {
         loop {
             self.command(shard, calls).await;
             let mut queue = self.queue(shard).lock();
-            queue.under_way -= 1;
+            queue.busy = false;
             match queue.begin() {
                 Some(next) => calls = next,
                 None => return,
@@ -184,10 +183,10 @@ impl Numbers {
 impl Queue {
     /// The calls of the next command, if one may begin.
     fn begin(&mut self) -> Option<Vec<Waiting>> {
-        if self.waiting.is_empty() || self.under_way == COMMANDS_MAX {
+        if self.waiting.is_empty() || self.busy {
             return None;
         }
-        self.under_way += 1;
+        self.busy = true;
         let count = self.waiting.len().min(ALLOCATE_CALLS_MAX);
         Some(self.waiting.drain(..count).collect())
     }

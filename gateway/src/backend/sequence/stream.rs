@@ -10,6 +10,9 @@
 //! that are refused. A stream that is ended here reads nothing more, answers what it has read, and
 //! then says why: what has no answer then was not taken.
 
+use std::pin::Pin;
+use std::time::Duration;
+
 use tidemark_proto::failure::MESSAGE_BYTES_MAX;
 use tidemark_proto::v1::allocate_answer::Outcome;
 use tidemark_proto::v1::{
@@ -19,11 +22,13 @@ use tidemark_proto::{Failure, convert};
 use tidemark_types::ErrorCode;
 use tidemark_types::limits::{ALLOCATE_CALLS_MAX, SERVER_FRAME_BYTES_MAX};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
 use super::numbers::{Answer, Answers, Call, Numbers};
 use crate::connect::grpc::unreadable;
-use crate::limits::{OUTGOING_FRAMES, REFUSED_RETRY};
+use crate::limits::{CLOSE_TIMEOUT, OUTGOING_FRAMES, REFUSED_RETRY};
+use crate::metrics;
 
 /// What an answer costs in a frame beside its failure's message.
 const ANSWER_OVERHEAD: usize = 64;
@@ -69,7 +74,7 @@ impl Allocating {
                 // What is answered makes room for what is read.
                 biased;
                 _ = self.answered.recv_many(&mut self.ready, ALLOCATE_CALLS_MAX), if self.open > 0 => {
-                    if !self.send().await {
+                    if !self.send(ends.as_mut(), &mut end).await {
                         return;
                     }
                 }
@@ -86,8 +91,8 @@ impl Allocating {
             }
         }
         if let Some(Err(failure)) = end {
-            // A caller that has gone does not want to know.
-            let _ = self.outgoing.send(Err(failure.into())).await;
+            // A caller that has gone, or that reads nothing, does not want to know.
+            let _ = timeout(CLOSE_TIMEOUT, self.outgoing.send(Err(failure.into()))).await;
         }
     }
 
@@ -107,6 +112,7 @@ impl Allocating {
             match checked {
                 Ok(counter) => Some(Call { call, counter, count: 1 }),
                 Err(failure) => {
+                    metrics::allocated([(Some(failure.code), Duration::ZERO)].into_iter());
                     // Received here.
                     let _ = answers.send((call, Err(failure)));
                     None
@@ -117,11 +123,25 @@ impl Allocating {
         Ok(())
     }
 
-    /// Sends what is ready, once the caller takes frames. Is the caller still there?
-    async fn send(&mut self) -> bool {
+    /// Sends what is ready, once the caller takes frames; for a moment only, if the stream is to end. Has
+    /// it been taken?
+    async fn send(
+        &mut self,
+        ends: Pin<&mut impl Future<Output = Failure>>,
+        end: &mut Option<Result<(), Failure>>,
+    ) -> bool {
         self.open -= self.ready.len();
         let answers = self.ready.drain(..).map(answer).collect();
-        self.outgoing.send(Ok(AllocateStreamResponse { answers })).await.is_ok()
+        let sending = self.outgoing.send(Ok(AllocateStreamResponse { answers }));
+        tokio::pin!(sending);
+        if !matches!(end, Some(Err(_))) {
+            tokio::select! {
+                biased;
+                sent = &mut sending => return sent.is_ok(),
+                failure = ends => *end = Some(Err(failure)),
+            }
+        }
+        matches!(timeout(CLOSE_TIMEOUT, sending).await, Ok(Ok(())))
     }
 }
 
