@@ -1,4 +1,4 @@
-//! The store node: Raft groups over one log and one RocksDB.
+//! The store node: Raft groups over one log, files of our own, and one RocksDB.
 //!
 //! ```text
 //!   server ── gRPC and HTTP
@@ -7,7 +7,7 @@
 //!    ├─ relay ── a shard's outbox to other shards
 //!    └─ shard ── proposals and reads of one shard
 //!        └─ raft ── openraft, kept here: log, state machine, snapshots
-//!            └─ storage ── RocksDB, kept here
+//!            └─ storage ── the log's files and RocksDB, kept here
 //!                └─ store/core ── what a command does
 //! ```
 //!

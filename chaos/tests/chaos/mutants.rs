@@ -10,7 +10,7 @@ use tidemark_mutants::MARKER;
 
 /// Each binary, and something that it certainly says.
 const RELEASE: [(&str, &str); 4] = [
-    ("tidemark-store", "the damaged log cannot be examined"),
+    ("tidemark-store", "a power cut tore the end of the log"),
     ("tidemark-gateway", "the store's reply does not go with the command"),
     ("tidemark", "4 unknown: repeat it with the same id."),
     ("tidemark-sim", " simulated_hours="),

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tidemark_store::node::{log_dir, state_dir};
+use tidemark_store::storage::SegmentLog;
 use tidemark_types::NodeId;
 
 use super::Effects;
@@ -64,6 +65,12 @@ impl Target {
     /// The newest file of this kind that is not too small to be worth it.
     pub(super) fn newest(self, data: &Path) -> Result<Option<PathBuf>> {
         let bytes_min = if self == Target::StateTable { 4 << 10 } else { 0 };
+        if self == Target::LogTail || self == Target::LogSegment {
+            // Beside the log's own files there may be what an interrupted change of segments left.
+            let mut segments = SegmentLog::segments(&self.folder(data))?;
+            let tail = segments.pop();
+            return Ok(if self == Target::LogTail { tail } else { segments.pop() });
+        }
         let mut found = Vec::new();
         for file in fs::read_dir(self.folder(data))? {
             let file = file?;
@@ -74,10 +81,6 @@ impl Target {
         }
         // Numbers in names have leading zeros.
         found.sort();
-        if self == Target::LogSegment {
-            // That one is the log's tail.
-            found.pop();
-        }
         Ok(found.pop())
     }
 }

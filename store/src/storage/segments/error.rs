@@ -81,6 +81,9 @@ pub enum LogDamage {
     /// The manifest names a segment, and there is no such file.
     #[error("it is missing")]
     Missing,
+    /// A segment that was written to, and that the manifest does not name: it is an old one.
+    #[error("it is not named by the manifest, and is more than an interrupted start of it")]
+    Unnamed,
     /// The segment's head is not that of this segment.
     #[error("it does not begin as this segment")]
     Head,

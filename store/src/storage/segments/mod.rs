@@ -55,9 +55,11 @@ use replay::{Replayed, replay};
 /// With fewer segments nobody minds what is not needed any more.
 const SEGMENTS_FEW: usize = 4;
 
-/// Entries that hold up others are copied if they are at most this part of a segment: copying holds up
-/// the log.
+/// Of entries that hold up others this part of a segment is copied at once: copying holds up the log.
 const COPIED_PART: usize = 8;
+
+/// Records of a segment before the manifest names it: its checkpoint, and what was copied.
+const BEGINNING_RECORDS: usize = 2;
 
 /// What a new log takes until it is opened.
 const FIRST_BYTES: usize = 4 << 10;
@@ -104,22 +106,16 @@ impl SegmentLog {
         Manifest::load(path)?;
         let lock = lock(path)?;
         let manifest = Manifest::load(path)?;
-        let Replayed { index, newest, synced, torn } = replay(path, manifest)?;
-        if torn > 0 {
-            let (segment, from) = (manifest.newest, newest.len());
-            tracing::warn!(
-                segment,
-                from,
-                bytes = torn,
-                "a power cut tore the end of the log, which was never synced"
-            );
-        }
+        let leftovers = leftovers(path, manifest)?;
+        let Replayed { mut index, newest, synced } = replay(path, manifest)?;
         let io = io_error(path);
         let newest =
             Newest::reopen(path, manifest.newest, &newest, synced, segment_bytes).map_err(&io)?;
-        // Like the newest segment's end: it can be seen, and need not be on the disk.
-        save(manifest, path).map_err(&io)?;
-        remove_others(path, manifest).map_err(&io)?;
+        // Where the disk was full there was no next segment, with which unneeded ones go.
+        let (oldest, unneeded) = index.let_go();
+        // Like the newest segment's end: what can be seen need not be on the disk.
+        save(Manifest { oldest, ..manifest }, path).map_err(&io)?;
+        remove(path, leftovers.into_iter().chain(unneeded)).map_err(&io)?;
         Ok(SegmentLog {
             folder: path.to_owned(),
             reads: SegmentReads::new(path, index),
@@ -135,6 +131,12 @@ impl SegmentLog {
     pub fn open_read_only(path: &Path) -> Result<SegmentReads, SegmentLogError> {
         let Replayed { index, .. } = replay(path, Manifest::load(path)?)?;
         Ok(SegmentReads::new(path, index))
+    }
+
+    /// The files of the segments of the log at `path`, the oldest first.
+    pub fn segments(path: &Path) -> Result<Vec<PathBuf>, SegmentLogError> {
+        let segments = Manifest::load(path)?.segments();
+        Ok(segments.map(|number| segment_path(path, number)).collect())
     }
 
     fn write(&mut self, batch: LogBatch) -> io::Result<()> {
@@ -159,10 +161,10 @@ impl SegmentLog {
         self.copy_what_holds_up_others()?;
         let (oldest, unneeded) = self.reads.index.write().let_go();
         save(Manifest { oldest, newest: number }, &self.folder)?;
-        unneeded.into_iter().try_for_each(|gone| fs::remove_file(segment_path(&self.folder, gone)))
+        remove(&self.folder, unneeded)
     }
 
-    /// Copies the needed entries of the oldest segment into the newest, if they are few, and most of what
+    /// Copies needed entries of the oldest segment into the newest, a part of them at a time, if most of what
     /// lies in all segments is not needed: some group writes seldom, and keeps what the others have left.
     fn copy_what_holds_up_others(&mut self) -> io::Result<()> {
         let oldest = {
@@ -170,14 +172,13 @@ impl SegmentLog {
             let segments = &index.segments;
             let needed: u64 = segments.values().map(|segment| segment.live_bytes).sum();
             let all = segments.len() as u64 * self.segment_bytes as u64;
-            let few = (self.segment_bytes / COPIED_PART) as u64;
             let oldest = segments.first_key_value();
             match oldest.filter(|_| segments.len() > SEGMENTS_FEW && needed < all / 2) {
-                Some((number, segment)) if segment.live > 0 && segment.live_bytes <= few => *number,
+                Some((number, segment)) if segment.live > 0 => *number,
                 _ => return Ok(()),
             }
         };
-        let entries = self.reads.entries_in(oldest)?;
+        let entries = self.reads.entries_in(oldest, self.segment_bytes / COPIED_PART)?;
         let mut record = Record::new(Vec::new());
         for (group, index, entry) in &entries {
             record.entry(*group, *index, [entry, &[]]);
@@ -212,18 +213,34 @@ fn save(manifest: Manifest, folder: &Path) -> io::Result<()> {
     manifest.save(folder)
 }
 
-/// Removes what an interrupted change of segments left.
-fn remove_others(folder: &Path, manifest: Manifest) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
+/// What an interrupted change of segments left: ones that were not needed any more, and the next one, with
+/// its checkpoint and what was copied. Refuses if there is more, which the manifest should name.
+fn leftovers(folder: &Path, manifest: Manifest) -> Result<Vec<u32>, SegmentLogError> {
+    let io = io_error(folder);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(&io)? {
+        let path = entry.map_err(&io)?.path();
         let is_segment = path.extension().is_some_and(|extension| extension == "log");
         let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
-        let is_known = number.is_some_and(|number| manifest.segments().contains(&number));
-        if is_segment && !is_known {
-            fs::remove_file(&path)?;
+        let Some(number) = number.filter(|_| is_segment) else { continue };
+        if manifest.segments().contains(&number) {
+            continue;
         }
+        let is_more = match number.checked_sub(manifest.newest) {
+            Some(1) => record::count(&fs::read(&path).map_err(&io)?, number) > BEGINNING_RECORDS,
+            Some(_) => true,
+            None => false,
+        };
+        if is_more {
+            return Err(error::damaged(&path)(LogDamage::Unnamed));
+        }
+        found.push(number);
     }
-    Ok(())
+    Ok(found)
+}
+
+fn remove(folder: &Path, segments: impl IntoIterator<Item = u32>) -> io::Result<()> {
+    segments.into_iter().try_for_each(|gone| fs::remove_file(segment_path(folder, gone)))
 }
 
 fn segment_path(folder: &Path, number: u32) -> PathBuf {

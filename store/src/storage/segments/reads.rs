@@ -27,19 +27,26 @@ impl SegmentReads {
         SegmentReads { folder: folder.into(), index: Arc::new(RwLock::new(index)) }
     }
 
-    /// What is at each place, in the same order.
-    fn read(&self, places: Vec<(u64, Place)>, files: &Files) -> io::Result<Vec<(u64, Bytes)>> {
-        let read = |(index, place): (u64, Place)| Ok((index, files.read(place)?));
-        places.into_iter().map(read).collect()
-    }
-
-    /// What the entries in a segment are, with whose and which they are.
-    pub(super) fn entries_in(&self, segment: u32) -> io::Result<Vec<(GroupId, u64, Bytes)>> {
+    /// What entries in a segment are, with whose and which they are: the first one, and more up to so many
+    /// bytes.
+    pub(super) fn entries_in(
+        &self,
+        segment: u32,
+        bytes_max: usize,
+    ) -> io::Result<Vec<(GroupId, u64, Bytes)>> {
         let places = self.index.read().entries_in(segment);
         let mut files = Files::default();
         files.open(&self.folder, segment)?;
-        let read = |(group, index, place)| Ok((group, index, files.read(place)?));
-        places.into_iter().map(read).collect()
+        let mut bytes = 0;
+        let mut entries = Vec::new();
+        for (group, index, place) in places {
+            bytes += place.length as usize;
+            if bytes > bytes_max && !entries.is_empty() {
+                break;
+            }
+            entries.push((group, index, files.read(place)?));
+        }
+        Ok(entries)
     }
 }
 
@@ -73,7 +80,7 @@ impl LogReads for SegmentReads {
                 places.push((at, place));
             }
         }
-        self.read(places, &files)
+        places.into_iter().map(|(index, place)| Ok((index, files.read(place)?))).collect()
     }
 }
 

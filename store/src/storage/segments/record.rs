@@ -263,11 +263,17 @@ pub(super) enum End {
     Damaged,
 }
 
+/// How many whole records segment `number` begins with.
+pub(super) fn count(segment: &[u8], number: u32) -> usize {
+    std::iter::successors(at(segment, number, FILE_HEAD), |found| at(segment, number, found.end))
+        .count()
+}
+
 /// Looks at the end of the newest segment, behind its last whole record.
 ///
 /// A power cut leaves of what was not synced any sectors and not the others, and the file as long as it
-/// likes: a record that ends behind the file's end, or has more blank sectors than when it was written,
-/// which no flipped bit can make, was not written whole. A head further on that was written after a sync
+/// likes: a record that ends behind the file's end, or has more blank sectors than when it was written, was
+/// not written whole. (A flipped bit makes one only of a sector with a single bit in it.) A head further on that was written after a sync
 /// behind `from` proves that it had been: then it is damage.
 pub(super) fn end(segment: &[u8], number: u32, from: usize) -> End {
     let rest = &segment[from..];

@@ -20,18 +20,18 @@ pub(super) struct Replayed {
     pub(super) newest: Vec<u8>,
     /// Up to where that one had certainly been synced.
     pub(super) synced: usize,
-    /// Bytes behind it of which a power cut has torn some.
-    pub(super) torn: usize,
 }
 
 /// Reads the segments that `manifest` names.
 pub(super) fn replay(folder: &Path, manifest: Manifest) -> Result<Replayed, SegmentLogError> {
     let mut index = Index::default();
     let mut newest = Vec::new();
-    let (mut synced, mut torn) = (0, 0);
+    let mut synced = 0;
     for number in manifest.segments() {
         let path = segment_path(folder, number);
         let damaged = damaged(&path);
+        // Two segments are not in memory at once.
+        drop(std::mem::take(&mut newest));
         newest = fs::read(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => damaged(LogDamage::Missing),
             _ => io_error(&path)(error),
@@ -42,7 +42,12 @@ pub(super) fn replay(folder: &Path, manifest: Manifest) -> Result<Replayed, Segm
         let is_newest = number == manifest.newest;
         match record::end(&newest, number, records.end) {
             End::Clean => {}
-            End::Torn if is_newest => torn = newest.len() - records.end,
+            End::Torn if is_newest => tracing::warn!(
+                segment = number,
+                from = records.end,
+                bytes = newest.len() - records.end,
+                "a power cut tore the end of the log, which was never synced: a start cuts it off"
+            ),
             End::Damaged if is_newest && is(Mutant::ForgetDamagedLog) => {}
             End::Torn | End::Damaged => return Err(refusal()),
         }
@@ -51,7 +56,7 @@ pub(super) fn replay(folder: &Path, manifest: Manifest) -> Result<Replayed, Segm
     }
     let path = folder.join(MANIFEST);
     index.check().map_err(|contradiction| damaged(&path)(contradiction.into()))?;
-    Ok(Replayed { index, newest, synced, torn })
+    Ok(Replayed { index, newest, synced })
 }
 
 /// The whole records at a segment's beginning.

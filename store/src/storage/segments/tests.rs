@@ -269,6 +269,48 @@ fn a_segment_that_the_manifest_does_not_name_is_removed() {
     assert!(!segment_path(&path, 2).exists());
 }
 
+/// A manifest that is older than the segments would have what was acknowledged removed.
+#[test]
+fn a_segment_that_was_written_to_and_is_not_named_refuses() {
+    let (_dir, path) = folder();
+    let mut log = new(&path, SMALL);
+    let first = fs::read(path.join(manifest::MANIFEST)).expect("a manifest");
+    let mut index = 1;
+    while !segment_path(&path, 2).exists() {
+        log.commit(batch(A, vec![entry(index, &[1; 300])])).expect("written");
+        index += 1;
+    }
+    for index in index..index + 2 {
+        log.commit(batch(A, vec![entry(index, &[1; 300])])).expect("written");
+    }
+    drop(log);
+    let right = fs::read(path.join(manifest::MANIFEST)).expect("a manifest");
+    fs::write(path.join(manifest::MANIFEST), first).expect("written");
+    let unnamed = |refusal: &SegmentLogError| {
+        matches!(refusal, SegmentLogError::Damaged { damage: LogDamage::Unnamed, .. })
+    };
+    assert!(unnamed(&refusal(&path)));
+    fs::write(path.join(manifest::MANIFEST), right).expect("as before");
+    assert_eq!(last(&path), index + 1);
+}
+
+/// As where the disk was full, so that there was no next segment.
+#[test]
+fn a_start_lets_go_of_what_is_not_needed() {
+    let (_dir, path) = folder();
+    let mut log = new(&path, SMALL);
+    for index in 1..100 {
+        log.commit(batch(A, vec![entry(index, &[1; 300])])).expect("written");
+    }
+    let purge = Change::Purge { range: 1..99, mark: Bytes::from_static(b"mark") };
+    log.commit(batch(A, vec![purge])).expect("written");
+    drop(log);
+    assert!(segment_path(&path, 1).exists());
+    assert_eq!(last(&path), 99);
+    assert!(!segment_path(&path, 1).exists());
+    assert_eq!(last(&path), 99);
+}
+
 /// A second fsync may succeed without having written what the first one failed to.
 #[test]
 fn after_one_failure_nothing_is_taken() {
@@ -290,19 +332,22 @@ fn a_group_that_writes_seldom_does_not_keep_all_segments() {
     let (_dir, path) = folder();
     let mut log = new(&path, SMALL);
     let (seldom, often) = (GroupId::new(1), GroupId::new(2));
-    log.commit(batch(seldom, vec![entry(1, b"kept")])).expect("written");
+    // More than is copied at once.
+    let kept = (1..10).map(|index| entry(index, &[7; SMALL / 10])).collect();
+    log.commit(batch(seldom, kept)).expect("written");
     for index in 1..500 {
         log.commit(batch(often, vec![entry(index, &[0; 300])])).expect("written");
         let purge = Change::Purge { range: index..index + 1, mark: Bytes::from_static(b"mark") };
         log.commit(batch(often, vec![purge])).expect("written");
     }
     let files = fs::read_dir(&path).expect("a folder").count();
-    assert!(files <= SEGMENTS_FEW + 4, "{files}");
+    // Eight times what is needed, and what is more than files.
+    assert!(files <= SEGMENTS_FEW + COPIED_PART + 4, "{files}");
     let is = all(&*log.reads());
     drop(log);
     let log = SegmentLog::open(&path, SMALL).expect("it opens");
     assert_eq!(all(&*log.reads()), is);
-    assert_eq!(log.reads().entries(seldom, 0..9, usize::MAX).expect("readable").len(), 1);
+    assert_eq!(log.reads().entries(seldom, 0..99, usize::MAX).expect("readable").len(), 9);
 }
 
 /// What a group may do next, which only the model knows exactly.
