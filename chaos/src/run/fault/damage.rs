@@ -62,7 +62,8 @@ impl Target {
         }
     }
 
-    /// The newest file of this kind that is not too small to be worth it.
+    /// The newest file of this kind that is not too small to be worth it; of the log's older segments, the
+    /// last one.
     pub(super) fn newest(self, data: &Path) -> Result<Option<PathBuf>> {
         let bytes_min = if self == Target::StateTable { 4 << 10 } else { 0 };
         if self == Target::LogTail || self == Target::LogSegment {

@@ -273,8 +273,8 @@ pub(super) fn count(segment: &[u8], number: u32) -> usize {
 ///
 /// A power cut leaves of what was not synced any sectors and not the others, and the file as long as it
 /// likes: a record that ends behind the file's end, or has more blank sectors than when it was written, was
-/// not written whole. (A flipped bit makes one only of a sector with a single bit in it.) A head further on that was written after a sync
-/// behind `from` proves that it had been: then it is damage.
+/// not written whole. (A flipped bit makes one only of a sector with a single bit in it.) A head further
+/// on that was written after a sync behind `from` proves that it had been: then it is damage.
 pub(super) fn end(segment: &[u8], number: u32, from: usize) -> End {
     let rest = &segment[from..];
     if rest.is_empty() {
