@@ -113,6 +113,10 @@ error_codes! {
     IdInFuture = 48, "ID_IN_FUTURE";
     /// The user has no such device, or it was forgotten.
     NoDevice = 49, "NO_DEVICE";
+    /// The device was logged out after its token was made.
+    LoggedOut = 50, "LOGGED_OUT";
+    /// The user has as many devices as one may have.
+    TooManyDevices = 51, "TOO_MANY_DEVICES";
 
     /// The body is larger than the limit.
     BodyTooLarge = 60, "BODY_TOO_LARGE";
@@ -173,6 +177,8 @@ impl ErrorCode {
             | ErrorCode::DedupExpired
             | ErrorCode::IdInFuture
             | ErrorCode::NoDevice
+            | ErrorCode::LoggedOut
+            | ErrorCode::TooManyDevices
             | ErrorCode::BodyTooLarge
             | ErrorCode::TooManyRecipients
             | ErrorCode::BadRecipient
@@ -216,6 +222,8 @@ impl ErrorCode {
             | ErrorCode::DedupExpired
             | ErrorCode::IdInFuture
             | ErrorCode::NoDevice
+            | ErrorCode::LoggedOut
+            | ErrorCode::TooManyDevices
             | ErrorCode::BodyTooLarge
             | ErrorCode::TooManyRecipients
             | ErrorCode::BadRecipient
@@ -270,6 +278,8 @@ impl ErrorCode {
             | ErrorCode::DedupExpired
             | ErrorCode::IdInFuture
             | ErrorCode::NoDevice
+            | ErrorCode::LoggedOut
+            | ErrorCode::TooManyDevices
             | ErrorCode::Reset
             | ErrorCode::NotEmpty => false,
         }
@@ -312,6 +322,8 @@ impl ErrorCode {
             ErrorCode::DedupExpired => "Look for it in the history before sending it anew.",
             ErrorCode::IdInFuture => "Set the clock of the machine that makes the ids.",
             ErrorCode::NoDevice => "Say Hello again, which registers the device.",
+            ErrorCode::LoggedOut => "Log in again: Hello needs a token that is newer than that.",
+            ErrorCode::TooManyDevices => "Forget a device that is not used any more.",
             ErrorCode::BodyTooLarge => "Send a shorter body, or a reference to it.",
             ErrorCode::TooManyRecipients => "Split the list over several sends.",
             ErrorCode::BadRecipient => "Name 1 to 256 users, or one group.",

@@ -30,6 +30,15 @@ pub const SEND_WINDOW_BYTES: usize = 1024 * 1024;
 /// Ended send sessions kept per device, so that late retries still get their stored ack.
 pub const ENDED_SESSIONS_MAX: usize = 4;
 
+/// Bytes of what a device's owner calls it, and of what it runs on.
+pub const LABEL_BYTES_MAX: usize = 64;
+
+/// Bytes of a push provider's name.
+pub const PUSH_PROVIDER_BYTES_MAX: usize = 32;
+
+/// Bytes of what a push provider knows a device by: a token, an address with keys.
+pub const PUSH_TARGET_BYTES_MAX: usize = 4_096;
+
 /// Numbers that one call may allocate from a counter.
 pub const ALLOCATE_MAX: u32 = 1_000_000;
 

@@ -13,7 +13,7 @@ use tidemark_types::{
 };
 
 use crate::codec::{self, DecodeError};
-use crate::value::{ClusterMap, OutSeq, Payload, Settings};
+use crate::value::{ClusterMap, Label, OutSeq, Payload, PushTarget, Settings};
 
 /// One log entry: commands that are applied one after the other, each with a reply of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +68,10 @@ pub enum Command {
         device: DeviceId,
         /// Where it starts if it has no cursor.
         start: Start,
+        /// It says so itself, on a new connection.
+        arrival: Option<Arrival>,
+        /// What it is called from now on; none leaves it as it is.
+        label: Option<Label>,
     },
     /// Forgets a device, its cursor and its sessions.
     ForgetDevice {
@@ -178,6 +182,65 @@ pub enum Command {
         /// [`ALLOCATE_CALLS_MAX`](tidemark_types::limits::ALLOCATE_CALLS_MAX) of them, all of one shard.
         allocations: Vec<(CounterId, u32)>,
     },
+    /// Refuses a device's tokens that were made up to now, and ends its connections.
+    LogOut {
+        /// The device's owner.
+        user: UserId,
+        /// The device.
+        device: DeviceId,
+    },
+    /// A device's connection has ended.
+    Depart {
+        /// The device's owner.
+        user: UserId,
+        /// The device.
+        device: DeviceId,
+        /// Which connection; one that is not the newest says nothing.
+        connection: u64,
+    },
+    /// Sets where hints for a device go, or that none do (R18).
+    SetPush {
+        /// The device's owner.
+        user: UserId,
+        /// The device.
+        device: DeviceId,
+        /// There.
+        target: Option<PushTarget>,
+    },
+    /// A hint of everything up to `upto` was handed to a device's platform (R18).
+    PushSent {
+        /// The device's owner.
+        user: UserId,
+        /// The device.
+        device: DeviceId,
+        /// The epoch in which `upto` counts.
+        epoch: Epoch,
+        /// The head that the hint told.
+        upto: Seq,
+    },
+    /// A platform does not know a push token any more (R18).
+    DropPush {
+        /// The device's owner.
+        user: UserId,
+        /// The device.
+        device: DeviceId,
+        /// Which token; a newer one stays.
+        version: u64,
+        /// Since when; one that was registered later stays.
+        since: Option<UnixMs>,
+    },
+    /// Removes what a mailbox need not keep any longer, as far as the last `Expire` allows (R14).
+    Retain {
+        /// Which mailbox.
+        mailbox: Recipient,
+    },
+}
+
+/// A device's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arrival {
+    /// When its token was made, 0 if that does not say: one that was logged out since is refused.
+    pub issued: UnixMs,
 }
 
 /// Where a device starts that has no cursor (R12).
@@ -271,7 +334,13 @@ impl Command {
             | Command::DeleteMailbox { user }
             | Command::Adopt { user, .. }
             | Command::Block { user, .. }
-            | Command::Silence { user, .. } => Some(Id::User(user.clone())),
+            | Command::Silence { user, .. }
+            | Command::LogOut { user, .. }
+            | Command::Depart { user, .. }
+            | Command::SetPush { user, .. }
+            | Command::PushSent { user, .. }
+            | Command::DropPush { user, .. } => Some(Id::User(user.clone())),
+            Command::Retain { mailbox } => Some(mailbox.id()),
             Command::Allocate { counter, .. } => Some(Id::Counter(counter.clone())),
             Command::AllocateMany { allocations } => {
                 allocations.first().map(|(counter, _)| Id::Counter(counter.clone()))
@@ -295,7 +364,11 @@ impl Command {
             | Command::TrimOutbox { .. }
             | Command::TrimMailbox { .. }
             | Command::Expire { .. }
-            | Command::CreateCluster { .. } => true,
+            | Command::CreateCluster { .. }
+            | Command::Depart { .. }
+            | Command::PushSent { .. }
+            | Command::DropPush { .. }
+            | Command::Retain { .. } => true,
             Command::RegisterDevice { .. }
             | Command::ForgetDevice { .. }
             | Command::Open { .. }
@@ -306,7 +379,9 @@ impl Command {
             | Command::Block { .. }
             | Command::Silence { .. }
             | Command::Allocate { .. }
-            | Command::AllocateMany { .. } => false,
+            | Command::AllocateMany { .. }
+            | Command::LogOut { .. }
+            | Command::SetPush { .. } => false,
         }
     }
 
@@ -323,6 +398,7 @@ impl Command {
             Command::AllocateMany { allocations } => {
                 return FIXED + allocations.len() * (NAME_BYTES_MAX + size_of::<u64>());
             }
+            Command::SetPush { target: Some(target), .. } => return FIXED + target.target.len(),
             _ => None,
         };
         FIXED + draft.map_or(0, |draft| draft.body.len() + draft.to.len() * NAME_BYTES_MAX)

@@ -13,14 +13,14 @@ use std::ops::{Deref, Range};
 use smallvec::SmallVec;
 use tidemark_types::{
     ClientMsgId, CounterId, DeviceId, GroupId, IdError, IdKind, Recipient, Seq, SessionId, ShardId,
-    UserId,
+    UnixMs, UserId,
 };
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::codec::DecodeError;
 use crate::value::{
-    Ack, Allocated, Block, Chain, ClusterMap, Counter, Device, Entry, Idle, Inbound, Mailbox,
-    OutRecord, OutSeq, Outbound, Sent, Session, Shard, Value,
+    Ack, Allocated, Block, Chain, ClusterMap, Counter, Device, Devices, Due, Entry, Idle, Inbound,
+    Mailbox, OutRecord, OutSeq, Outbound, Sent, Session, Shard, Value,
 };
 
 /// What a key's first byte says its value is.
@@ -47,6 +47,10 @@ pub enum Kind {
     Idle = 0x15,
     /// `16 user session:u64 n:u64` → [`Ack`].
     Ack = 0x16,
+    /// `18 user` → [`Devices`].
+    Devices = 0x18,
+    /// `19 at:u64 user` → [`Due`].
+    Due = 0x19,
     /// `20 shard:u16` → [`Outbound`].
     Outbound = 0x20,
     /// `21 shard:u16 out_seq:u64` → [`OutRecord`].
@@ -135,8 +139,13 @@ impl KeyBytes {
             let hash = self.hash.wrapping_sub(number.wrapping_mul(SPREAD));
             return Place::Log { prefix, hash, number };
         }
-        const ORDERED: [u8; 4] =
-            [Kind::Block as u8, Kind::Idle as u8, Kind::Sent as u8, Kind::Allocated as u8];
+        const ORDERED: [u8; 5] = [
+            Kind::Block as u8,
+            Kind::Idle as u8,
+            Kind::Due as u8,
+            Kind::Sent as u8,
+            Kind::Allocated as u8,
+        ];
         match self.bytes.first() {
             Some(kind) if ORDERED.contains(kind) => Place::Ordered,
             _ => Place::Point,
@@ -319,6 +328,10 @@ keys! {
     AckKey { user: UserId, session: SessionId, n: u64 } => Ack;
     /// The day on which a session was last used; a scan finds the longest idle first.
     IdleKey { day: u32, user: UserId, session: SessionId } => Idle;
+    /// Which devices a user has.
+    DevicesKey { user: UserId } => Devices;
+    /// When a user's devices are to be looked at for hints; a scan finds the earliest first (R18).
+    DueKey { at: UnixMs, user: UserId } => Due;
     /// The stream of records to another shard.
     OutboundKey { shard: ShardId } => Outbound;
     /// A record for another shard that it has not acknowledged yet.
@@ -361,6 +374,7 @@ number_fields! {
     Seq: u32, Seq::new, |seq| seq.get();
     ShardId: u16, ShardId::new, |shard| shard.get();
     OutSeq: u64, OutSeq::new, |out_seq| out_seq.get();
+    UnixMs: u64, UnixMs::new, |time| time.get();
 }
 
 impl Field for SessionId {
@@ -509,6 +523,9 @@ mod tests {
         assert_eq!(hex(&key), "1500004e206100000000000000000102");
         let key = AckKey { user: user("a"), session, n: 3 };
         assert_eq!(hex(&key), "1661000000000000000001020000000000000003");
+        assert_eq!(hex(&DevicesKey { user: user("a") }), "18610000");
+        let key = DueKey { at: UnixMs::new(258), user: user("a") };
+        assert_eq!(hex(&key), "190000000000000102610000");
         assert_eq!(hex(&OutboundKey { shard }), "200007");
         let key = OutRecordKey { shard, out_seq: OutSeq::new(258) };
         assert_eq!(hex(&key), "2100070000000000000102");

@@ -23,10 +23,12 @@
 mod apply;
 pub mod codec;
 pub mod command;
+pub mod hints;
 pub mod key;
 pub mod memory;
 pub mod read;
 pub mod reply;
+pub mod retention;
 pub mod status;
 pub mod storage;
 mod transaction;

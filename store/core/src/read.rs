@@ -264,7 +264,7 @@ fn entries(
 }
 
 /// The pairs from `from` to before `to`, as many as `limits` allow; the first one however large.
-fn pairs<K: Key>(
+pub(crate) fn pairs<K: Key>(
     state: &dyn Read,
     from: &[u8],
     to: &[u8],

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tidemark_types::{Epoch, ErrorCode, Id, Recipient, Seq, SessionId, ShardId, UserId};
+use tidemark_types::{
+    DeviceId, Epoch, ErrorCode, Id, Recipient, Seq, SessionId, ShardId, UnixMs, UserId,
+};
 
 use crate::codec::{self, DecodeError};
 use crate::value::{OutSeq, Verdict};
@@ -65,6 +67,13 @@ pub enum Reply {
     Rejected(Reject),
     /// `AllocateMany`: for each, in the same order, the first number, or why it has none.
     AllocatedMany(Vec<Result<u64, Reject>>),
+    /// `Retain`.
+    Retained {
+        /// The mailbox's floor.
+        floor: Seq,
+        /// There is more to remove; ask again.
+        more: bool,
+    },
 }
 
 impl Reply {
@@ -96,6 +105,10 @@ pub struct Registered {
     pub cursor: Seq,
     /// Its live send session.
     pub live: Option<SessionId>,
+    /// The number of the connection that it said `Hello` on, 0 for none.
+    pub connection: u64,
+    /// It has a push token, so that it matters when the connection ends.
+    pub pushes: bool,
 }
 
 /// What a relay learns from the destination (R4).
@@ -179,6 +192,10 @@ pub enum Reject {
     },
     /// The mailbox to adopt is in use.
     NotEmpty,
+    /// The device was logged out after its token was made.
+    LoggedOut,
+    /// The user has as many devices as there may be.
+    TooManyDevices,
 }
 
 impl Reject {
@@ -199,6 +216,8 @@ impl Reject {
             Reject::SeqExhausted => ErrorCode::SeqExhausted,
             Reject::Reset { .. } => ErrorCode::Reset,
             Reject::NotEmpty => ErrorCode::NotEmpty,
+            Reject::LoggedOut => ErrorCode::LoggedOut,
+            Reject::TooManyDevices => ErrorCode::TooManyDevices,
         }
     }
 }
@@ -219,6 +238,22 @@ pub enum Effect {
     Outgoing {
         /// That shard.
         shard: ShardId,
+    },
+    /// Connections of a device have ended, wherever they are: end them.
+    Unseated {
+        /// The device's owner.
+        user: UserId,
+        /// The device.
+        device: DeviceId,
+        /// The lowest number of a connection that goes on.
+        below: u64,
+        /// Why the others do not.
+        code: ErrorCode,
+    },
+    /// A user's devices are to be looked at for hints at this time (R18).
+    Due {
+        /// Log time.
+        at: UnixMs,
     },
     /// The cluster's map has changed.
     MapChanged,

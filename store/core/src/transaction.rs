@@ -152,7 +152,8 @@ impl Step<'_> {
         self.time
     }
 
-    fn layers(&self) -> Layered<'_> {
+    /// The state as this command has made it so far.
+    pub(crate) fn layers(&self) -> Layered<'_> {
         Layered { base: self.base, writes: self.writes }
     }
 

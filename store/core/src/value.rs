@@ -53,9 +53,11 @@ macro_rules! values {
 values! {
     Shard = 1;
     Chain = 1;
-    Mailbox = 2;
+    Mailbox = 3;
     Entry = 1;
-    Device = 1;
+    Device = 2;
+    Devices = 1;
+    Due = 1;
     Block = 1;
     Session = 2;
     Ack = 1;
@@ -107,6 +109,20 @@ pub struct Settings {
     pub allocate_window: Duration,
     /// A mailbox keeps this many entries; one more removes the oldest (R14).
     pub mailbox_entries_max: u32,
+    /// An entry that all of its owner's devices confirmed is kept for this long (R14).
+    pub keep: Duration,
+    /// An entry is kept for this long, whoever confirmed it (R14).
+    pub hard_keep: Duration,
+    /// A device that was not seen for this long is not waited for (R14).
+    pub eligible: Duration,
+    /// A device that was not seen for this long is forgotten (R14).
+    pub device_expiry: Duration,
+    /// A user has this many devices at most.
+    pub devices_max: u32,
+    /// A connected device may take this long to confirm before it gets a hint (R18).
+    pub push_after: Duration,
+    /// Between two hints to a device there is at least this time (R18).
+    pub push_every: Duration,
 }
 
 impl Default for Settings {
@@ -117,6 +133,13 @@ impl Default for Settings {
             dedup_window: 7 * DAY,
             allocate_window: Duration::from_secs(10 * 60),
             mailbox_entries_max: 1_000_000,
+            keep: 30 * DAY,
+            hard_keep: 365 * DAY,
+            eligible: 30 * DAY,
+            device_expiry: 180 * DAY,
+            devices_max: 32,
+            push_after: Duration::from_secs(10),
+            push_every: Duration::from_secs(10),
         }
     }
 }
@@ -149,6 +172,12 @@ pub struct Mailbox {
     pub blocks: u32,
     /// The number of the newest send session, 0 for none; never goes back (R1).
     pub last_session: u64,
+    /// How many of the owner's devices have a push token; most mailboxes have none, and need no look
+    /// for each message.
+    pub pushes: u32,
+    /// When the owner's devices are to be looked at for hints, 0 for never: the time in the key of
+    /// its [`Due`] (R18).
+    pub due: UnixMs,
 }
 
 impl Default for Mailbox {
@@ -162,6 +191,8 @@ impl Default for Mailbox {
             silent: false,
             blocks: 0,
             last_session: 0,
+            pushes: 0,
+            due: UnixMs::default(),
         }
     }
 }
@@ -265,6 +296,85 @@ pub struct Device {
     pub live: Option<SessionId>,
     /// Its ended send sessions that are still kept, oldest first (R1).
     pub ended: Vec<SessionId>,
+    /// What its owner sees in a list of devices.
+    pub label: Label,
+    /// The number of its newest connection, 0 before the first one; older ones are displaced.
+    pub connection: u64,
+    /// Its newest connection was not said to have ended. A gateway that was killed says nothing.
+    pub connected: bool,
+    /// Tokens made up to then are not good for it any more; 0 if it was never logged out.
+    pub logged_out: UnixMs,
+    /// Where hints for it go.
+    pub push: Option<PushToken>,
+    /// It was sent a hint of everything up to here, in its epoch (R18).
+    pub pushed_upto: Seq,
+    /// Log time of its newest hint.
+    pub pushed_at: UnixMs,
+}
+
+/// What a device is called, and what it runs on; both may be empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Label {
+    /// Its owner's name for it, for people.
+    pub name: String,
+    /// The system, as `iOS 19`.
+    pub platform: String,
+}
+
+/// Where a platform's push service finds a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushToken {
+    /// Which provider, and what it knows the device by.
+    pub target: PushTarget,
+    /// Unlike that of every other token that the user's devices had: who removes a token names it.
+    pub version: u64,
+    /// Log time at which the device gave it.
+    pub registered: UnixMs,
+}
+
+/// A provider, and what it knows a device by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushTarget {
+    /// The provider's name, as gateways are configured.
+    pub provider: String,
+    /// A token, or an address with keys: the provider says what.
+    pub target: String,
+}
+
+/// The devices of a user.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Devices {
+    /// Their names, in order.
+    pub names: Vec<DeviceId>,
+    /// The last number given to a connection or a push token of any of them.
+    pub last_number: u64,
+}
+
+/// A user's devices are to be looked at for hints (R18).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Due {
+    /// Log time since which a device lacks an entry of which it had no hint.
+    pub since: UnixMs,
+}
+
+impl Device {
+    /// A device that stands at `cursor` and was never heard of.
+    pub fn at(epoch: Epoch, cursor: Seq) -> Self {
+        Device {
+            epoch,
+            cursor,
+            last_seen: UnixMs::default(),
+            live: None,
+            ended: Vec::new(),
+            label: Label::default(),
+            connection: 0,
+            connected: false,
+            logged_out: UnixMs::default(),
+            push: None,
+            pushed_upto: Seq::NONE,
+            pushed_at: UnixMs::default(),
+        }
+    }
 }
 
 /// A block has no fields: it is there or not.

@@ -8,8 +8,8 @@ use tidemark_mutants::{Mutant, is, noise};
 use tidemark_types::limits::{BODY_BYTES_MAX, RECIPIENTS_MAX};
 use tidemark_types::{DeviceId, ErrorCode, Id, Recipient, ShardId, UserId};
 
-use super::lives_here;
 use super::mailbox::Open;
+use super::{lives_here, push};
 use crate::command::Draft;
 use crate::key::{OutRecordKey, OutboundKey};
 use crate::reply::{Effect, Outcome, Reject};
@@ -81,6 +81,7 @@ pub(super) fn accept(
         },
     };
     own.append(step, shard, &entry.encode_chunked()).expect("there is a vacancy");
+    push::arm(step, shard, origin.sender(), &mut own)?;
     own.save(step);
 
     let outcomes = to_users(step, shard, &origin, &message, &here)?;
@@ -121,6 +122,7 @@ pub(super) fn to_users(
             (true, false) => Outcome::Refused(ErrorCode::Blocked),
             (false, _) => match mailbox.append(step, shard, &entry) {
                 Ok(seq) => {
+                    push::arm(step, shard, user, &mut mailbox)?;
                     mailbox.save(step);
                     Outcome::Appended(seq)
                 }
@@ -163,6 +165,7 @@ pub(super) fn refuse(
             shard.refusals_unwritable += 1;
         }
     }
+    push::arm(step, shard, origin.sender(), &mut own)?;
     own.save(step);
     Ok(())
 }

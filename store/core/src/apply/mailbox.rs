@@ -1,4 +1,4 @@
-//! A mailbox: append, trim, delete, adopt, and its owner's settings.
+//! A mailbox: append, trim, retain, delete, adopt, and its owner's settings.
 //!
 //! Invariant: `swept <= floor <= head`, and the entries `floor+1 ..= head` are all there.
 
@@ -8,8 +8,10 @@ use bytes::Bytes;
 use tidemark_mutants::{Mutant, is, kept_numbers};
 use tidemark_types::{ErrorCode, Recipient, Seq, SeqRange, UserId};
 
+use super::{device, push};
 use crate::key::{BlockKey, EntryKey, MailboxKey};
 use crate::reply::{Effect, Reject, Reply};
+use crate::retention;
 use crate::storage::Fatal;
 use crate::transaction::{Step, Stop};
 use crate::value::{Block, Mailbox, Shard};
@@ -30,7 +32,12 @@ pub(super) struct Open {
 impl Open {
     /// A user's mailbox, a new one where there is none (R6).
     pub(super) fn of(step: &Step<'_>, user: &UserId) -> Result<Self, Fatal> {
-        let key = MailboxKey { mailbox: Recipient::User(user.clone()) };
+        Open::any(step, Recipient::User(user.clone()))
+    }
+
+    /// A user's or a group's.
+    fn any(step: &Step<'_>, mailbox: Recipient) -> Result<Self, Fatal> {
+        let key = MailboxKey { mailbox };
         let value = step.get(&key)?.unwrap_or_default();
         Ok(Open { key, value })
     }
@@ -110,6 +117,27 @@ pub(super) fn trim(step: &mut Step<'_>, user: &UserId, upto: Seq) -> Result<Repl
     let reply = mailbox.trimmed();
     mailbox.save(step);
     Ok(reply)
+}
+
+/// `Retain`: what need not be kept goes, and so do devices that nobody has used for long (R14).
+pub(super) fn retain(step: &mut Step<'_>, shard: &Shard, id: &Recipient) -> Result<Reply, Stop> {
+    let verdict = retention::judge(&step.layers(), shard, id)?;
+    let mut mailbox = Open::any(step, id.clone())?;
+    let before = mailbox.value.clone();
+    if let Recipient::User(user) = id
+        && !verdict.devices.is_empty()
+    {
+        for name in &verdict.devices {
+            device::drop_device(step, user, name, &mut mailbox)?;
+        }
+        push::reckon(step, shard, user, &mut mailbox)?;
+    }
+    mailbox.raise_floor(step, verdict.floor, SWEEP_PER_TRIM);
+    let Mailbox { floor, swept, .. } = mailbox.value;
+    if mailbox.value != before {
+        mailbox.save(step);
+    }
+    Ok(Reply::Retained { floor, more: verdict.more || swept < floor })
 }
 
 /// `DeleteMailbox`: the content goes, the numbers stay (R14).

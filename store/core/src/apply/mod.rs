@@ -10,8 +10,9 @@
 //! | `backend` | back end's send |
 //! | `deliver` | the fan-out that both sends and relay-in use |
 //! | `relay` | relay-in, trim outbox |
-//! | `device` | register, forget, confirm |
-//! | `mailbox` | append, trim, delete, adopt, block, silence |
+//! | `device` | register, forget, log out, depart, confirm |
+//! | `push` | set push, push sent, drop push; when hints are due |
+//! | `mailbox` | append, trim, retain, delete, adopt, block, silence |
 //! | `counter` | allocate, allocate many |
 //! | `cluster` | create cluster, in the control group |
 
@@ -21,6 +22,7 @@ mod counter;
 mod deliver;
 mod device;
 mod mailbox;
+mod push;
 mod relay;
 mod session;
 mod shard;
@@ -58,12 +60,25 @@ pub(crate) fn command(
         Command::Init { .. } | Command::CreateCluster { .. } => unreachable!("answered above"),
         Command::Configure { settings } => shard::configure(shard, settings),
         Command::Expire { now } => shard::expire(step, shard, *now),
-        Command::RegisterDevice { user, device, start } => {
-            device::register(step, shard, user, device, *start)
+        Command::RegisterDevice { user, device, start, arrival, label } => {
+            device::register(step, shard, (user, device), *start, *arrival, label.as_ref())
         }
-        Command::ForgetDevice { user, device } => device::forget(step, user, device),
+        Command::ForgetDevice { user, device } => device::forget(step, shard, user, device),
+        Command::LogOut { user, device } => device::log_out(step, shard, user, device),
+        Command::Depart { user, device, connection } => {
+            device::depart(step, shard, user, device, *connection)
+        }
         Command::Confirm { user, device, epoch, seq } => {
-            device::confirm(step, user, device, *epoch, *seq)
+            device::confirm(step, shard, (user, device), *epoch, *seq)
+        }
+        Command::SetPush { user, device, target } => {
+            push::set_push(step, shard, user, device, target.as_ref())
+        }
+        Command::PushSent { user, device, epoch, upto } => {
+            push::sent(step, shard, (user, device), *epoch, *upto)
+        }
+        Command::DropPush { user, device, version, since } => {
+            push::drop_push(step, shard, (user, device), *version, *since)
         }
         Command::Open { user, device, open_id, ends } => {
             session::open(step, shard, user, device, *open_id, *ends)
@@ -75,6 +90,7 @@ pub(crate) fn command(
             relay::trim_outbox(step, *to, *upto, *returns)
         }
         Command::TrimMailbox { user, upto } => mailbox::trim(step, user, *upto),
+        Command::Retain { mailbox } => mailbox::retain(step, shard, mailbox),
         Command::DeleteMailbox { user } => mailbox::delete(step, user),
         Command::Adopt { user, seq } => mailbox::adopt(step, user, *seq),
         Command::Block { user, sender, blocked } => mailbox::block(step, user, sender, *blocked),

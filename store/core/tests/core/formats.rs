@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidemark_store_core::Command;
-use tidemark_store_core::command::{BackendSend, Batch, Draft, Judged, Send, Start};
+use tidemark_store_core::command::{Arrival, BackendSend, Batch, Draft, Judged, Send, Start};
 use tidemark_store_core::value::*;
 use tidemark_types::*;
 
@@ -54,6 +54,14 @@ fn id() -> ClientMsgId {
 
 fn session() -> SessionId {
     SessionId::new(5).unwrap()
+}
+
+fn label() -> Label {
+    Label { name: "Alice's phone".to_owned(), platform: "Android 17".to_owned() }
+}
+
+fn target() -> PushTarget {
+    PushTarget { provider: "fcm".to_owned(), target: "token".to_owned() }
 }
 
 fn settings() -> Settings {
@@ -138,8 +146,17 @@ fn values(lines: &mut String) {
             last_seen: time,
             live: Some(session()),
             ended: vec![SessionId::new(4).unwrap()],
+            label: label(),
+            connection: 300,
+            connected: true,
+            logged_out: time,
+            push: Some(PushToken { target: target(), version: 299, registered: time }),
+            pushed_upto: Seq::new(299),
+            pushed_at: time,
         },
     );
+    value(lines, &Devices { names: vec![device()], last_number: 300 });
+    value(lines, &Due { since: time });
     value(lines, &Block);
     value(lines, &a_session());
     value(lines, &accepted);
@@ -204,6 +221,8 @@ fn commands() -> Vec<Command> {
             user: user.clone(),
             device: device.clone(),
             start: Start::Last(300),
+            arrival: Some(Arrival { issued: UnixMs::new(300) }),
+            label: Some(label()),
         },
         Command::ForgetDevice { user: user.clone(), device: device.clone() },
         Command::Open {
@@ -215,18 +234,39 @@ fn commands() -> Vec<Command> {
         Command::Send(send(Judged::Allow(draft.clone()))),
         Command::Send(send(Judged::Refuse(ErrorCode::BadRecipient))),
         Command::BackendSend(BackendSend { sender: user.clone(), content, draft }),
-        Command::Confirm { user: user.clone(), device, epoch: Epoch::FIRST, seq: Seq::new(300) },
+        Command::Confirm {
+            user: user.clone(),
+            device: device.clone(),
+            epoch: Epoch::FIRST,
+            seq: Seq::new(300),
+        },
         Command::RelayIn { source: shard, records },
         Command::TrimOutbox { shard, upto: OutSeq::new(300), returns: OutSeq::new(200) },
         Command::TrimMailbox { user: user.clone(), upto: Seq::new(300) },
         Command::DeleteMailbox { user: user.clone() },
         Command::Adopt { user: user.clone(), seq: Seq::new(300) },
         Command::Block { user: user.clone(), sender: self::user("bob"), blocked: true },
-        Command::Silence { user, silent: true },
+        Command::Silence { user: user.clone(), silent: true },
         Command::Allocate { counter: counter.clone(), count: 300, id: Some(id()) },
         Command::Expire { now: UnixMs::new(300) },
         Command::CreateCluster { map: map() },
         Command::AllocateMany { allocations: vec![(counter.clone(), 1), (counter, 300)] },
+        Command::LogOut { user: user.clone(), device: device.clone() },
+        Command::Depart { user: user.clone(), device: device.clone(), connection: 300 },
+        Command::SetPush { user: user.clone(), device: device.clone(), target: Some(target()) },
+        Command::PushSent {
+            user: user.clone(),
+            device: device.clone(),
+            epoch: Epoch::FIRST,
+            upto: Seq::new(300),
+        },
+        Command::DropPush {
+            user: user.clone(),
+            device,
+            version: 300,
+            since: Some(UnixMs::new(300)),
+        },
+        Command::Retain { mailbox: Recipient::User(user) },
     ]
 }
 

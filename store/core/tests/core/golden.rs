@@ -13,16 +13,17 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Context, Runner};
-use tidemark_store_core::Read as _;
-use tidemark_store_core::command::{BackendSend, Command, Draft, Judged, Send, Start};
+use tidemark_store_core::command::{Arrival, BackendSend, Command, Draft, Judged, Send, Start};
 use tidemark_store_core::key::{AckKey, DeviceKey, Key as _, Kind, ShardKey};
 use tidemark_store_core::read::{
     Answer, PageAnswer, PageLimits, Query, cluster_map, mailbox, page,
 };
 use tidemark_store_core::reply::{Applied, Effect, Reply};
 use tidemark_store_core::value::{
-    ClusterMap, Content, Entry, Message, NodeAddress, Origin, OutSeq, Payload, Settings, Value,
+    ClusterMap, Content, Entry, Label, Message, NodeAddress, Origin, OutSeq, Payload, PushTarget,
+    Settings, Value,
 };
+use tidemark_store_core::{Read as _, hints};
 use tidemark_types::{
     ClientMsgId, ClusterId, ContentHash, CounterId, DeviceId, Epoch, ErrorCode, GroupId, Id,
     NodeId, OpenId, Recipient, Seq, SessionId, ShardCount, ShardId, UnixMs, UserId,
@@ -98,6 +99,7 @@ impl Runner for Script {
                 let shard = self.cluster.shard_of(&user);
                 format!("{:?}", self.cluster.get(shard, &DeviceKey { user, device }))
             }
+            "hints" => self.hints(&args.next()?)?,
             "acks" => self.acks(&args.next()?)?,
             _ => self.command(&command.name, &mut args)?,
         };
@@ -253,6 +255,24 @@ impl Script {
         Ok(output)
     }
 
+    /// Whom a leader would wake now.
+    fn hints(&mut self, user: &UserId) -> Result<String, Failure> {
+        let now = UnixMs::new(self.cluster.time);
+        let state = self.cluster.state(self.cluster.shard_of(user));
+        let mut output = format!("due={}\n", mailbox(state, &Recipient::User(user.clone()))?.due);
+        let users = hints::due(state, None, now, 10)?;
+        if users.iter().any(|key| key.user == *user) {
+            for hint in hints::hints(state, user, now)? {
+                writeln!(
+                    output,
+                    "{} head={} version={}",
+                    hint.device, hint.head, hint.token.version
+                )?;
+            }
+        }
+        Ok(output)
+    }
+
     /// Asks it as a gateway does: encoded, where its id lives.
     fn query(&mut self, query: &Query) -> Result<String, Failure> {
         let state = self.cluster.state(self.cluster.count.shard_of(&query.routed_by()));
@@ -293,7 +313,8 @@ impl Script {
 fn settings(args: &mut Args<'_>) -> Result<Settings, Failure> {
     let default = Settings::default();
     let maximum = args.parse("mailbox_entries_max", default.mailbox_entries_max)?;
-    Ok(Settings { mailbox_entries_max: maximum, ..default })
+    let devices_max = args.parse("devices_max", default.devices_max)?;
+    Ok(Settings { mailbox_entries_max: maximum, devices_max, ..default })
 }
 
 fn parse(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
@@ -305,12 +326,45 @@ fn parse(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
                 "floor" => Start::Floor,
                 last => Start::Last(last.parse()?),
             };
-            Command::RegisterDevice { user, device, start }
+            let issued = args.0.take_key("issued").map(str::parse).transpose()?;
+            let arrival = issued.map(|issued| Arrival { issued: UnixMs::new(issued) });
+            let label = args
+                .0
+                .take_key("name")
+                .map(|name| Label { name: name.to_owned(), platform: "test".to_owned() });
+            Command::RegisterDevice { user, device, start, arrival, label }
         }
         "forget" => {
             let (user, device) = args.device()?;
             Command::ForgetDevice { user, device }
         }
+        "log_out" => {
+            let (user, device) = args.device()?;
+            Command::LogOut { user, device }
+        }
+        "depart" => {
+            let (user, device) = args.device()?;
+            Command::Depart { user, device, connection: args.next()? }
+        }
+        "set_push" => {
+            let (user, device) = args.device()?;
+            let target = args
+                .0
+                .next_pos()
+                .map(|target| PushTarget { provider: "log".to_owned(), target: target.to_owned() });
+            Command::SetPush { user, device, target }
+        }
+        "push_sent" => {
+            let (user, device) = args.device()?;
+            let epoch = Epoch::new(args.parse("epoch", 1)?);
+            Command::PushSent { user, device, epoch, upto: Seq::new(args.next()?) }
+        }
+        "drop_push" => {
+            let (user, device) = args.device()?;
+            let since = args.0.take_key("since").map(str::parse).transpose()?.map(UnixMs::new);
+            Command::DropPush { user, device, version: args.next()?, since }
+        }
+        "retain" => Command::Retain { mailbox: Recipient::User(args.next()?) },
         "open" => {
             let (user, device) = args.device()?;
             let open_id = OpenId::from_bytes([args.parse("id", 1)?; 16])?;
@@ -452,6 +506,10 @@ fn show(applied: &Applied) -> String {
                 format!("  {mailbox} {seq}: {}\n", show_entry(&entry))
             }
             Effect::Outgoing { shard } => format!("  a record for shard {shard}\n"),
+            Effect::Unseated { user, device, below, code } => {
+                format!("  {user}'s {device} below connection {below}: {code}\n")
+            }
+            Effect::Due { at } => format!("  hints are due at {at}\n"),
             Effect::MapChanged => "  the map changed\n".to_owned(),
             Effect::Alarm(alarm) => format!("  ALARM {alarm:?}\n"),
         };

@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use tidemark_store_core::command::{Command, Draft, Judged, Send, Start};
+use tidemark_store_core::command::{Arrival, Command, Draft, Judged, Send, Start};
+use tidemark_store_core::hints::{self, Hint};
 use tidemark_store_core::key::DeviceKey;
-use tidemark_store_core::read::{PageAnswer, PageLimits, page};
-use tidemark_store_core::value::{Content, Entry, Origin, Settings, Verdict};
+use tidemark_store_core::read::{PageAnswer, PageLimits, mailbox, page};
+use tidemark_store_core::value::{self, Content, Entry, Origin, PushTarget, Settings, Verdict};
 use tidemark_store_core::{Reject, Reply};
 use tidemark_types::{
     ClientMsgId, ContentHash, DeviceId, Epoch, ErrorCode, OpenId, Recipient, Seq, SessionId,
@@ -43,6 +44,12 @@ enum Action {
     Trim { user: usize, count: usize },
     /// The user's device is forgotten, and comes back as a new one.
     Forget { user: usize },
+    /// The user's device gets a push token, or loses it.
+    SetPush { user: usize, has: bool },
+    /// The user's device connects, or its connection ends.
+    Connect { user: usize, connected: bool },
+    /// A leader looks for hints after a while, and all that it finds are sent.
+    Wake { shard: u16, after_ms: u64 },
 }
 
 /// What becomes of the first attempt at a send.
@@ -73,7 +80,12 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
             .prop_map(|(user, sender, blocked)| Action::Block { user, sender, blocked }),
         1 => (user.clone(), 0usize..100).prop_map(|(user, upto)| Action::Confirm { user, upto }),
         1 => (user.clone(), 0usize..5).prop_map(|(user, count)| Action::Trim { user, count }),
-        1 => user.prop_map(|user| Action::Forget { user }),
+        1 => user.clone().prop_map(|user| Action::Forget { user }),
+        1 => (user.clone(), any::<bool>()).prop_map(|(user, has)| Action::SetPush { user, has }),
+        1 => (user, any::<bool>())
+            .prop_map(|(user, connected)| Action::Connect { user, connected }),
+        1 => (0..SHARDS, 0u64..20_000)
+            .prop_map(|(shard, after_ms)| Action::Wake { shard, after_ms }),
     ];
     proptest::collection::vec(action, 1..120)
 }
@@ -107,6 +119,10 @@ fn user(number: usize) -> UserId {
     UserId::new(format!("user-{number}")).unwrap()
 }
 
+fn register(user: UserId, device: DeviceId) -> Command {
+    Command::RegisterDevice { user, device, start: Start::Floor, arrival: None, label: None }
+}
+
 fn device() -> DeviceId {
     DeviceId::new("phone").unwrap()
 }
@@ -126,7 +142,7 @@ impl Run {
     /// A device that nobody knows, with its first session.
     fn register(&mut self, number: usize) -> Device {
         let (user, device) = (user(number), device());
-        self.cluster.route(Command::RegisterDevice { user, device, start: Start::Floor });
+        self.cluster.route(register(user, device));
         Device {
             session: self.open(number, None),
             next_n: 1,
@@ -193,6 +209,73 @@ impl Run {
             Action::Confirm { user, upto } => self.confirm(*user, *upto),
             Action::Trim { user, count } => self.trim(*user, *count),
             Action::Forget { user } => self.forget(*user),
+            Action::SetPush { user, has } => {
+                let provider = "log".to_owned();
+                let target = has.then(|| PushTarget { provider, target: "token".to_owned() });
+                let (user, device) = (self::user(*user), device());
+                self.cluster.route(Command::SetPush { user, device, target });
+            }
+            Action::Connect { user, connected } => self.connect(*user, *connected),
+            Action::Wake { shard, after_ms } => {
+                self.cluster.time += after_ms;
+                self.wake(ShardId::new(*shard));
+            }
+        }
+    }
+
+    fn connect(&mut self, number: usize, connected: bool) {
+        let (user, device) = (user(number), device());
+        let command = match connected {
+            true => {
+                let arrival = Some(Arrival { issued: UnixMs::new(1) });
+                let start = Start::Floor;
+                Command::RegisterDevice { user, device, start, arrival, label: None }
+            }
+            false => {
+                let connection = self.device(number).connection;
+                Command::Depart { user, device, connection }
+            }
+        };
+        self.cluster.route(command);
+    }
+
+    /// A user's device, as the store knows it.
+    fn device(&self, number: usize) -> value::Device {
+        let (user, device) = (user(number), device());
+        let shard = self.cluster.shard_of(&user);
+        self.cluster.get(shard, &DeviceKey { user, device }).unwrap()
+    }
+
+    /// What a leader does for hints; how many were sent.
+    fn wake(&mut self, shard: ShardId) -> usize {
+        let now = UnixMs::new(self.cluster.time);
+        let state = self.cluster.state(shard);
+        let due = hints::due(state, None, now, USERS).unwrap();
+        let hints = due.iter().flat_map(|key| hints::hints(state, &key.user, now).unwrap());
+        let hints: Vec<_> = hints.collect();
+        assert!(due.is_empty() || !hints.is_empty(), "who is due has somebody to wake: {due:?}");
+        for Hint { user, device, epoch, head, .. } in hints.iter().cloned() {
+            self.cluster.route(Command::PushSent { user, device, epoch, upto: head });
+        }
+        hints.len()
+    }
+
+    /// In the end every device with a token was told of everything, once it is looked for (R18).
+    fn wake_all(&mut self) {
+        for shard in self.cluster.count.shards() {
+            self.cluster.time += 3_600_000;
+            self.wake(shard);
+            assert_eq!(self.wake(shard), 0, "each hint tells of everything");
+        }
+        for number in 0..USERS {
+            let device = self.device(number);
+            let user = user(number);
+            let state = self.cluster.state(self.cluster.shard_of(&user));
+            let mailbox = mailbox(state, &Recipient::User(user.clone())).unwrap();
+            assert_eq!(mailbox.pushes, u32::from(device.push.is_some()));
+            assert_eq!(mailbox.due, UnixMs::default());
+            let told = device.cursor.max(device.pushed_upto);
+            assert!(device.push.is_none() || told == mailbox.head, "{user} was not told");
         }
     }
 
@@ -364,10 +447,7 @@ impl Run {
             }
         }
         for (number, known) in self.devices.iter().enumerate() {
-            let (user, device) = (user(number), device());
-            let shard = self.cluster.shard_of(&user);
-            let found = self.cluster.get(shard, &DeviceKey { user, device }).unwrap();
-            assert_eq!(found.cursor, Seq::new(known.cursor));
+            assert_eq!(self.device(number).cursor, Seq::new(known.cursor));
         }
     }
 }
@@ -399,6 +479,7 @@ proptest! {
         }
         run.cluster.relay_all();
         run.check();
+        run.wake_all();
     }
 
     #[test]
