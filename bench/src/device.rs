@@ -58,6 +58,7 @@ impl Identity {
             seq_cli: 0,
             start: Some(v1::Start { at: v1::StartAt::Floor.into(), last: 0 }),
             agent: "tidemark-bench".to_owned(),
+            label: None,
         }
     }
 }

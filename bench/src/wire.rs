@@ -162,7 +162,7 @@ impl Calls {
     ) -> Result<u32, Failure> {
         let start = Some(v1::Start { at: v1::StartAt::Head.into(), last: 0 });
         let (user, device) = (user.to_string(), device.to_string());
-        let request = v1::RegisterRequest { user, device, start };
+        let request = v1::RegisterRequest { user, device, start, label: None };
         let mut client = DevicesClient::new(self.gateway.channel(turn));
         let answer = client.register(self.authorized(request)).await;
         Ok(answer.map_err(|status| Failure::from(&status))?.into_inner().cursor)

@@ -140,6 +140,8 @@ impl Sender {
             user: user.clone(),
             device: device.clone(),
             start: Start::Head,
+            arrival: None,
+            label: None,
         };
         self.definite(&register).await?;
         let open_id = OpenId::from_bytes([1; 16])?;

@@ -36,6 +36,7 @@ impl Watcher {
                         (user, head)
                     }
                     WatchEvent::Appended { user, seq, .. } => (user, seq),
+                    WatchEvent::Seats { .. } | WatchEvent::Unseated { .. } => continue,
                 };
                 let mut heads = heard.lock();
                 let known = heads.entry(user).or_default();

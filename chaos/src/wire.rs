@@ -101,7 +101,7 @@ impl Wire {
     pub async fn cursor(&self, user: &UserId, device: &DeviceId) -> Result<Seq, Failure> {
         let start = Some(v1::Start { at: v1::StartAt::Head.into(), last: 0 });
         let (user, device) = (user.to_string(), device.to_string());
-        let request = v1::RegisterRequest { user, device, start };
+        let request = v1::RegisterRequest { user, device, start, label: None };
         let mut client = DevicesClient::new(self.channel.clone());
         let answer = client.register(self.request(request)).await;
         Ok(Seq::new(answer.map_err(|status| Failure::from(&status))?.into_inner().cursor))

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 use tidemark_proto::hello::{AGENT_BYTES_MAX, Start};
-use tidemark_types::limits::{BODY_BYTES_MAX, SEND_WINDOW, SEND_WINDOW_BYTES};
+use tidemark_types::limits::{BODY_BYTES_MAX, LABEL_BYTES_MAX, SEND_WINDOW, SEND_WINDOW_BYTES};
 use tidemark_types::{ClusterId, DeviceId, UserId};
 
 /// The sends that a device keeps by default: many windows, so that an hour without a network does
@@ -37,10 +37,27 @@ pub struct Config {
     pub start: Start,
     /// The software's name and version, for the server's logs; at most 64 bytes.
     pub agent: String,
+    /// What the device is called in its owner's list; none leaves what it was called before.
+    pub label: Option<Label>,
     /// Sends that the outbox holds, those included whose outcome was not taken yet.
     pub outbox_entries_max: usize,
     /// Bytes of their bodies.
     pub outbox_bytes_max: usize,
+}
+
+/// What a device is called, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Label {
+    /// The owner's name for it, at most 64 bytes.
+    pub name: String,
+    /// What it runs on, at most 64 bytes.
+    pub platform: String,
+}
+
+impl Label {
+    fn is_too_long(&self) -> bool {
+        self.name.len().max(self.platform.len()) > LABEL_BYTES_MAX
+    }
 }
 
 /// What is wrong with a configuration.
@@ -52,6 +69,9 @@ pub enum ConfigError {
     /// The software's name is too long for the server.
     #[error("agent: it has {0} bytes, and may have {AGENT_BYTES_MAX}")]
     Agent(usize),
+    /// What the device is called is too long.
+    #[error("label: name and platform may have {LABEL_BYTES_MAX} bytes each")]
+    Label,
     /// The outbox could not hold one message.
     #[error(
         "outbox_entries_max must be 1 to {OUTBOX_ENTRIES_MAX}, outbox_bytes_max {BODY_BYTES_MAX} to \
@@ -71,6 +91,7 @@ impl Config {
             cluster: None,
             start: Start::Floor,
             agent: concat!("tidemark-client/", env!("CARGO_PKG_VERSION")).to_owned(),
+            label: None,
             outbox_entries_max: OUTBOX_ENTRIES,
             outbox_bytes_max: OUTBOX_BYTES,
         }
@@ -83,6 +104,8 @@ impl Config {
             Err(ConfigError::NoGateway)
         } else if self.agent.len() > AGENT_BYTES_MAX {
             Err(ConfigError::Agent(self.agent.len()))
+        } else if self.label.as_ref().is_some_and(Label::is_too_long) {
+            Err(ConfigError::Label)
         } else if !(1..=OUTBOX_ENTRIES_MAX).contains(&self.outbox_entries_max)
             || !bytes.contains(&self.outbox_bytes_max)
         {

@@ -74,6 +74,9 @@ pub enum Fatal {
     /// The token is for another user or device.
     #[error("the token does not allow this device: {0}")]
     PermissionDenied(String),
+    /// The device was logged out: it goes on with a token that was made since.
+    #[error("the device was logged out: {0}")]
+    LoggedOut(String),
     /// Server and device do not understand each other.
     #[error("the server refuses this device's Hello: {0}")]
     Refused(String),

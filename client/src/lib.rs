@@ -73,7 +73,7 @@ pub mod store;
 mod task;
 
 pub use carrier::{Connector, OUTGOING_FRAMES, Wire};
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Label};
 pub use device::{Closed, Device, Events, OpenError, Parts, SendError, Sending};
 pub use engine::{ConnectionState, ORIGINS_MAX, Status};
 pub use entry::{Content, Entry, Item, Message};

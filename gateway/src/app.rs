@@ -10,11 +10,11 @@ use thiserror::Error;
 use tidemark_env::{Clock, Rng};
 use tidemark_proto::Failure;
 use tidemark_token::Keys;
-use tidemark_types::{ClusterId, DeviceId, UnixMs, UserId};
+use tidemark_types::{ClusterId, DeviceId, UserId};
 
 use crate::backend::Backend;
 use crate::config::GatewayConfig;
-use crate::connect::Authenticator;
+use crate::connect::{Authenticator, Validity};
 use crate::devices::{Devices, Parts};
 use crate::store::Store;
 use crate::{failure, metrics};
@@ -110,9 +110,10 @@ impl App {
 struct Tokens(Arc<Keys>);
 
 impl Authenticator for Tokens {
-    fn check(&self, token: &str, user: &UserId, device: &DeviceId) -> Result<UnixMs, Failure> {
+    fn check(&self, token: &str, user: &UserId, device: &DeviceId) -> Result<Validity, Failure> {
         let claims = self.0.verify(token).map_err(failure::of_token)?;
         claims.may_connect(user, device).map_err(failure::of_token)?;
-        Ok(claims.expires)
+        let issued = claims.issued.unwrap_or_default();
+        Ok(Validity { issued, expires: claims.expires })
     }
 }

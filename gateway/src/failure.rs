@@ -15,6 +15,7 @@ pub(crate) fn of_reject(reject: Reject) -> Failure {
         Reject::OutOfOrder { expected } => failure.detail(Detail::Expected(expected)),
         Reject::SessionEnded { last_n } => failure.detail(Detail::LastN(last_n)),
         Reject::Reset { epoch, floor, head } => Position { epoch, floor, head }.into(),
+        Reject::TooManyDevices => failure.message("the user has as many devices as there may be"),
         Reject::WrongShard(_)
         | Reject::Settled
         | Reject::Conflict
@@ -23,6 +24,7 @@ pub(crate) fn of_reject(reject: Reject) -> Failure {
         | Reject::DedupExpired
         | Reject::NoDevice
         | Reject::SeqExhausted
+        | Reject::LoggedOut
         | Reject::NotEmpty => failure,
     }
 }

@@ -306,7 +306,7 @@ codes! {
     Invalid Unauthenticated TokenExpired PermissionDenied FrameTooLarge UnknownFrame WrongCluster
     WrongShard NotLeader Unavailable Overloaded RetryAfter GoingAway Unknown Internal Displaced Stale
     Settled Conflict OutOfOrder WindowFull SessionEnded SessionExpired DedupExpired IdInFuture NoDevice
-    BodyTooLarge TooManyRecipients BadRecipient Blocked SeqExhausted NoMailbox NotMember GroupGone
+    LoggedOut TooManyDevices BodyTooLarge TooManyRecipients BadRecipient Blocked SeqExhausted NoMailbox NotMember GroupGone
     Reset NotEmpty
 }
 

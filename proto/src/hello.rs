@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use tidemark_types::limits::LABEL_BYTES_MAX;
 use tidemark_types::{ClusterId, DeviceId, Epoch, OpenId, Seq, SessionId, UserId};
 
 use crate::convert::{self, FieldError, Reason};
@@ -25,6 +26,30 @@ pub struct Hello {
     pub cursor: Cursor,
     /// Its software.
     pub agent: String,
+    /// What it is called; none leaves it as it is.
+    pub label: Option<Label>,
+}
+
+/// What a device is called, for its owner's list of devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// The owner's name for it.
+    pub name: String,
+    /// What it runs on.
+    pub platform: String,
+}
+
+impl TryFrom<&v1::Label> for Label {
+    type Error = FieldError;
+    fn try_from(v1::Label { name, platform }: &v1::Label) -> Result<Self, FieldError> {
+        for (field, text) in [("name", name), ("platform", platform)] {
+            if text.len() > LABEL_BYTES_MAX {
+                let reason = Reason::TooLong { bytes: text.len(), max: LABEL_BYTES_MAX };
+                return Err(FieldError::new(field, reason));
+            }
+        }
+        Ok(Label { name: name.clone(), platform: platform.clone() })
+    }
 }
 
 /// Where a device stands in its user's mailbox.
@@ -72,6 +97,12 @@ fn checked_hello(hello: v1::Hello) -> Result<Hello, FieldError> {
         cursor,
         token: hello.token,
         agent: hello.agent,
+        label: hello
+            .label
+            .as_ref()
+            .map(Label::try_from)
+            .transpose()
+            .map_err(|error| error.within("label"))?,
     })
 }
 
@@ -206,6 +237,11 @@ mod tests {
         assert!(refused(v1::Hello { device, ..hello() }).starts_with("hello.device: "));
         let cluster_id = vec![1; 15].into();
         assert!(refused(v1::Hello { cluster_id, ..hello() }).starts_with("hello.cluster_id: "));
+        let label = v1::Label { name: "x".repeat(65), platform: String::new() };
+        assert_eq!(
+            refused(v1::Hello { label: Some(label), ..hello() }),
+            "hello.label.name: has 65 bytes, and may have 64"
+        );
         let agent = "x".repeat(65);
         assert_eq!(
             refused(v1::Hello { agent, ..hello() }),

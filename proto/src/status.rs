@@ -25,7 +25,9 @@ pub const fn grpc(code: ErrorCode) -> Code {
         | ErrorCode::BodyTooLarge
         | ErrorCode::TooManyRecipients
         | ErrorCode::BadRecipient => Code::InvalidArgument,
-        ErrorCode::Unauthenticated | ErrorCode::TokenExpired => Code::Unauthenticated,
+        ErrorCode::Unauthenticated | ErrorCode::TokenExpired | ErrorCode::LoggedOut => {
+            Code::Unauthenticated
+        }
         ErrorCode::PermissionDenied | ErrorCode::Blocked | ErrorCode::NotMember => {
             Code::PermissionDenied
         }
@@ -34,6 +36,7 @@ pub const fn grpc(code: ErrorCode) -> Code {
         ErrorCode::Overloaded
         | ErrorCode::RetryAfter
         | ErrorCode::WindowFull
+        | ErrorCode::TooManyDevices
         | ErrorCode::SeqExhausted => Code::ResourceExhausted,
         ErrorCode::Unknown => Code::Unknown,
         ErrorCode::Internal => Code::Internal,

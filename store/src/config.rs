@@ -36,6 +36,8 @@ pub struct StoreConfig {
     pub relay: RelayConfig,
     /// What is refused when the disk is nearly full.
     pub disk: DiskConfig,
+    /// How often things expire.
+    pub retention: RetentionConfig,
 }
 
 impl Default for StoreConfig {
@@ -49,6 +51,7 @@ impl Default for StoreConfig {
             proposals: ProposalConfig::default(),
             relay: RelayConfig::default(),
             disk: DiskConfig::default(),
+            retention: RetentionConfig::default(),
         }
     }
 }
@@ -66,6 +69,23 @@ pub struct DiskConfig {
 impl Default for DiskConfig {
     fn default() -> Self {
         DiskConfig { free_bytes_min: 1 << 30, free_bytes_reserve: 256 << 20 }
+    }
+}
+
+/// How often a leader looks for what expires. What does is a matter of the cluster's settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// Sessions, ids and the time that retention goes by: this often, in milliseconds.
+    pub expire_every_ms: u64,
+    /// Every mailbox is looked at for entries and devices that need not be kept: this often, in
+    /// milliseconds.
+    pub walk_every_ms: u64,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        RetentionConfig { expire_every_ms: 60_000, walk_every_ms: 3_600_000 }
     }
 }
 
@@ -191,6 +211,12 @@ impl StoreConfig {
                 self.disk.free_bytes_min >= self.disk.free_bytes_reserve,
                 format!("at least disk.free_bytes_reserve ({})", self.disk.free_bytes_reserve),
             ),
+            (
+                "retention.expire_every_ms",
+                self.retention.expire_every_ms > 0,
+                "at least 1".to_owned(),
+            ),
+            ("retention.walk_every_ms", self.retention.walk_every_ms > 0, "at least 1".to_owned()),
             ("raft.snapshot_entries", self.raft.snapshot_entries > 0, "at least 1".to_owned()),
             (
                 "raft.segment_bytes",

@@ -4,6 +4,7 @@
 //!   server ── gRPC and HTTP
 //!   node ── composition: directory, log, state, shards
 //!    ├─ watch ── appends, on their way to gateways
+//!    ├─ hints ── hints to devices, handed out to gateways
 //!    ├─ relay ── a shard's outbox to other shards
 //!    └─ shard ── proposals and reads of one shard
 //!        └─ raft ── openraft, kept here: log, state machine, snapshots
@@ -15,6 +16,7 @@
 
 pub mod config;
 pub mod effects;
+pub mod hints;
 pub mod identity;
 pub mod inspect;
 pub mod metrics;
@@ -22,6 +24,7 @@ pub mod node;
 pub mod raft;
 pub mod relay;
 pub mod server;
+pub mod settings;
 pub mod shard;
 pub mod space;
 pub mod storage;

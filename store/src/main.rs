@@ -15,6 +15,7 @@ use tidemark_process::LogFormat;
 use tidemark_store::config::StoreConfig;
 use tidemark_store::inspect::{Inspector, Report};
 use tidemark_store::node::Node;
+use tidemark_store::settings;
 use tidemark_store::storage::GroupId;
 use tidemark_store_core::value::{ClusterMap, Content, Entry, NodeAddress, Settings};
 use tidemark_types::{ClusterId, NodeId, Recipient, Seq, ShardCount, ShardId, UserId};
@@ -52,6 +53,10 @@ enum Command {
         /// Which of them this is.
         #[arg(long)]
         node: u64,
+        /// A file with the cluster's windows and maxima, the same for every node; what it leaves out
+        /// has its default.
+        #[arg(long, value_name = "FILE")]
+        settings: Option<PathBuf>,
     },
     /// Runs the node until SIGTERM or SIGINT.
     Run(RunArguments),
@@ -132,8 +137,11 @@ pub(crate) fn main() -> ExitCode {
     keep_freed_memory();
     let Arguments { command } = Arguments::parse();
     let done = match command {
-        Command::Create { data_dir, cluster, shards, members, node } => {
-            create(&data_dir, cluster, shards, members, NodeId::new(node))
+        Command::Create { data_dir, cluster, shards, members, node, settings } => {
+            let settings = settings.as_deref().map_or(Ok(Settings::default()), settings::read);
+            settings.map_err(anyhow::Error::from).and_then(|settings| {
+                create(&data_dir, cluster, shards, members, NodeId::new(node), settings)
+            })
         }
         Command::Run(arguments) => run(arguments),
         Command::Inspect { data_dir, shard, to, mailbox, output } => Inspector::open(&data_dir)
@@ -158,12 +166,13 @@ fn create(
     shards: u16,
     members: Vec<Member>,
     node: NodeId,
+    settings: Settings,
 ) -> Result<ExitCode> {
     let mut nodes = BTreeMap::new();
     for Member(id, address) in members {
         ensure!(nodes.insert(id, address).is_none(), "node {id} is named twice");
     }
-    let map = ClusterMap::new(cluster, ShardCount::new(shards)?, nodes, Settings::default());
+    let map = ClusterMap::new(cluster, ShardCount::new(shards)?, nodes, settings);
     Node::create(data_dir, node, map)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -26,6 +26,9 @@ const NEARLY_FULL_APPENDS_TOTAL: &str = "store_nearly_full_appends_total";
 const RELAY_BATCH_RECORDS: &str = "store_relay_batch_records";
 const RELAY_FAILURES_TOTAL: &str = "store_relay_failures_total";
 const WATCH_DEGRADED_TOTAL: &str = "store_watch_degraded_total";
+const HINTS_LEASED_TOTAL: &str = "store_hints_leased_total";
+const HINTS_OUT: &str = "store_hints_out";
+const RETAINED_TOTAL: &str = "store_retention_commands_total";
 const CLOCK_TRUSTED: &str = "store_clock_trusted";
 const CLOCK_OFFSET_SECONDS: &str = "store_clock_offset_seconds";
 const DISK_FREE_BYTES: &str = "store_disk_free_bytes";
@@ -65,6 +68,21 @@ pub fn describe() {
     describe_relay();
     describe_watch();
     describe_clock();
+    describe_hints();
+}
+
+fn describe_hints() {
+    describe_counter!(
+        HINTS_LEASED_TOTAL,
+        Unit::Count,
+        "Hints to devices handed out to gateways; one may be handed out again."
+    );
+    describe_gauge!(HINTS_OUT, Unit::Count, "Hints that gateways have now.");
+    describe_counter!(
+        RETAINED_TOTAL,
+        Unit::Count,
+        "Commands that removed from a mailbox what it need not keep."
+    );
 }
 
 fn describe_relay() {
@@ -312,4 +330,15 @@ pub(crate) fn clock_offset(ms: i128) {
 /// An entry was told to a gateway by its head only.
 pub(crate) fn watch_degraded() {
     counter!(WATCH_DEGRADED_TOTAL).increment(1);
+}
+
+/// Hints were handed out; so many are out now.
+pub fn hints_leased(leased: usize, out: usize) {
+    counter!(HINTS_LEASED_TOTAL).increment(leased as u64);
+    gauge!(HINTS_OUT).set(out as f64);
+}
+
+/// A mailbox was told to keep no more than it must.
+pub fn retained() {
+    counter!(RETAINED_TOTAL).increment(1);
 }

@@ -8,6 +8,7 @@
 //!
 //! Shards elect and serve without the control group; it only keeps the map.
 
+mod keeper;
 mod starter;
 mod steward;
 mod succession;
@@ -25,14 +26,16 @@ use tidemark_env::{Clock, Rng};
 use tidemark_mutants::{Mutant, is};
 use tidemark_process::ConfigError;
 use tidemark_store_client::Client;
+use tidemark_store_core::hints::Hint;
 use tidemark_store_core::value::ClusterMap;
 use tidemark_store_core::{Command, Reply, read};
-use tidemark_types::{Id, NodeId, ShardId};
+use tidemark_types::{DeviceId, Id, NodeId, ShardId, UserId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::StoreConfig;
 use crate::effects::Dispatch;
+use crate::hints::Leases;
 use crate::identity::{Identity, IdentityError};
 use crate::raft::group::GroupError;
 use crate::raft::log::{Failure, LogOptions, LogStore, LogThread, RecoverError};
@@ -49,6 +52,9 @@ use starter::Starter;
 
 /// How long a leader may take to hand over, before the node stops without it.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
+
+/// Between two looks for hints that have become due.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// A replica that has heard nothing of its group for so long, many heartbeats, may know nothing of it.
 const IN_TOUCH_WITHIN: Duration = Duration::from_secs(3);
@@ -137,6 +143,7 @@ pub struct Node {
     hosted: Arc<Hosted>,
     around: Surroundings,
     hub: Arc<Hub>,
+    hints: Arc<Leases>,
     log: Arc<LogStore>,
     log_thread: Mutex<Option<LogThread>>,
     /// What runs beside the groups.
@@ -191,6 +198,7 @@ impl Node {
         let shards = identity.shards();
         let hosted = Arc::new(Hosted::new(shards.shards()));
         let hub = Arc::new(Hub::new(shards.shards()));
+        let hints = Arc::<Leases>::default();
         let fatal = watch::Sender::new(None);
         let (connector, map) = (Some(peers.connector()), identity.created.clone());
         let client = Client::over(connector, map, HAND_OVER_WITHIN, clock.clone(), rng.clone());
@@ -215,7 +223,7 @@ impl Node {
             log: log.clone(),
             peers,
             acceptor: acceptor.clone(),
-            effects: Arc::new(Dispatch::new(shards.shards(), hub.clone())),
+            effects: Arc::new(Dispatch::new(shards.shards(), hub.clone(), hints.clone())),
             relay,
             around: around.clone(),
         });
@@ -230,15 +238,18 @@ impl Node {
             hosted,
             around,
             hub,
+            hints,
             log,
             log_thread: Mutex::new(log_thread),
             tasks: Mutex::new(tasks),
             stopping: AtomicBool::new(false),
             fatal,
         });
+        let walk_every = Duration::from_millis(config.retention.walk_every_ms);
         let mut tasks = node.tasks.lock();
         tasks.spawn(steward::watch_failures(Arc::downgrade(&node)));
         tasks.spawn(steward::run(Arc::downgrade(&node), clock));
+        tasks.spawn(keeper::run(Arc::downgrade(&node), walk_every));
         drop(tasks);
         Ok(node)
     }
@@ -297,6 +308,32 @@ impl Node {
     /// Who watches which mailboxes here.
     pub fn hub(&self) -> &Hub {
         &self.hub
+    }
+
+    /// Up to `max` hints of shards that this node leads, for one gateway; waits for the first one
+    /// until `wait` is over.
+    pub async fn lease_hints(&self, max: usize, wait: Duration) -> Result<Vec<Hint>, shard::Error> {
+        let clock = &self.around.clock;
+        let until = clock.monotonic() + wait;
+        loop {
+            let woken = self.hints.woken();
+            let now = clock.monotonic();
+            // Without a measured time nobody can tell who is due.
+            let taken = match self.around.time.now() {
+                Some(time) => self.hints.take(&self.hosted, max, time, now)?,
+                None => Vec::new(),
+            };
+            if !taken.is_empty() || now >= until {
+                return Ok(taken);
+            }
+            // Also when time passes somebody is due.
+            let _ = tokio::time::timeout(LOOK_AGAIN.min(until - now), woken).await;
+        }
+    }
+
+    /// Hands a device's hint out again after a while: its gateway could not deliver it.
+    pub fn postpone_hint(&self, user: UserId, device: DeviceId, after: Duration) {
+        self.hints.postpone(user, device, after, self.around.clock.monotonic());
     }
 
     /// Becomes `Some` when the process must stop: the log or a group has failed.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tidemark_types::limits::NAME_BYTES_MAX;
-use tidemark_types::{Seq, ShardId, UserId};
+use tidemark_types::{DeviceId, ErrorCode, Seq, ShardId, UserId};
 use tokio::sync::Notify;
 
 use crate::metrics;
@@ -51,6 +51,21 @@ impl Hub {
         let Some(users) = self.shards.get(&shard) else { return };
         for watcher in users.lock().get(user).into_iter().flatten() {
             watcher.appended(user, seq, entry);
+        }
+    }
+
+    /// Connections of a device below a number have ended.
+    pub fn unseated(
+        &self,
+        shard: ShardId,
+        user: &UserId,
+        device: &DeviceId,
+        below: u64,
+        code: ErrorCode,
+    ) {
+        let Some(users) = self.shards.get(&shard) else { return };
+        for watcher in users.lock().get(user).into_iter().flatten() {
+            watcher.unseated(user, device, below, code);
         }
     }
 
@@ -104,7 +119,15 @@ pub struct News {
     pub appended: VecDeque<(UserId, Seq, Bytes)>,
     /// The newest head of users whose entries are not here.
     pub heads: BTreeMap<UserId, Seq>,
+    /// Of devices whose connections have ended, below which number, and why: the newest news of each.
+    pub unseated: BTreeMap<(UserId, DeviceId), (u64, ErrorCode)>,
     bytes: usize,
+}
+
+impl News {
+    fn is_empty(&self) -> bool {
+        self.appended.is_empty() && self.heads.is_empty() && self.unseated.is_empty()
+    }
 }
 
 impl Watcher {
@@ -113,7 +136,7 @@ impl Watcher {
         loop {
             {
                 let mut queue = self.queue.lock();
-                if !queue.appended.is_empty() || !queue.heads.is_empty() {
+                if !queue.is_empty() {
                     let mut news = std::mem::take(&mut *queue);
                     if let Some(rest) = news.heads.keys().nth(HEADS_MAX).cloned() {
                         queue.heads = news.heads.split_off(&rest);
@@ -123,6 +146,12 @@ impl Watcher {
             }
             self.ready.notified().await;
         }
+    }
+
+    fn unseated(&self, user: &UserId, device: &DeviceId, below: u64, code: ErrorCode) {
+        let key = (user.clone(), device.clone());
+        self.queue.lock().unseated.insert(key, (below, code));
+        self.ready.notify_one();
     }
 
     fn appended(&self, user: &UserId, seq: Seq, entry: &Bytes) {
@@ -224,6 +253,19 @@ mod tests {
         let (seqs, heads) = news(&watcher);
         assert!(seqs.len() * INLINE_BYTES_MAX <= QUEUE_BYTES_MAX);
         assert_eq!(heads, [("a".to_owned(), many), ("b".to_owned(), 5)]);
+    }
+
+    #[test]
+    fn the_newest_news_of_a_devices_connections_is_told() {
+        let (hub, watcher) = (hub(), Arc::default());
+        hub.register(SHARD, &[user("a")], &watcher);
+        let phone = DeviceId::new("phone").expect("legal");
+        hub.unseated(SHARD, &user("b"), &phone, 1, ErrorCode::Displaced);
+        hub.unseated(SHARD, &user("a"), &phone, 2, ErrorCode::Displaced);
+        hub.unseated(SHARD, &user("a"), &phone, 4, ErrorCode::LoggedOut);
+        let news = watcher.news().now_or_never().expect("there is some");
+        let told: Vec<_> = news.unseated.into_iter().collect();
+        assert_eq!(told, [((user("a"), phone), (4, ErrorCode::LoggedOut))]);
     }
 
     #[test]

@@ -96,6 +96,9 @@ pub(crate) enum Command {
     Block(Pair),
     /// Takes a sender's messages to a user again.
     Unblock(Pair),
+    /// A user's devices.
+    #[command(subcommand)]
+    Device(Device),
     /// The cluster as a whole.
     #[command(subcommand)]
     Cluster(Cluster),
@@ -185,6 +188,41 @@ pub(crate) struct Pair {
     pub(crate) user: UserId,
     /// Whose messages.
     pub(crate) sender: UserId,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Device {
+    /// Prints all of them.
+    List {
+        /// Whose.
+        user: UserId,
+    },
+    /// Forgets one, with its place in the mailbox and its send sessions; its connections are cut.
+    Forget(OneDevice),
+    /// Logs one out: its connections are cut, its tokens that were made up to now are refused.
+    Logout(OneDevice),
+    /// Sets where hints go when the device is not connected.
+    #[command(group = ArgGroup::new("where").required(true).args(["provider", "none"]))]
+    Push {
+        #[command(flatten)]
+        of: OneDevice,
+        /// The push provider, one of those that the gateways are configured for.
+        #[arg(long, requires = "target")]
+        provider: Option<String>,
+        /// No hints from now on.
+        #[arg(long, conflicts_with = "target")]
+        none: bool,
+        /// What the provider knows the device by.
+        target: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OneDevice {
+    /// Its owner.
+    pub(crate) user: UserId,
+    /// The owner's name for it.
+    pub(crate) device: DeviceId,
 }
 
 #[derive(Debug, Subcommand)]
@@ -298,6 +336,9 @@ mod tests {
             "listen alice --limit 0",
             "listen alice --from last=0",
             "listen alice --from start",
+            "device push alice phone",
+            "device push alice phone --provider fcm",
+            "device push alice phone --none token",
             "shard transfer 1",
             "shard transfer 1 --to 0",
             "token make --role device",
@@ -308,6 +349,8 @@ mod tests {
             assert!(parse(line).is_err(), "{line}");
         }
         assert!(parse("token make --role device --user alice --valid 7d").is_ok());
+        assert!(parse("device push alice phone --provider fcm token").is_ok());
+        assert!(parse("device push alice phone --none").is_ok());
         assert!(parse("listen alice --from last=7 --limit 1").is_ok());
     }
 }

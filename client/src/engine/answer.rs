@@ -69,6 +69,8 @@ impl Answer {
             ErrorCode::GoingAway => Answer::Elsewhere,
             ErrorCode::Invalid
             | ErrorCode::PermissionDenied
+            | ErrorCode::LoggedOut
+            | ErrorCode::TooManyDevices
             | ErrorCode::FrameTooLarge
             | ErrorCode::UnknownFrame
             | ErrorCode::WrongCluster

@@ -228,6 +228,10 @@ impl Engine {
             seq_cli: seq.get(),
             start: (epoch == Epoch::NONE).then(|| self.config.start.into()),
             agent: self.config.agent.clone(),
+            label: self.config.label.as_ref().map(|label| v1::Label {
+                name: label.name.clone(),
+                platform: label.platform.clone(),
+            }),
         });
     }
 
@@ -340,8 +344,9 @@ impl Engine {
         let fatal: Option<fn(String) -> Fatal> = match code {
             ErrorCode::WrongCluster => Some(Fatal::WrongCluster),
             ErrorCode::PermissionDenied if hello => Some(Fatal::PermissionDenied),
-            ErrorCode::Invalid if hello => Some(Fatal::Refused),
+            ErrorCode::Invalid | ErrorCode::TooManyDevices if hello => Some(Fatal::Refused),
             ErrorCode::Unauthenticated if again => Some(Fatal::Unauthenticated),
+            ErrorCode::LoggedOut => Some(Fatal::LoggedOut),
             _ => None,
         };
         if let Some(fatal) = fatal {

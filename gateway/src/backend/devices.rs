@@ -1,8 +1,15 @@
-//! `Devices`: registering one before its first `Hello`, and forgetting one.
+//! `Devices`: registering one before its first `Hello`, forgetting one, logging one out, where its hints
+//! go, and all of a user's.
 
+use tidemark_proto::convert::session_number;
 use tidemark_proto::v1::devices_server::Devices;
-use tidemark_proto::v1::{ForgetRequest, ForgetResponse, RegisterRequest, RegisterResponse};
-use tidemark_proto::{Failure, convert};
+use tidemark_proto::v1::{
+    DeviceInfo, ForgetRequest, ForgetResponse, ListRequest, ListResponse, LogOutRequest,
+    LogOutResponse, RegisterRequest, RegisterResponse, SetPushRequest, SetPushResponse,
+};
+use tidemark_proto::{Failure, convert, hello, v1};
+use tidemark_store_core::read::{Answer, Query};
+use tidemark_store_core::value::{Device, Label, PushTarget};
 use tidemark_store_core::{Command, Reply};
 use tidemark_types::{DeviceId, UserId};
 use tonic::{Request, Response, Status};
@@ -20,7 +27,10 @@ impl Backend {
         let (user, device) = named(&request.user, &request.device)?;
         caller.use_device(&user, &device)?;
         let start = receive::start_at(convert::nested("start", request.start.as_ref())?);
-        match self.command(Command::RegisterDevice { user, device, start }).await? {
+        let label = request.label.as_ref().map(hello::Label::try_from).transpose();
+        let label = label.map_err(|error| error.within("label"))?.map(receive::labelled);
+        let register = Command::RegisterDevice { user, device, start, arrival: None, label };
+        match self.command(register).await? {
             Reply::Registered(registered) => Ok(RegisterResponse {
                 epoch: registered.epoch.get(),
                 floor: registered.floor.get(),
@@ -44,6 +54,65 @@ impl Backend {
     }
 }
 
+impl Backend {
+    async fn list_devices(
+        &self,
+        caller: Caller,
+        request: ListRequest,
+    ) -> Result<ListResponse, Failure> {
+        let user: UserId = convert::name("user", &request.user)?;
+        caller.act_for(&user)?;
+        match self.query(Query::Devices { user }).await? {
+            Answer::Devices(devices) => {
+                Ok(ListResponse { devices: devices.into_iter().map(info).collect() })
+            }
+            other => Err(failure::of_answer(other)),
+        }
+    }
+
+    async fn log_out_device(
+        &self,
+        caller: Caller,
+        request: LogOutRequest,
+    ) -> Result<LogOutResponse, Failure> {
+        let (user, device) = named(&request.user, &request.device)?;
+        caller.act_for(&user)?;
+        self.done(Command::LogOut { user, device }).await?;
+        Ok(LogOutResponse {})
+    }
+
+    async fn set_device_push(
+        &self,
+        caller: Caller,
+        request: SetPushRequest,
+    ) -> Result<SetPushResponse, Failure> {
+        let (user, device) = named(&request.user, &request.device)?;
+        caller.use_device(&user, &device)?;
+        let target = request
+            .target
+            .map(|v1::PushTarget { provider, target }| PushTarget { provider, target });
+        self.done(Command::SetPush { user, device, target }).await?;
+        Ok(SetPushResponse {})
+    }
+}
+
+/// A device, as its owner is told.
+fn info((name, device): (DeviceId, Device)) -> DeviceInfo {
+    let Label { name: called, platform } = device.label;
+    DeviceInfo {
+        device: name.to_string(),
+        label: Some(v1::Label { name: called, platform }),
+        epoch: device.epoch.get(),
+        cursor: device.cursor.get(),
+        last_seen_ms: device.last_seen.get(),
+        connected: device.connected,
+        logged_out_ms: device.logged_out.get(),
+        push_provider: device.push.map(|push| push.target.provider).unwrap_or_default(),
+        pushed_upto: device.pushed_upto.get(),
+        live_session: session_number(device.live),
+    }
+}
+
 fn named(user: &str, device: &str) -> Result<(UserId, DeviceId), Failure> {
     Ok((convert::name("user", user)?, convert::name("device", device)?))
 }
@@ -56,6 +125,27 @@ impl Devices for Backend {
     ) -> Result<Response<RegisterResponse>, Status> {
         let answer = |caller, request| self.register_device(caller, request);
         self.call("Devices.Register", request, answer).await
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let answer = |caller, request| self.list_devices(caller, request);
+        self.call("Devices.List", request, answer).await
+    }
+
+    async fn log_out(
+        &self,
+        request: Request<LogOutRequest>,
+    ) -> Result<Response<LogOutResponse>, Status> {
+        let answer = |caller, request| self.log_out_device(caller, request);
+        self.call("Devices.LogOut", request, answer).await
+    }
+
+    async fn set_push(
+        &self,
+        request: Request<SetPushRequest>,
+    ) -> Result<Response<SetPushResponse>, Status> {
+        let answer = |caller, request| self.set_device_push(caller, request);
+        self.call("Devices.SetPush", request, answer).await
     }
 
     async fn forget(

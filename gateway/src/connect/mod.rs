@@ -63,7 +63,16 @@ impl Carrier {
 
 /// Verifies tokens.
 pub trait Authenticator: Send + Sync + 'static {
-    /// When the token ends, if whoever holds it may connect as this user's device; otherwise
+    /// When the token was made and when it ends, if whoever holds it may connect as this user's device; otherwise
     /// `UNAUTHENTICATED`, `TOKEN_EXPIRED` or `PERMISSION_DENIED`.
-    fn check(&self, token: &str, user: &UserId, device: &DeviceId) -> Result<UnixMs, Failure>;
+    fn check(&self, token: &str, user: &UserId, device: &DeviceId) -> Result<Validity, Failure>;
+}
+
+/// The time for which a token is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// When it was made; 0 if it does not say.
+    pub issued: UnixMs,
+    /// When it ends.
+    pub expires: UnixMs,
 }

@@ -30,7 +30,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::peer::{Done, Peer, Pending, saturated};
 use super::{Drain, Shared};
-use crate::connect::{self, Incoming, Outgoing, Unreadable};
+use crate::connect::{self, Incoming, Outgoing, Unreadable, Validity};
 use crate::limits::{
     ANSWERS_MAX, CLOSE_TIMEOUT, HELLO_TIMEOUT, REFUSED_RETRY, TAKES_MAX, TOKEN_GRACE, WORK_MAX,
     WRITES_MAX,
@@ -76,8 +76,8 @@ enum Event {
     Done(Done),
     /// The mailbox has changed.
     Mailbox,
-    /// Another connection of the same device came.
-    Displaced,
+    /// The seat is not this connection's any more, and why.
+    Unseated(ErrorCode),
     Drain,
     Time,
 }
@@ -92,8 +92,8 @@ enum End {
     Slow,
     /// The gateway stops.
     Drained,
-    /// The device connected again.
-    Displaced,
+    /// The device connected again, was logged out or forgotten.
+    Unseated(ErrorCode),
     /// There was no good `Hello` in time.
     NoHello,
     /// The token expired and was not renewed.
@@ -180,9 +180,9 @@ impl Connection {
         self.written = 0;
         self.waiting.set(self.pending.answers.len());
         self.alarm.set(self.wakes(), now);
-        let (uplink, mailbox, displaced) = match &mut self.peer {
+        let (uplink, mailbox, unseated) = match &mut self.peer {
             Some(Peer { uplink, seat, .. }) => {
-                (Some(uplink), Some(&mut seat.mailbox), Some(&mut seat.displaced))
+                (Some(uplink), Some(&mut seat.mailbox), Some(&mut seat.unseated))
             }
             None => (None, None, None),
         };
@@ -198,7 +198,10 @@ impl Connection {
                 changed.expect("a mailbox with a seat is kept");
                 Event::Mailbox
             }
-            Some(_) = OptionFuture::from(displaced) => Event::Displaced,
+            // Who displaces on this gateway just takes the seat, and says nothing.
+            Some(code) = OptionFuture::from(unseated) => {
+                Event::Unseated(code.unwrap_or(ErrorCode::Displaced))
+            }
             Ok(()) = self.drain.changed() => Event::Drain,
             () = &mut self.alarm.sleep => Event::Time,
         }
@@ -247,7 +250,7 @@ impl Connection {
             Event::Done(done) => self.done(done),
             // What there is to send is seen when it is looked for.
             Event::Mailbox => Ok(()),
-            Event::Displaced => Err(End::Displaced),
+            Event::Unseated(code) => Err(End::Unseated(code)),
             Event::Drain => {
                 self.go_away();
                 Ok(())
@@ -273,7 +276,7 @@ impl Connection {
 
     fn hello(&mut self, hello: v1::Hello) -> Result<(), Failure> {
         let parts = &self.shared.parts;
-        let (hello, expires) =
+        let (hello, Validity { issued, expires }) =
             connect::check(hello, self.shared.cluster, parts.authenticator.as_ref())?;
         let peer = match &mut self.peer {
             Some(peer) if peer.user == hello.user && peer.device == hello.device => {
@@ -290,7 +293,7 @@ impl Connection {
                 none.insert(Peer::new(self.shared.clone(), &hello, expires))
             }
         };
-        peer.greet(hello, &mut self.pending);
+        peer.greet(hello, issued, &mut self.pending);
         self.greeting = true;
         Ok(())
     }
@@ -409,7 +412,9 @@ impl End {
             End::Silent => "silent",
             End::Slow => "slow",
             End::Drained => "drained",
-            End::Displaced => "displaced",
+            End::Unseated(ErrorCode::Displaced) => "displaced",
+            End::Unseated(ErrorCode::LoggedOut) => "logged_out",
+            End::Unseated(_) => "forgotten",
             End::NoHello => "no_hello",
             End::Expired => "token_expired",
             End::Refused(_) => "refused",
@@ -422,7 +427,10 @@ impl End {
         let error = match self {
             End::Gone | End::Silent | End::Slow | End::Drained => return None,
             End::Refused(error) => error,
-            End::Displaced => told(Failure::new(ErrorCode::Displaced).retry_after(REFUSED_RETRY)),
+            End::Unseated(ErrorCode::Displaced) => {
+                told(Failure::new(ErrorCode::Displaced).retry_after(REFUSED_RETRY))
+            }
+            End::Unseated(code) => told(Failure::new(code)),
             End::NoHello => {
                 told(Failure::new(ErrorCode::Unauthenticated).message("no Hello came in time"))
             }

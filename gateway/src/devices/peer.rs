@@ -21,6 +21,7 @@ use tidemark_proto::convert::{bytes_of, session_number};
 use tidemark_proto::hello::{Hello, Open};
 use tidemark_proto::v1::client_frame::Frame;
 use tidemark_proto::{Detail, Failure, Position, v1};
+use tidemark_store_core::Command;
 use tidemark_store_core::reply::Registered;
 use tidemark_types::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, SEND_WINDOW, SEND_WINDOW_BYTES};
 use tidemark_types::{DeviceId, Epoch, ErrorCode, Seq, UnixMs, UserId};
@@ -76,6 +77,8 @@ pub(super) struct Peer {
     /// It had a `Welcome`, and may say more than `Hello`.
     pub(super) welcomed: bool,
     place: Option<Place>,
+    /// Its connection's number, where it matters to the store when it ends.
+    departs: Option<u64>,
     /// How many places it has had.
     places: u64,
 }
@@ -102,14 +105,15 @@ impl Peer {
             device.clone(),
         );
         let seat = shared.registry.join(&user, &device);
-        let (place, places) = (None, 0);
-        Peer { shared, user, device, seat, uplink, expires, welcomed: false, place, places }
+        let (place, departs, places) = (None, None, 0);
+        let welcomed = false;
+        Peer { shared, user, device, seat, uplink, expires, welcomed, place, departs, places }
     }
 
     /// Asks for a place.
-    pub(super) fn greet(&self, hello: Hello, pending: &mut Pending) {
+    pub(super) fn greet(&self, hello: Hello, issued: UnixMs, pending: &mut Pending) {
         let store = self.shared.parts.store.clone();
-        pending.work(receive::register(store, hello).map(Done::Registered));
+        pending.work(receive::register(store, hello, issued).map(Done::Registered));
     }
 
     /// Takes a frame; an error is `INVALID`, and the connection is cut.
@@ -189,7 +193,7 @@ impl Peer {
             Done::Registered(Err(failure)) => return Err(failure),
             Done::Opened(opened) => pending.answer(opened),
             Done::Paged(_, request_id, page) => self.paged(request_id, page, pending),
-            Done::Confirmed(_, confirmed) => self.confirmed(confirmed, pending),
+            Done::Confirmed(_, confirmed) => self.confirmed(confirmed, pending)?,
             Done::Pinged(_, Ok(pong)) => pending.answer(self.stamped(pong)),
             Done::Pinged(_, Err(failure)) => pending.answer(refusal(failure, Frame::PING, 0)),
             Done::Told(request_id, Ok(status)) => {
@@ -239,18 +243,29 @@ impl Peer {
 
     /// The connection ends: leaves the seat, and tells the store where the device is.
     pub(super) async fn leave(self) {
-        let Peer { shared, user, device, seat, uplink, place, .. } = self;
+        let Peer { shared, user, device, seat, uplink, place, departs, .. } = self;
         drop((seat, uplink));
-        let Some((epoch, seq)) = place.and_then(|place| place.cursor.rest()) else { return };
         let store = shared.parts.store.clone();
-        if let Err(failure) = receive::confirm(store, user, device, epoch, seq).await {
-            // The device tells it again in its next Hello.
-            tracing::debug!(%failure, "a device's last cursor is not confirmed");
+        if let Some((epoch, seq)) = place.and_then(|place| place.cursor.rest()) {
+            let (store, user, device) = (store.clone(), user.clone(), device.clone());
+            if let Err(failure) = receive::confirm(store, user, device, epoch, seq).await {
+                // The device tells it again in its next Hello.
+                tracing::debug!(%failure, "a device's last cursor is not confirmed");
+            }
+        }
+        if let Some(connection) = departs {
+            let depart = Command::Depart { user, device, connection };
+            if let Err(error) = store.command(depart).await {
+                // Its hints come a little later then, when it has not confirmed for a while.
+                tracing::debug!(%error, "a connection's end is not known to the store");
+            }
         }
     }
 
     fn welcome(&mut self, start: Seq, registered: &Registered, pending: &mut Pending) {
-        let Registered { epoch, floor, head, cursor, live, .. } = *registered;
+        let Registered { epoch, floor, head, cursor, live, connection, pushes, .. } = *registered;
+        self.seat.numbered(connection);
+        self.departs = pushes.then_some(connection);
         let rest = v1::Sync { request_id: 0, epoch: epoch.get(), seq_cli: start.get(), limit: 0 };
         self.place = Some(Place {
             delivery: Delivery::at(epoch, start, head),
@@ -340,9 +355,13 @@ impl Peer {
         }
     }
 
-    fn confirmed(&mut self, confirmed: Result<(Epoch, Seq), Failure>, pending: &mut Pending) {
+    fn confirmed(
+        &mut self,
+        confirmed: Result<(Epoch, Seq), Failure>,
+        pending: &mut Pending,
+    ) -> Result<(), Failure> {
         let now = self.shared.parts.clock.monotonic();
-        let Some(place) = &mut self.place else { return };
+        let Some(place) = &mut self.place else { return Ok(()) };
         match confirmed {
             Ok((epoch, seq)) => place.cursor.confirmed(epoch, seq),
             // It was forgotten, and has to register: no repetition helps.
@@ -350,8 +369,10 @@ impl Peer {
                 self.place = None;
                 pending.answer(refusal(failure, Frame::ACK, 0));
             }
+            Err(failure) if failure.code == ErrorCode::LoggedOut => return Err(failure),
             Err(_) => place.cursor.failed(now),
         }
+        Ok(())
     }
 
     /// The device loses its place until it says `Hello`.

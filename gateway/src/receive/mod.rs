@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub(crate) use cursor::Cursor;
 pub(crate) use page::page;
 pub(crate) use ping::{cached, ping};
-pub(crate) use register::{register, start_at};
+pub(crate) use register::{labelled, register, start_at};
 pub(crate) use status::{asked, status};
 use tidemark_proto::Failure;
 use tidemark_store_core::read::{Answer, Query};

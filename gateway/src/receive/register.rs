@@ -4,29 +4,37 @@ use std::sync::Arc;
 
 use tidemark_proto::Failure;
 use tidemark_proto::hello::{self, Hello};
-use tidemark_store_core::command::Start;
+use tidemark_store_core::command::{Arrival, Start};
 use tidemark_store_core::reply::Registered;
+use tidemark_store_core::value::Label;
 use tidemark_store_core::{Command, Reply};
-use tidemark_types::Seq;
+use tidemark_types::{Seq, UnixMs};
 
 use super::confirm;
 use crate::failure;
 use crate::store::Store;
 
-/// Registers the device, and confirms the cursor it has; the seq after which its delivery begins,
+/// Registers the device, whose token was made at `issued`, and confirms the cursor it has; the seq after which its delivery begins,
 /// and where it stands. The registration's reply comes from the log, so it is as fresh as a read
 /// can be.
 pub(crate) async fn register(
     store: Arc<dyn Store>,
     hello: Hello,
+    issued: UnixMs,
 ) -> Result<(Seq, Registered), Failure> {
-    let Hello { user, device, cursor, .. } = hello;
+    let Hello { user, device, cursor, label, .. } = hello;
     let start = match cursor {
         hello::Cursor::New(start) => start_at(start),
         // Should the store not know it: nothing counts as confirmed but what it says.
         hello::Cursor::At { .. } => Start::Floor,
     };
-    let command = Command::RegisterDevice { user: user.clone(), device: device.clone(), start };
+    let command = Command::RegisterDevice {
+        user: user.clone(),
+        device: device.clone(),
+        start,
+        arrival: Some(Arrival { issued }),
+        label: label.map(labelled),
+    };
     let registered = match store.command(command).await.map_err(failure::of_error)? {
         Reply::Registered(registered) => registered,
         other => return Err(failure::of_reply(other)),
@@ -40,6 +48,11 @@ pub(crate) async fn register(
     }
     let (_, cursor) = confirm(store, user, device, epoch, seq).await?;
     Ok((seq, Registered { cursor, ..registered }))
+}
+
+/// What a device is called, as the store is told.
+pub(crate) fn labelled(hello::Label { name, platform }: hello::Label) -> Label {
+    Label { name, platform }
 }
 
 /// Where a device starts that has no cursor, as the store is told.

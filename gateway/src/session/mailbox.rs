@@ -66,6 +66,8 @@ impl Mailbox {
                 wanted
             }
             WatchEvent::Head { head, .. } => self.raised(*head),
+            // That is about connections.
+            WatchEvent::Seats { .. } | WatchEvent::Unseated { .. } => false,
         }
     }
 

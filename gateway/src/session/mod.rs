@@ -5,16 +5,19 @@
 //! one is empty it is kept for a while, since devices come back (a [`Registry::sweep`] ends it).
 //!
 //! Invariants: a device has one seat, and taking it displaces who sat there; whoever leaves never
-//! takes a newer one's seat along.
+//! takes a newer one's seat along. The store numbers connections over all gateways, and what it says of
+//! a device's connections holds here as well.
 
 mod mailbox;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tidemark_store_client::WatchEvent;
-use tidemark_types::{DeviceId, UserId};
+use tidemark_store_core::devices::Seat as Seated;
+use tidemark_types::{DeviceId, ErrorCode, UserId};
 use tokio::sync::{oneshot, watch};
 
 pub(crate) use mailbox::Mailbox;
@@ -29,31 +32,61 @@ pub(crate) struct Registry {
     watch: Box<dyn Watch>,
     /// Ordered, so that a simulation's runs are the same.
     users: Mutex<BTreeMap<UserId, User>>,
+    /// How many seats were taken.
+    taken: AtomicU64,
 }
 
 struct User {
     mailbox: watch::Sender<Mailbox>,
-    /// What is dropped when another connection takes the seat.
-    seats: BTreeMap<DeviceId, oneshot::Sender<()>>,
+    seats: BTreeMap<DeviceId, Taken>,
     /// No seat was taken when last swept.
     lonely: bool,
+}
+
+/// A seat that a connection has.
+struct Taken {
+    /// The seat's, unlike that of every other one here.
+    id: u64,
+    /// Told why the seat is lost; dropped when another connection here takes it.
+    unseats: Option<oneshot::Sender<ErrorCode>>,
+    /// The connection's number, once the store has said it.
+    number: Option<u64>,
+    /// What the store said before that: connections below this number have ended.
+    ended: Option<(u64, ErrorCode)>,
+}
+
+impl Taken {
+    /// Connections below a number have ended.
+    fn unseat(&mut self, below: u64, code: ErrorCode) {
+        match self.number {
+            Some(number) if number < below => {
+                if let Some(unseats) = self.unseats.take() {
+                    // Its connection ends at the same time if nobody hears it.
+                    let _ = unseats.send(code);
+                }
+            }
+            Some(_) => {}
+            None => self.ended = self.ended.max(Some((below, code))),
+        }
+    }
 }
 
 /// A connection's place among its user's; leaving is dropping it.
 pub(crate) struct Seat {
     registry: Arc<Registry>,
+    id: u64,
     user: UserId,
     device: DeviceId,
     /// The user's mailbox.
     pub(crate) mailbox: watch::Receiver<Mailbox>,
-    /// Ends when another connection of the same device takes the seat.
-    pub(crate) displaced: oneshot::Receiver<()>,
+    /// Says why the seat is lost; ends without a word when another connection here takes it.
+    pub(crate) unseated: oneshot::Receiver<ErrorCode>,
 }
 
 impl Registry {
     /// Nobody is here yet.
     pub(crate) fn new(watch: Box<dyn Watch>) -> Self {
-        Registry { watch, users: Mutex::default() }
+        Registry { watch, users: Mutex::default(), taken: AtomicU64::new(0) }
     }
 
     /// Takes the device's seat.
@@ -65,14 +98,17 @@ impl Registry {
             User { mailbox: watch::Sender::default(), seats: BTreeMap::new(), lonely: false }
         });
         entry.lonely = false;
-        let (displaces, displaced) = oneshot::channel();
-        entry.seats.insert(device.clone(), displaces);
+        let (unseats, unseated) = oneshot::channel();
+        let id = self.taken.fetch_add(1, Ordering::Relaxed);
+        let taken = Taken { id, unseats: Some(unseats), number: None, ended: None };
+        entry.seats.insert(device.clone(), taken);
         Seat {
             registry: self.clone(),
+            id,
             user: user.clone(),
             device: device.clone(),
             mailbox: entry.mailbox.subscribe(),
-            displaced,
+            unseated,
         }
     }
 
@@ -84,10 +120,18 @@ impl Registry {
     /// Hears of a mailbox. One that nobody here asks for is passed over.
     pub(crate) fn hear(&self, event: WatchEvent) {
         let (WatchEvent::Registered { user, .. }
+        | WatchEvent::Seats { user, .. }
+        | WatchEvent::Unseated { user, .. }
         | WatchEvent::Appended { user, .. }
         | WatchEvent::Head { user, .. }) = &event;
-        if let Some(user) = self.users.lock().get(user) {
-            user.mailbox.send_if_modified(|mailbox| mailbox.hear(&event));
+        let mut users = self.users.lock();
+        let Some(user) = users.get_mut(user) else { return };
+        match &event {
+            WatchEvent::Seats { seats, last_number, .. } => user.review(seats, *last_number),
+            WatchEvent::Unseated { seat, .. } => user.unseat(seat),
+            event => {
+                user.mailbox.send_if_modified(|mailbox| mailbox.hear(event));
+            }
         }
     }
 
@@ -111,13 +155,50 @@ impl Registry {
     }
 }
 
+impl User {
+    /// What the store says of a device's connections.
+    fn unseat(&mut self, Seated { device, below, code }: &Seated) {
+        if let Some(taken) = self.seats.get_mut(device) {
+            taken.unseat(*below, *code);
+        }
+    }
+
+    /// What the store says of all of the user's devices; one that it does not know was forgotten.
+    fn review(&mut self, seats: &[Seated], last_number: u64) {
+        for (device, taken) in &mut self.seats {
+            match seats.iter().find(|seat| seat.device == *device) {
+                Some(seat) => taken.unseat(seat.below, seat.code),
+                // One that is not numbered yet is being registered.
+                None if taken.number.is_some() => {
+                    taken.unseat(last_number.saturating_add(1), ErrorCode::NoDevice);
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+impl Seat {
+    /// The store has numbered this connection.
+    pub(crate) fn numbered(&self, number: u64) {
+        let mut users = self.registry.users.lock();
+        let Some(user) = users.get_mut(&self.user) else { return };
+        // A newer one that sits there has its own.
+        let taken = user.seats.get_mut(&self.device).filter(|taken| taken.id == self.id);
+        let Some(taken) = taken else { return };
+        taken.number = Some(number);
+        if let Some((below, code)) = taken.ended.take() {
+            taken.unseat(below, code);
+        }
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut users = self.registry.users.lock();
         let Some(user) = users.get_mut(&self.user) else { return };
-        // Closed is the end of whoever leaves, never that of a newer one.
-        self.displaced.close();
-        if user.seats.get(&self.device).is_some_and(oneshot::Sender::is_closed) {
+        // A newer one that sits there stays.
+        if user.seats.get(&self.device).is_some_and(|taken| taken.id == self.id) {
             user.seats.remove(&self.device);
         }
     }
@@ -126,6 +207,7 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use tidemark_types::{Epoch, Seq};
+    use tokio::sync::oneshot::error::TryRecvError;
 
     use super::*;
 
@@ -181,11 +263,60 @@ mod tests {
         let (registry, _) = registry();
         let (alice, phone) = names("alice", "phone");
         let mut old = registry.join(&alice, &phone);
-        assert!(old.displaced.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Empty));
+        assert_eq!(old.unseated.try_recv(), Err(TryRecvError::Empty));
         let mut new = registry.join(&alice, &phone);
-        assert!(old.displaced.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Closed));
+        assert_eq!(old.unseated.try_recv(), Err(TryRecvError::Closed));
         drop(old);
-        assert!(new.displaced.try_recv().is_err_and(|e| e == oneshot::error::TryRecvError::Empty));
+        assert_eq!(new.unseated.try_recv(), Err(TryRecvError::Empty));
+    }
+
+    fn seat(device: &DeviceId, below: u64, code: ErrorCode) -> Seated {
+        Seated { device: device.clone(), below, code }
+    }
+
+    #[test]
+    fn a_connection_ends_when_the_store_has_a_newer_one_and_not_by_its_own_news() {
+        let (registry, _) = registry();
+        let (user, phone) = names("alice", "phone");
+        let unseated = |below, code| {
+            registry
+                .hear(WatchEvent::Unseated { user: user.clone(), seat: seat(&phone, below, code) });
+        };
+        // What is told before the connection knows its number waits for it.
+        let mut own = registry.join(&user, &phone);
+        unseated(4, ErrorCode::Displaced);
+        own.numbered(4);
+        assert_eq!(own.unseated.try_recv(), Err(TryRecvError::Empty));
+        let mut late = registry.join(&user, &phone);
+        unseated(6, ErrorCode::Displaced);
+        late.numbered(5);
+        assert_eq!(late.unseated.try_recv(), Ok(ErrorCode::Displaced));
+        // The older one's number is not the newer one's.
+        let mut new = registry.join(&user, &phone);
+        late.numbered(5);
+        unseated(7, ErrorCode::Displaced);
+        new.numbered(7);
+        assert_eq!(new.unseated.try_recv(), Err(TryRecvError::Empty));
+        unseated(8, ErrorCode::LoggedOut);
+        assert_eq!(new.unseated.try_recv(), Ok(ErrorCode::LoggedOut));
+    }
+
+    #[test]
+    fn what_was_not_heard_is_seen_at_the_next_registration() {
+        let (registry, _) = registry();
+        let (user, phone) = names("alice", "phone");
+        let (_, tablet) = names("alice", "tablet");
+        let (_, watch) = names("alice", "watch");
+        let mut seats: Vec<_> =
+            [&phone, &tablet, &watch].map(|device| registry.join(&user, device)).into();
+        for (seat, number) in seats.iter().zip([3, 4]) {
+            seat.numbered(number);
+        }
+        let known = vec![seat(&phone, 5, ErrorCode::LoggedOut)];
+        registry.hear(WatchEvent::Seats { user, seats: known, last_number: 4 });
+        let told: Vec<_> = seats.iter_mut().map(|seat| seat.unseated.try_recv()).collect();
+        let (out, gone) = (Ok(ErrorCode::LoggedOut), Ok(ErrorCode::NoDevice));
+        assert_eq!(told, [out, gone, Err(TryRecvError::Empty)], "one is being registered");
     }
 
     #[test]

@@ -64,14 +64,21 @@ async fn user_calls(caller: &Caller) -> Vec<Made> {
     let unblock = settings.unblock(UnblockRequest { user: user(), sender: sender() }).await;
     let silent = settings.set_silent(SetSilentRequest { user: user(), silent: true }).await;
     let mut devices = devices_client::DevicesClient::new(caller.clone());
-    let request = RegisterRequest { user: user(), device: device(), start };
+    let request = RegisterRequest { user: user(), device: device(), start, label: None };
     let register = devices.register(request).await;
+    let list = devices.list(ListRequest { user: user() }).await;
+    let request = SetPushRequest { user: user(), device: device(), target: None };
+    let set_push = devices.set_push(request).await;
+    let log_out = devices.log_out(LogOutRequest { user: user(), device: device() }).await;
     let forget = devices.forget(ForgetRequest { user: user(), device: device() }).await;
     vec![
         ("Settings.Block", Needs::Own, done(block)),
         ("Settings.Unblock", Needs::Own, done(unblock)),
         ("Settings.SetSilent", Needs::Own, done(silent)),
         ("Devices.Register", Needs::Own, done(register)),
+        ("Devices.List", Needs::Own, done(list)),
+        ("Devices.SetPush", Needs::Own, done(set_push)),
+        ("Devices.LogOut", Needs::Own, done(log_out)),
         ("Devices.Forget", Needs::Own, done(forget)),
     ]
 }

@@ -4,8 +4,9 @@ use tidemark_proto::v1::devices_client::DevicesClient;
 use tidemark_proto::v1::messages_client::MessagesClient;
 use tidemark_proto::v1::settings_client::SettingsClient;
 use tidemark_proto::v1::{
-    BlockRequest, ForgetRequest, MessagesStatusRequest, RegisterRequest, RegisterResponse,
-    SetSilentRequest, Stage, Start, StartAt, UnblockRequest,
+    BlockRequest, ForgetRequest, Label, ListRequest, LogOutRequest, MessagesStatusRequest,
+    PushTarget, RegisterRequest, RegisterResponse, SetPushRequest, SetSilentRequest, Stage, Start,
+    StartAt, UnblockRequest,
 };
 use tidemark_types::ErrorCode;
 use tonic::{Response, Status};
@@ -66,7 +67,7 @@ async fn register(
     start: Option<Start>,
 ) -> Result<Response<RegisterResponse>, Status> {
     let device = device.to_owned();
-    let request = RegisterRequest { user: "alice".to_owned(), device, start };
+    let request = RegisterRequest { user: "alice".to_owned(), device, start, label: None };
     DevicesClient::new(gateway.service()).register(request).await
 }
 
@@ -89,6 +90,47 @@ async fn a_device_keeps_its_place_until_it_is_forgotten() {
     }
     let anew = register(&gateway, "phone", start(StartAt::Floor, 0)).await.unwrap();
     assert_eq!(anew.into_inner(), at(0, 0));
+}
+
+#[tokio::test]
+async fn devices_are_listed_with_all_that_their_owner_may_know() {
+    let gateway = Gateway::start().await;
+    let (user, device) = (|| "alice".to_owned(), |name: &str| name.to_owned());
+    let floor = Some(Start { at: StartAt::Floor.into(), last: 0 });
+    let mut devices = DevicesClient::new(gateway.service());
+    let label = Label { name: "Alice's phone".to_owned(), platform: "Android 17".to_owned() };
+    let request = RegisterRequest {
+        user: user(),
+        device: device("phone"),
+        start: floor,
+        label: Some(label.clone()),
+    };
+    devices.register(request.clone()).await.unwrap();
+    register(&gateway, "desk", floor).await.unwrap();
+    let target = PushTarget { provider: "fcm".to_owned(), target: "secret".to_owned() };
+    let set_push = SetPushRequest { user: user(), device: device("phone"), target: Some(target) };
+    devices.set_push(set_push).await.unwrap();
+    let log_out = LogOutRequest { user: user(), device: device("desk") };
+    devices.log_out(log_out.clone()).await.unwrap();
+    let listed = devices.list(ListRequest { user: user() }).await.unwrap().into_inner().devices;
+    let names: Vec<_> = listed.iter().map(|device| device.device.as_str()).collect();
+    assert_eq!(names, ["desk", "phone"]);
+    assert!(listed[0].logged_out_ms > 0);
+    assert_eq!((listed[1].label.as_ref(), listed[1].logged_out_ms), (Some(&label), 0));
+    assert_eq!(listed[1].push_provider, "fcm");
+    assert!(!format!("{listed:?}").contains("secret"), "a token is nobody's business");
+
+    let long = Some(Label { name: "x".repeat(65), platform: String::new() });
+    bad_field(devices.register(RegisterRequest { label: long, ..request }).await, "label.name");
+    devices.forget(ForgetRequest { user: user(), device: device("desk") }).await.unwrap();
+    assert_eq!(refused(devices.log_out(log_out).await).code, ErrorCode::NoDevice);
+    let target = Some(PushTarget { provider: String::new(), target: "token".to_owned() });
+    let nowhere = SetPushRequest { user: user(), device: device("phone"), target };
+    let failure = refused(devices.set_push(nowhere).await);
+    assert_eq!(
+        (failure.code, &*failure.message),
+        (ErrorCode::Invalid, "push.provider: 0 bytes, 1 to 32")
+    );
 }
 
 #[tokio::test]

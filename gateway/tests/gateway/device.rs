@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use tidemark_env::{Clock, SeededRng};
-use tidemark_gateway::connect::{Authenticator, Carrier, Unreadable};
+use tidemark_gateway::connect::{Authenticator, Carrier, Unreadable, Validity};
 use tidemark_gateway::devices::{Devices, Parts};
 use tidemark_gateway::limits::{Limits, OUTGOING_FRAMES};
 use tidemark_proto::v1::server_frame::Frame;
@@ -37,7 +37,7 @@ impl Clock for TestClock {
 struct Tokens(Arc<TestClock>);
 
 impl Authenticator for Tokens {
-    fn check(&self, token: &str, user: &UserId, _device: &DeviceId) -> Result<UnixMs, Failure> {
+    fn check(&self, token: &str, user: &UserId, _device: &DeviceId) -> Result<Validity, Failure> {
         let (holder, seconds) =
             token.split_once(':').ok_or_else(|| Failure::new(ErrorCode::Unauthenticated))?;
         let good = Duration::from_secs(seconds.parse().expect("a test's token"));
@@ -46,7 +46,7 @@ impl Authenticator for Tokens {
             return Err(Failure::new(ErrorCode::TokenExpired));
         }
         match holder == user.as_str() {
-            true => Ok(expires),
+            true => Ok(Validity { issued: UnixMs::new(BEGIN), expires }),
             false => Err(Failure::new(ErrorCode::PermissionDenied).message("it is another's")),
         }
     }

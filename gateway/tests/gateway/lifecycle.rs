@@ -6,7 +6,9 @@ use std::time::Duration;
 use tidemark_gateway::limits::Limits;
 use tidemark_proto::v1;
 use tidemark_proto::v1::server_frame::Frame;
-use tidemark_types::ErrorCode;
+use tidemark_store_core::Command;
+use tidemark_store_core::value::PushTarget;
+use tidemark_types::{ErrorCode, Seq};
 use tokio::time::Instant;
 
 use crate::device::{Device, gateway, gateway_with, hello, hello_at, send, texts};
@@ -145,6 +147,79 @@ async fn a_device_that_connects_again_takes_its_own_place() {
         device.say(v1::Ping { nonce: 1, epoch: 1, seq_cli: 0 }).await;
         assert!(matches!(device.hear().await, Frame::Pong(_)));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_connects_to_another_gateway_is_displaced_here() {
+    let cluster = Cluster::new();
+    let (here, there) = (gateway(&cluster), gateway(&cluster));
+    let (old, _) = Device::welcomed(&here, hello("alice", "phone")).await;
+    let (mut laptop, _) = Device::welcomed(&here, hello("alice", "laptop")).await;
+    let (mut new, _) = Device::welcomed(&there, hello("alice", "phone")).await;
+    assert!(cut(old, ErrorCode::Displaced).await.failure.unwrap().retry_after_ms > 0);
+    // A renewed token is no reason to go.
+    new.greet(hello_at("alice", "phone", 1, 0)).await;
+    for device in [&mut new, &mut laptop] {
+        device.say(v1::Ping { nonce: 1, epoch: 1, seq_cli: 0 }).await;
+        assert!(matches!(device.hear().await, Frame::Pong(_)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_logged_out_or_forgotten_is_cut_off_wherever_it_is() {
+    let cluster = Cluster::new();
+    let (here, there) = (gateway(&cluster), gateway(&cluster));
+    let (user, device) = (|| "alice".parse().unwrap(), |name: &str| name.parse().unwrap());
+    let (phone, _) = Device::welcomed(&here, hello("alice", "phone")).await;
+    let (tablet, _) = Device::welcomed(&there, hello("alice", "tablet")).await;
+    let (mut watch, _) = Device::welcomed(&there, hello("alice", "watch")).await;
+    cluster.apply(&Command::LogOut { user: user(), device: device("phone") });
+    assert_eq!(cut(phone, ErrorCode::LoggedOut).await.failure.unwrap().retry_after_ms, 0);
+    cluster.apply(&Command::ForgetDevice { user: user(), device: device("tablet") });
+    cut(tablet, ErrorCode::NoDevice).await;
+    watch.say(v1::Ping { nonce: 1, epoch: 1, seq_cli: 0 }).await;
+    assert!(matches!(watch.hear().await, Frame::Pong(_)));
+
+    // What no watch told is told when the watch begins anew.
+    let (phone, _) = Device::welcomed(&there, hello("alice", "phone")).await;
+    cluster.unheard(&Command::LogOut { user: user(), device: device("phone") });
+    cluster.unheard(&Command::ForgetDevice { user: user(), device: device("watch") });
+    cluster.fail_over(None);
+    cut(phone, ErrorCode::LoggedOut).await;
+    cut(watch, ErrorCode::NoDevice).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_logged_out_device_confirms_nothing_more() {
+    let cluster = Cluster::new();
+    let here = gateway(&cluster);
+    let (phone, _) = Device::welcomed(&here, hello("alice", "phone")).await;
+    let (user, device) = ("alice".parse().unwrap(), "phone".parse().unwrap());
+    let draft = Command::Adopt { user: "alice".parse().unwrap(), seq: Seq::new(3) };
+    cluster.unheard(&draft);
+    cluster.unheard(&Command::LogOut { user, device });
+    phone.say(v1::Ack { epoch: 1, seq: 2 }).await;
+    cut(phone, ErrorCode::LoggedOut).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_store_learns_of_the_end_of_a_connection_that_hints_would_replace() {
+    let cluster = Cluster::new();
+    let here = gateway(&cluster);
+    let (user, device) = (|| "alice".parse().unwrap(), || "phone".parse().unwrap());
+    let (phone, _) = Device::welcomed(&here, hello("alice", "phone")).await;
+    drop(phone);
+    let target = PushTarget { provider: "log".to_owned(), target: "token".to_owned() };
+    cluster.apply(&Command::SetPush { user: user(), device: device(), target: Some(target) });
+    let (phone, _) = Device::welcomed(&here, hello("alice", "phone")).await;
+    drop(phone);
+    while here.connections() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let departs: Vec<_> =
+        cluster.changes().into_iter().filter(|change| change.starts_with("Depart")).collect();
+    assert_eq!(departs.len(), 1, "the first one had no token: {departs:?}");
+    assert!(departs[0].contains("connection: 3"), "the token has a number too: {departs:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -141,7 +141,8 @@ async fn a_forgotten_device_is_told_to_register() {
     let here = gateway(&cluster);
     let (mut bob, _) = Device::welcomed(&here, hello("bob", "phone")).await;
     let (user, device) = ("bob".parse().unwrap(), "phone".parse().unwrap());
-    cluster.apply(&Command::ForgetDevice { user, device });
+    // Nobody told the gateway, which would have cut it off.
+    cluster.unheard(&Command::ForgetDevice { user, device });
     bob.say(v1::Ack { epoch: 1, seq: 1 }).await;
     let (code, error) = bob.error().await;
     assert_eq!((code, error.frame, error.closing), (ErrorCode::NoDevice, 4, false));

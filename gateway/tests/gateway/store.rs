@@ -13,6 +13,7 @@ use tidemark_proto::Failure;
 use tidemark_proto::store::v1::StatusResponse;
 use tidemark_store_client::{Attempt, Error, WatchEvent};
 use tidemark_store_core::command::{Batch, Judged};
+use tidemark_store_core::devices::{self, Seat};
 use tidemark_store_core::memory::MemoryState;
 use tidemark_store_core::read::{Answer, Query, mailbox};
 use tidemark_store_core::value::{ClusterMap, Entry, NodeAddress, Settings, Value as _};
@@ -161,10 +162,17 @@ impl Cluster {
         if let Command::Confirm { seq, .. } = command {
             self.confirms.lock().unwrap().push(seq.get());
         }
-        for effect in &applied.effects {
-            if let Effect::Appended { mailbox: Recipient::User(user), seq, entry } = effect {
-                let entry = Entry::decode(entry).expect("the state machine wrote it");
-                self.tell(&state, user, *seq, entry);
+        for effect in applied.effects {
+            match effect {
+                Effect::Appended { mailbox: Recipient::User(user), seq, entry } => {
+                    let entry = Entry::decode(&entry).expect("the state machine wrote it");
+                    self.tell(&state, &user, seq, entry);
+                }
+                Effect::Unseated { user, device, below, code } => {
+                    let seat = Seat { device, below, code };
+                    state.tell(&user, &WatchEvent::Unseated { user: user.clone(), seat });
+                }
+                _ => {}
             }
         }
         applied.reply
@@ -175,11 +183,7 @@ impl Cluster {
             true => WatchEvent::Head { user: user.clone(), head: seq },
             false => WatchEvent::Appended { user: user.clone(), seq, entry },
         };
-        for watcher in &state.watchers {
-            if watcher.users.lock().unwrap().contains(user) {
-                watcher.events.try_send(event.clone()).expect("the gateway reads its watch");
-            }
-        }
+        state.tell(user, &event);
     }
 
     /// Every watcher registers again, as after a failover.
@@ -248,12 +252,26 @@ fn in_words(command: &Command) -> String {
     }
 }
 
+impl State {
+    /// Tells everybody who watches the user.
+    fn tell(&self, user: &UserId, event: &WatchEvent) {
+        for watcher in &self.watchers {
+            if watcher.users.lock().unwrap().contains(user) {
+                watcher.events.try_send(event.clone()).expect("the gateway reads its watch");
+            }
+        }
+    }
+}
+
 impl Watcher {
     fn registered(&self, state: &State, user: &UserId, epoch: Option<Epoch>) {
         let at = mailbox(&state.shard, &Recipient::User(user.clone())).expect("not fatal");
         let epoch = epoch.unwrap_or(at.epoch);
         let (floor, head) = (at.floor, at.head);
         let event = WatchEvent::Registered { user: user.clone(), epoch, floor, head };
+        self.events.try_send(event).expect("the gateway reads its watch");
+        let (last_number, seats) = devices::seats(&state.shard, user).expect("not fatal");
+        let event = WatchEvent::Seats { user: user.clone(), seats, last_number };
         self.events.try_send(event).expect("the gateway reads its watch");
     }
 }

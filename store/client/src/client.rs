@@ -10,9 +10,10 @@ use parking_lot::Mutex;
 use tidemark_env::{Clock, Connector, Rng};
 use tidemark_proto::Failure;
 use tidemark_proto::store::v1::{
-    ClockRequest, ClockResponse, MapRequest, StatusRequest, StatusResponse, TransferLeaderRequest,
-    TrustClockRequest, request, response,
+    ClockRequest, ClockResponse, LeaseHintsRequest, LeaseHintsResponse, MapRequest, Postponed,
+    StatusRequest, StatusResponse, TransferLeaderRequest, TrustClockRequest, request, response,
 };
+use tidemark_store_core::hints::Hint;
 use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::value::{ClusterMap, Placement, Value};
 use tidemark_store_core::{Command, Reply};
@@ -201,6 +202,30 @@ impl Client {
     pub async fn status(&self, node: NodeId) -> Result<StatusResponse, Error> {
         let mut client = store_client(self.channel(node)?);
         answered(node, client.status(StatusRequest {})).await
+    }
+
+    /// Leases up to `max` hints of shards that `node` leads, waiting for the first one until `wait` is
+    /// over, and gives back those that could not be delivered (R18). How long they are the caller's.
+    pub async fn lease_hints(
+        &self,
+        node: NodeId,
+        max: u32,
+        wait: Duration,
+        postponed: Vec<Postponed>,
+    ) -> Result<(Vec<Hint>, Duration), Error> {
+        let mut client = store_client(self.channel(node)?);
+        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        let request = LeaseHintsRequest { max, wait_ms, postponed };
+        let leased = client.lease_hints(addressed(request, self.inner.map.cluster));
+        let leased = tokio::time::timeout(self.inner.deadline + wait, leased).await;
+        let silent = |_| Error::Unavailable(format!("node {node} does not answer"));
+        let LeaseHintsResponse { hints, lease_ms } = match leased.map_err(silent)? {
+            Ok(leased) => leased.into_inner(),
+            Err(status) => return Err(Error::Unavailable(Failure::from(&status).message)),
+        };
+        let hints = hints.iter().map(|bytes| Hint::decode(bytes)).collect::<Result<_, _>>();
+        let hints = hints.map_err(|error| Error::BadAnswer(error.to_string()))?;
+        Ok((hints, Duration::from_millis(lease_ms.into())))
     }
 
     /// What a node's clock says.

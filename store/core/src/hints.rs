@@ -1,10 +1,13 @@
 //! Which devices are to get a hint, and when (R18). Apply asks when to look next, and the leader, at
 //! that time, whom to wake.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidemark_types::{DeviceId, Epoch, Recipient, Seq, UnixMs, UserId};
 
-use crate::key::{DeviceKey, DevicesKey, DueKey, Key};
+use crate::codec::{self, DecodeError};
+use crate::devices;
+use crate::key::{DueKey, Key};
 use crate::read::{self, PageLimits};
 use crate::storage::{Fatal, Read};
 use crate::value::{Device, Mailbox, PushToken, Settings};
@@ -22,6 +25,22 @@ pub struct Hint {
     pub epoch: Epoch,
     /// The newest seq, of which it is told.
     pub head: Seq,
+    /// Log time of the hint before this one: another time makes this another hint.
+    pub pushed_at: UnixMs,
+}
+
+impl Hint {
+    const VERSION: u8 = 1;
+
+    /// Its bytes, as a leader hands it to a gateway.
+    pub fn encode(&self) -> Bytes {
+        codec::encode(Self::VERSION, self).into()
+    }
+
+    /// The hint with these bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode("Hint", Self::VERSION, bytes)
+    }
 }
 
 /// The users whose devices are to be looked at by `now`, the longest due first, after `after`.
@@ -52,11 +71,12 @@ pub fn hints(state: &dyn Read, user: &UserId, now: UnixMs) -> Result<Vec<Hint>, 
     let key = DueKey { at: mailbox.due, user: user.clone() };
     let Some(due) = read::get(state, &key)? else { return Ok(Vec::new()) };
     let mut hints = Vec::new();
-    for (name, device) in devices(state, user)? {
+    for (name, device) in devices::all(state, user)? {
         let at = wakes(&device, &shard.settings, &mailbox, due.since);
-        if let Some(token) = device.push.filter(|_| at.is_some_and(|at| at <= now)) {
+        let Device { push, pushed_at, .. } = device;
+        if let Some(token) = push.filter(|_| at.is_some_and(|at| at <= now)) {
             let Mailbox { epoch, head, .. } = mailbox;
-            hints.push(Hint { user: user.clone(), device: name, token, epoch, head });
+            hints.push(Hint { user: user.clone(), device: name, token, epoch, head, pushed_at });
         }
     }
     Ok(hints)
@@ -73,7 +93,7 @@ pub(crate) fn next(
     if mailbox.pushes == 0 {
         return Ok(None);
     }
-    let devices = devices(state, user)?;
+    let devices = devices::all(state, user)?;
     Ok(devices.iter().filter_map(|(_, it)| wakes(it, settings, mailbox, since)).min())
 }
 
@@ -92,18 +112,4 @@ fn wakes(device: &Device, settings: &Settings, mailbox: &Mailbox, since: UnixMs)
         false => device.pushed_at.plus(settings.push_every),
     };
     Some(since.plus(patience).max(again))
-}
-
-/// The user's devices, by name.
-pub fn devices(state: &dyn Read, user: &UserId) -> Result<Vec<(DeviceId, Device)>, Fatal> {
-    let list = read::get(state, &DevicesKey { user: user.clone() })?.unwrap_or_default();
-    let mut devices = Vec::with_capacity(list.names.len());
-    for name in list.names {
-        let key = DeviceKey { user: user.clone(), device: name.clone() };
-        let device = read::get(state, &key)?.ok_or_else(|| {
-            Fatal::Corrupt(format!("device {name} of user {user} is listed and not there"))
-        })?;
-        devices.push((name, device));
-    }
-    Ok(devices)
 }

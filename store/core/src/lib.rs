@@ -23,6 +23,7 @@
 mod apply;
 pub mod codec;
 pub mod command;
+pub mod devices;
 pub mod hints;
 pub mod key;
 pub mod memory;

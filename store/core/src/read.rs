@@ -6,9 +6,10 @@
 use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
-use tidemark_types::{CounterId, Epoch, Id, Recipient, Seq, SeqRange, ShardId};
+use tidemark_types::{CounterId, DeviceId, Epoch, Id, Recipient, Seq, SeqRange, ShardId, UserId};
 
 use crate::codec::{self, DecodeError};
+use crate::devices;
 use crate::key::{
     ClusterMapKey, CounterKey, EntryKey, InboundKey, Key, MailboxKey, OutRecordKey, OutboundKey,
     ShardKey, after,
@@ -16,7 +17,7 @@ use crate::key::{
 use crate::status::{self, MessageStatus};
 use crate::storage::{Fatal, Read};
 use crate::value::{
-    ClusterMap, Entry, Inbound, Mailbox, Origin, OutSeq, Outbound, Payload, Shard, Value,
+    ClusterMap, Device, Entry, Inbound, Mailbox, Origin, OutSeq, Outbound, Payload, Shard, Value,
 };
 
 /// How much a page may hold; it holds one entry at least, however large.
@@ -88,6 +89,11 @@ pub enum Query {
         /// Which one.
         origin: Origin,
     },
+    /// A user's devices.
+    Devices {
+        /// Whose.
+        user: UserId,
+    },
 }
 
 /// The answer to a [`Query`].
@@ -104,6 +110,8 @@ pub enum Answer {
     },
     /// To [`Query::Message`]; none when nothing is known of it.
     Message(Option<MessageStatus>),
+    /// To [`Query::Devices`], by name.
+    Devices(Vec<(DeviceId, Device)>),
 }
 
 impl Query {
@@ -125,6 +133,7 @@ impl Query {
             Query::Mailbox { mailbox } | Query::Page { mailbox, .. } => mailbox.id(),
             Query::Counter { counter } => Id::Counter(counter.clone()),
             Query::Message { origin } => Id::User(origin.sender().clone()),
+            Query::Devices { user } => Id::User(user.clone()),
         }
     }
 
@@ -140,6 +149,7 @@ impl Query {
                 Ok(Answer::Counter { last: counter.unwrap_or_default().last })
             }
             Query::Message { origin } => status::message(state, origin).map(Answer::Message),
+            Query::Devices { user } => devices::all(state, user).map(Answer::Devices),
         }
     }
 }
@@ -168,6 +178,22 @@ pub(crate) fn get<K: Key>(state: &dyn Read, key: &K) -> Result<Option<K::Value>,
 pub fn mailbox(state: &dyn Read, mailbox: &Recipient) -> Result<Mailbox, Fatal> {
     let mailbox = get(state, &MailboxKey { mailbox: mailbox.clone() })?;
     Ok(mailbox.unwrap_or_default())
+}
+
+/// The mailboxes after `after`, by id, as many as `limit`.
+pub fn mailboxes(
+    state: &dyn Read,
+    after: Option<&Recipient>,
+    limit: usize,
+) -> Result<Vec<Recipient>, Fatal> {
+    let (first, to) = MailboxKey::KIND.range();
+    let from = match after {
+        Some(mailbox) => self::after(&MailboxKey { mailbox: mailbox.clone() }.encode()),
+        None => first.to_vec(),
+    };
+    let limits = PageLimits { entries: limit, bytes: usize::MAX };
+    let found = pairs::<MailboxKey>(state, &from, &to, limits)?;
+    Ok(found.into_iter().map(|(key, _)| key.mailbox).collect())
 }
 
 /// The shard's own facts; none before it was initialised.

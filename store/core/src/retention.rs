@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use tidemark_types::{DeviceId, Recipient, Seq, UnixMs};
 
-use crate::hints;
+use crate::devices;
 use crate::key::{EntryKey, Key, after};
 use crate::read;
 use crate::storage::{Fatal, Read};
@@ -29,7 +29,7 @@ pub struct Verdict {
 pub fn judge(state: &dyn Read, shard: &Shard, id: &Recipient) -> Result<Verdict, Fatal> {
     let mailbox = read::mailbox(state, id)?;
     let devices = match id {
-        Recipient::User(user) => hints::devices(state, user)?,
+        Recipient::User(user) => devices::all(state, user)?,
         Recipient::Group(_) => Vec::new(),
     };
     let now = shard.expired_to;

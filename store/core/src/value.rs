@@ -144,6 +144,25 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// Why they make no sense, if they do not.
+    ///
+    /// # Errors
+    /// The text names the setting.
+    pub fn check(&self) -> Result<(), String> {
+        let checks = [
+            ("mailbox_entries_max: at least 1", self.mailbox_entries_max > 0),
+            ("devices_max: at least 1", self.devices_max > 0),
+            ("hard_keep: at least keep", self.hard_keep >= self.keep),
+            ("device_expiry: at least eligible", self.device_expiry >= self.eligible),
+        ];
+        match checks.iter().find(|(_, holds)| !holds) {
+            Some((reason, _)) => Err((*reason).to_owned()),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The state hash: chained over each batch, its replies and its writes.
 ///
 /// Two replicas at the same applied index have the same one, or one of them is broken.

@@ -21,9 +21,6 @@ const ROUND: Duration = Duration::from_millis(500);
 /// one that comes and goes does not take the shard with it.
 const STEADY_FOR: Duration = Duration::from_secs(3);
 
-/// Between two looks at what has expired: windows are of minutes and days.
-const EXPIRE_EVERY: Duration = Duration::from_secs(60);
-
 /// Rounds until the node is dropped.
 pub(super) async fn run(node: Weak<Node>, clock: Arc<dyn Clock>) {
     let mut steady = BTreeMap::new();
@@ -40,7 +37,8 @@ pub(super) async fn run(node: Weak<Node>, clock: Arc<dyn Clock>) {
         }
         let now = clock.monotonic();
         balance(&node, &mut steady, now).await;
-        if now - expired_at >= EXPIRE_EVERY {
+        let expire_every = node.around.config.retention.expire_every_ms;
+        if now - expired_at >= Duration::from_millis(expire_every) {
             expired_at = now;
             for (id, shard) in node.hosted.shards() {
                 expire(&node, id, shard).await;

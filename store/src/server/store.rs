@@ -8,6 +8,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -16,12 +17,14 @@ use futures::{FutureExt, Stream, StreamExt};
 use prost::Message;
 use tidemark_proto::store::v1::store_server::Store;
 use tidemark_proto::store::v1::{
-    ClockRequest, ClockResponse, GroupStatus, MapRequest, MapResponse, Request, Requests, Response,
-    Responses, StatusRequest, StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
-    TrustClockRequest, TrustClockResponse, WatchRequest, WatchUpdate, request, response,
+    ClockRequest, ClockResponse, GroupStatus, LeaseHintsRequest, LeaseHintsResponse, MapRequest,
+    MapResponse, Postponed, Request, Requests, Response, Responses, StatusRequest, StatusResponse,
+    TransferLeaderRequest, TransferLeaderResponse, TrustClockRequest, TrustClockResponse,
+    WatchRequest, WatchUpdate, request, response,
 };
-use tidemark_proto::{Detail, Failure, headers};
+use tidemark_proto::{Detail, Failure, convert, headers};
 use tidemark_store_core::Command;
+use tidemark_store_core::hints::Hint;
 use tidemark_store_core::read::Query;
 use tidemark_store_core::value::Value;
 use tidemark_types::{ErrorCode, Id, NodeId, ShardId};
@@ -31,6 +34,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::watch::WatchStream;
+use crate::hints::LEASE;
 use crate::node::Node;
 use crate::shard::{self, Shard};
 use crate::storage::GroupId;
@@ -46,6 +50,12 @@ const MESSAGE_BYTES: usize = 4 << 20;
 
 /// Messages that wait for a slow client.
 const OUTGOING: usize = 4;
+
+/// Hints in one message: each may have 4 KiB of a token.
+const HINTS_MAX: usize = 512;
+
+/// The longest that a gateway waits for hints in one call.
+const HINTS_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// The service; a cheap handle.
 #[derive(Clone)]
@@ -268,6 +278,27 @@ impl Store for StoreService {
         let term = self.node.transfer_leader(GroupId::new(group), NodeId::new(to)).await;
         let term = term.map_err(failure)?;
         Ok(tonic::Response::new(TransferLeaderResponse { term }))
+    }
+
+    async fn lease_hints(
+        &self,
+        request: tonic::Request<LeaseHintsRequest>,
+    ) -> Result<tonic::Response<LeaseHintsResponse>, Status> {
+        self.check_cluster(&request)?;
+        let LeaseHintsRequest { max, wait_ms, postponed } = request.into_inner();
+        if postponed.len() > HINTS_MAX {
+            return Err(invalid(format!("postponed: more than {HINTS_MAX}")).into());
+        }
+        for Postponed { user, device, after_ms } in postponed {
+            let (user, device) = (convert::name("user", &user), convert::name("device", &device));
+            let (user, device) = (user.map_err(Failure::from)?, device.map_err(Failure::from)?);
+            self.node.postpone_hint(user, device, Duration::from_millis(after_ms.into()));
+        }
+        let wait = Duration::from_millis(wait_ms.into()).min(HINTS_WAIT_MAX);
+        let hints = self.node.lease_hints((max as usize).min(HINTS_MAX), wait).await;
+        let hints = hints.map_err(failure)?.iter().map(Hint::encode).collect();
+        let lease_ms = u32::try_from(LEASE.as_millis()).expect("half a minute");
+        Ok(tonic::Response::new(LeaseHintsResponse { hints, lease_ms }))
     }
 
     async fn clock(

@@ -9,10 +9,11 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tidemark_mutants::{Mutant, is};
 use tidemark_proto::store::v1::{
-    Appended, Beat, Head, MailboxHead, NotLeading, Registered, ShardUsers, WatchRequest,
+    Appended, Beat, Head, MailboxHead, NotLeading, Registered, ShardUsers, Unseated, WatchRequest,
     WatchUpdate,
 };
-use tidemark_proto::{Failure, convert};
+use tidemark_proto::{Failure, convert, v1};
+use tidemark_store_core::devices::{self, Seat};
 use tidemark_store_core::read;
 use tidemark_types::{ErrorCode, Recipient, ShardId, UserId};
 use tokio::sync::mpsc;
@@ -200,17 +201,26 @@ async fn heads(shard: &Shard, users: Vec<UserId>, term: u64) -> Option<Vec<Mailb
     let look = |state: &dyn tidemark_store_core::Read| {
         let head = |user: UserId| {
             let mailbox = read::mailbox(state, &Recipient::User(user.clone()))?;
+            let (last_number, seats) = devices::seats(state, &user)?;
             Ok::<_, tidemark_store_core::Fatal>(MailboxHead {
                 user: user.to_string(),
                 epoch: mailbox.epoch.get(),
                 floor: mailbox.floor.get(),
                 head: mailbox.head.get(),
+                seats: seats.into_iter().map(seat).collect(),
+                last_number,
             })
         };
         users.into_iter().map(head).collect::<Result<Vec<_>, _>>()
     };
     let heads = shard.read(look).await.ok()?.ok()?;
     (shard.group().leads() == Some(term)).then_some(heads)
+}
+
+/// Which of a device's connections have ended.
+fn seat(Seat { device, below, code }: Seat) -> Unseated {
+    let code = v1::ErrorCode::from(code).into();
+    Unseated { user: String::new(), device: device.to_string(), below, code }
 }
 
 /// Where the mailboxes stand here, for [`Mutant::RegisterAfterRead`].
@@ -237,5 +247,17 @@ fn told(news: News) -> WatchUpdate {
     });
     let heads = news.heads.into_iter();
     let heads = heads.map(|(user, head)| Head { user: user.to_string(), head: head.get() });
-    WatchUpdate { appended: appended.collect(), heads: heads.collect(), ..WatchUpdate::default() }
+    let unseated = news.unseated.into_iter();
+    let unseated = unseated.map(|((user, device), (below, code))| Unseated {
+        user: user.to_string(),
+        device: device.to_string(),
+        below,
+        code: v1::ErrorCode::from(code).into(),
+    });
+    WatchUpdate {
+        appended: appended.collect(),
+        heads: heads.collect(),
+        unseated: unseated.collect(),
+        ..WatchUpdate::default()
+    }
 }

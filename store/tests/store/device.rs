@@ -26,8 +26,13 @@ impl Device {
         open_id: [u8; 16],
     ) -> Result<Device, shard::Error> {
         let user = user.clone();
-        let register =
-            Command::RegisterDevice { user: user.clone(), device: device(), start: Start::Floor };
+        let register = Command::RegisterDevice {
+            user: user.clone(),
+            device: device(),
+            start: Start::Floor,
+            arrival: None,
+            label: None,
+        };
         let ends = match node.propose(register).await? {
             Reply::Registered(registered) => registered.live,
             other => panic!("registering {user}: {other:?}"),

@@ -23,7 +23,15 @@ const WITHIN: Duration = Duration::from_secs(60);
 /// Registers a device: the least that must be written.
 async fn register(client: &Client, number: u32) -> Result<Reply, Error> {
     let (user, device) = (user(&format!("user-{number}")), DeviceId::new("phone").unwrap());
-    client.command(&Command::RegisterDevice { user, device, start: Start::Head }).await
+    client
+        .command(&Command::RegisterDevice {
+            user,
+            device,
+            start: Start::Head,
+            arrival: None,
+            label: None,
+        })
+        .await
 }
 
 /// Connects once the node takes calls.

@@ -13,3 +13,4 @@ mod power_cut;
 mod relay;
 mod rig;
 mod server;
+mod upkeep;

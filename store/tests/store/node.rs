@@ -37,10 +37,19 @@ pub(crate) fn config(data_dir: &Path) -> StoreConfig {
 }
 
 pub(crate) fn create(config: &StoreConfig) -> Result<(), NodeError> {
+    create_with(config, Settings::default())
+}
+
+/// Everything that was sent has arrived.
+pub(crate) async fn settled(node: &Node) {
+    look::drained(node).await.unwrap();
+}
+
+pub(crate) fn create_with(config: &StoreConfig, settings: Settings) -> Result<(), NodeError> {
     let cluster = ClusterId::from_bytes([7; 16]).unwrap();
     let address = NodeAddress { grpc: config.grpc.to_string() };
     let shards = ShardCount::new(SHARDS).unwrap();
-    let map = ClusterMap::new(cluster, shards, [(ME, address)].into(), Settings::default());
+    let map = ClusterMap::new(cluster, shards, [(ME, address)].into(), settings);
     Node::create(&config.data_dir, ME, map).map(drop)
 }
 

@@ -10,9 +10,10 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use tidemark_proto::store::v1::store_client::StoreClient;
 use tidemark_proto::store::v1::store_server::{Store, StoreServer};
 use tidemark_proto::store::v1::{
-    ClockRequest, ClockResponse, MapRequest, MapResponse, Request, Requests, Response, Responses,
-    StatusRequest, StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
-    TrustClockRequest, TrustClockResponse, WatchRequest, WatchUpdate, request, response,
+    ClockRequest, ClockResponse, LeaseHintsRequest, LeaseHintsResponse, MapRequest, MapResponse,
+    Request, Requests, Response, Responses, StatusRequest, StatusResponse, TransferLeaderRequest,
+    TransferLeaderResponse, TrustClockRequest, TrustClockResponse, WatchRequest, WatchUpdate,
+    request, response,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -135,6 +136,13 @@ impl Store for Echo {
         &self,
         _: tonic::Request<TransferLeaderRequest>,
     ) -> Result<tonic::Response<TransferLeaderResponse>, Status> {
+        none()
+    }
+
+    async fn lease_hints(
+        &self,
+        _: tonic::Request<LeaseHintsRequest>,
+    ) -> Result<tonic::Response<LeaseHintsResponse>, Status> {
         none()
     }
 

@@ -202,6 +202,13 @@ struct Settings {
     dedup_window_ms: u64,
     allocate_window_ms: u64,
     mailbox_entries_max: u32,
+    keep_ms: u64,
+    hard_keep_ms: u64,
+    eligible_ms: u64,
+    device_expiry_ms: u64,
+    devices_max: u32,
+    push_after_ms: u64,
+    push_every_ms: u64,
 }
 
 impl Map {
@@ -231,8 +238,27 @@ impl From<MapSettings> for Settings {
             dedup_window_ms,
             allocate_window_ms,
             mailbox_entries_max,
+            keep_ms,
+            hard_keep_ms,
+            eligible_ms,
+            device_expiry_ms,
+            devices_max,
+            push_after_ms,
+            push_every_ms,
         } = settings;
-        Settings { session_idle_ms, dedup_window_ms, allocate_window_ms, mailbox_entries_max }
+        Settings {
+            session_idle_ms,
+            dedup_window_ms,
+            allocate_window_ms,
+            mailbox_entries_max,
+            keep_ms,
+            hard_keep_ms,
+            eligible_ms,
+            device_expiry_ms,
+            devices_max,
+            push_after_ms,
+            push_every_ms,
+        }
     }
 }
 
@@ -256,12 +282,19 @@ impl fmt::Display for Map {
 }
 
 impl Settings {
-    fn rows(&self) -> [Vec<String>; 4] {
+    fn rows(&self) -> [Vec<String>; 11] {
         [
             row([&"sessions are kept idle for", &duration(self.session_idle_ms)]),
             row([&"back ends' ids are kept for", &duration(self.dedup_window_ms)]),
             row([&"allocations' ids are kept for", &duration(self.allocate_window_ms)]),
             row([&"entries in a mailbox, at most", &self.mailbox_entries_max]),
+            row([&"confirmed entries are kept for", &duration(self.keep_ms)]),
+            row([&"all entries are kept for", &duration(self.hard_keep_ms)]),
+            row([&"devices are waited for", &duration(self.eligible_ms)]),
+            row([&"devices are forgotten after", &duration(self.device_expiry_ms)]),
+            row([&"devices of a user, at most", &self.devices_max]),
+            row([&"connected devices get a hint after", &duration(self.push_after_ms)]),
+            row([&"hints to a device, one in", &duration(self.push_every_ms)]),
         ]
     }
 }

@@ -141,6 +141,7 @@ fn fatal_error(fatal: Fatal) -> Error {
         Fatal::WrongCluster(_) => ErrorCode::WrongCluster,
         Fatal::Unauthenticated(_) => ErrorCode::Unauthenticated,
         Fatal::PermissionDenied(_) => ErrorCode::PermissionDenied,
+        Fatal::LoggedOut(_) => ErrorCode::LoggedOut,
         Fatal::Refused(_) => ErrorCode::Invalid,
         Fatal::Store(_) => return Error::Io(io::Error::other(fatal)),
     };

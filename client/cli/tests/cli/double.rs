@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use tidemark_proto::v1::cluster_server::{Cluster, ClusterServer};
+use tidemark_proto::v1::devices_server::{Devices, DevicesServer};
 use tidemark_proto::v1::gateway_server::{Gateway as Connections, GatewayServer};
 use tidemark_proto::v1::mailboxes_server::{Mailboxes, MailboxesServer};
 use tidemark_proto::v1::messages_server::{Messages, MessagesServer};
@@ -64,6 +65,7 @@ impl Double {
             .add_service(MessagesServer::new(gateway.clone()))
             .add_service(MailboxesServer::new(gateway.clone()))
             .add_service(SettingsServer::new(gateway.clone()))
+            .add_service(DevicesServer::new(gateway.clone()))
             .add_service(ClusterServer::new(gateway.clone()))
             .add_service(GatewayServer::new(gateway));
         runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
@@ -339,6 +341,64 @@ impl Settings for Gateway {
 }
 
 #[tonic::async_trait]
+impl Devices for Gateway {
+    async fn register(
+        &self,
+        _: Request<RegisterRequest>,
+    ) -> Result<Response<RegisterResponse>, Status> {
+        Ok(Response::new(RegisterResponse::default()))
+    }
+
+    async fn forget(
+        &self,
+        request: Request<ForgetRequest>,
+    ) -> Result<Response<ForgetResponse>, Status> {
+        self.meet(request).await?;
+        Ok(Response::new(ForgetResponse {}))
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        self.meet(request).await?;
+        let phone = DeviceInfo {
+            device: "phone".to_owned(),
+            label: Some(Label { name: "Alice's".to_owned(), platform: "iOS 19".to_owned() }),
+            epoch: 1,
+            cursor: 7,
+            last_seen_ms: 1_700_000_000_000,
+            connected: true,
+            push_provider: "apns".to_owned(),
+            pushed_upto: 5,
+            live_session: 3,
+            ..DeviceInfo::default()
+        };
+        let tablet = DeviceInfo {
+            device: "tablet".to_owned(),
+            epoch: 1,
+            last_seen_ms: 1_600_000_000_000,
+            logged_out_ms: 1_650_000_000_000,
+            ..DeviceInfo::default()
+        };
+        Ok(Response::new(ListResponse { devices: vec![phone, tablet] }))
+    }
+
+    async fn log_out(
+        &self,
+        request: Request<LogOutRequest>,
+    ) -> Result<Response<LogOutResponse>, Status> {
+        self.meet(request).await?;
+        Ok(Response::new(LogOutResponse {}))
+    }
+
+    async fn set_push(
+        &self,
+        request: Request<SetPushRequest>,
+    ) -> Result<Response<SetPushResponse>, Status> {
+        self.meet(request).await?;
+        Ok(Response::new(SetPushResponse {}))
+    }
+}
+
+#[tonic::async_trait]
 impl Cluster for Gateway {
     async fn status(
         &self,
@@ -390,6 +450,13 @@ impl Cluster for Gateway {
                 dedup_window_ms: 7 * 86_400_000,
                 allocate_window_ms: 600_000,
                 mailbox_entries_max: 100_000,
+                keep_ms: 30 * 86_400_000,
+                hard_keep_ms: 365 * 86_400_000,
+                eligible_ms: 30 * 86_400_000,
+                device_expiry_ms: 180 * 86_400_000,
+                devices_max: 32,
+                push_after_ms: 10_000,
+                push_every_ms: 10_000,
             }),
         }))
     }

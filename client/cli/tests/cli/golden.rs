@@ -8,7 +8,7 @@ use crate::double::Double;
 use crate::rig::{ID, Rig};
 
 /// Each command, and the name of its golden files.
-const COMMANDS: [(&str, &[&str]); 9] = [
+const COMMANDS: [(&str, &[&str]); 13] = [
     ("send", &["send", "--from", "alice", "--to", "bob", "--id", ID, "hello"]),
     (
         "send_delivered",
@@ -31,6 +31,10 @@ const COMMANDS: [(&str, &[&str]); 9] = [
     ("head", &["head", "alice"]),
     ("block", &["block", "alice", "bob"]),
     ("unblock", &["unblock", "alice", "bob"]),
+    ("device_list", &["device", "list", "alice"]),
+    ("device_forget", &["device", "forget", "alice", "phone"]),
+    ("device_logout", &["device", "logout", "alice", "phone"]),
+    ("device_push", &["device", "push", "alice", "phone", "--provider", "apns", "token"]),
     ("cluster_status", &["cluster", "status"]),
     ("cluster_map", &["cluster", "map"]),
     ("shard_leader", &["shard", "leader", "0"]),

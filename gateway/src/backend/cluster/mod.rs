@@ -88,8 +88,19 @@ fn map(map: &ClusterMap) -> MapResponse {
         leader_hint: placement.preferred.get(),
     });
     let millis = |window: Duration| u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
-    let Settings { session_idle, dedup_window, allocate_window, mailbox_entries_max } =
-        map.settings;
+    let Settings {
+        session_idle,
+        dedup_window,
+        allocate_window,
+        mailbox_entries_max,
+        keep,
+        hard_keep,
+        eligible,
+        device_expiry,
+        devices_max,
+        push_after,
+        push_every,
+    } = map.settings;
     MapResponse {
         cluster_id: bytes_of(map.cluster.as_bytes()),
         version: map.version,
@@ -101,6 +112,13 @@ fn map(map: &ClusterMap) -> MapResponse {
             dedup_window_ms: millis(dedup_window),
             allocate_window_ms: millis(allocate_window),
             mailbox_entries_max,
+            keep_ms: millis(keep),
+            hard_keep_ms: millis(hard_keep),
+            eligible_ms: millis(eligible),
+            device_expiry_ms: millis(device_expiry),
+            devices_max,
+            push_after_ms: millis(push_after),
+            push_every_ms: millis(push_every),
         }),
     }
 }

@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidemark_proto::Failure;
-use tidemark_proto::store::v1::{NotLeading, Registered, ShardUsers, WatchRequest, WatchUpdate};
+use tidemark_proto::store::v1::{
+    NotLeading, Registered, ShardUsers, Unseated, WatchRequest, WatchUpdate,
+};
+use tidemark_proto::{Failure, convert};
+use tidemark_store_core::devices::Seat;
 use tidemark_store_core::value::{Entry, Value};
 use tidemark_types::{Epoch, ErrorCode, NodeId, Seq, ShardId, UserId};
 use tokio::sync::mpsc;
@@ -246,7 +249,7 @@ impl Director {
             self.ended(node);
             return Vec::new();
         };
-        let WatchUpdate { registered, not_leading, appended, heads, beats } = update;
+        let WatchUpdate { registered, not_leading, appended, heads, beats, unseated } = update;
         let mut events = Vec::new();
         for answer in registered {
             self.registered(node, generation, answer, &mut events);
@@ -259,6 +262,10 @@ impl Director {
         }
         for told in heads {
             events.extend(self.told(&told.user, told.head, None));
+        }
+        for told in unseated {
+            let seat = self.user(&told.user).zip(seat(&told));
+            events.extend(seat.map(|(user, seat)| WatchEvent::Unseated { user, seat }));
         }
         for beat in beats {
             self.beat(number(beat.shard), Holder { node, generation, term: beat.term });
@@ -311,12 +318,16 @@ impl Director {
             if let Some(live) = self.shared.live.lock().get_mut(&shard) {
                 live.registered.insert(user.clone());
             }
+            let seats = mailbox.seats.iter().filter_map(seat).collect();
+            let last_number = mailbox.last_number;
+            let seats = WatchEvent::Seats { user: user.clone(), seats, last_number };
             events.push(WatchEvent::Registered {
                 user,
                 epoch: Epoch::new(mailbox.epoch),
                 floor: Seq::new(mailbox.floor),
                 head: Seq::new(mailbox.head),
             });
+            events.push(seats);
         }
     }
 
@@ -365,6 +376,12 @@ impl Director {
         let watched = self.shards.get(&self.shared.shard_of(&user))?;
         watched.users.contains(&user).then_some(user)
     }
+}
+
+/// What a node says of a device's connections; none of a device whose name is illegal.
+fn seat(told: &Unseated) -> Option<Seat> {
+    let device = told.device.parse().ok()?;
+    Some(Seat { device, below: told.below, code: convert::error_code(told.code) })
 }
 
 /// A number that is no shard's is not found anywhere.

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidemark_env::Clock;
+use tidemark_store_core::devices::Seat;
 use tidemark_store_core::value::Entry;
 use tidemark_types::{Epoch, Id, Seq, ShardCount, ShardId, UserId};
 use tokio::sync::{Notify, mpsc};
@@ -126,6 +127,23 @@ pub enum WatchEvent {
         floor: Seq,
         /// Its head.
         head: Seq,
+    },
+    /// Follows a `Registered`: which connections of the owner's devices have ended.
+    Seats {
+        /// The mailbox's owner.
+        user: UserId,
+        /// Each of the devices.
+        seats: Vec<Seat>,
+        /// The last number given to a connection of any of them: a device that is not there and has a
+        /// connection with a lower one was forgotten.
+        last_number: u64,
+    },
+    /// Connections of a device have ended.
+    Unseated {
+        /// Its owner.
+        user: UserId,
+        /// Which ones.
+        seat: Seat,
     },
     /// A new entry.
     Appended {

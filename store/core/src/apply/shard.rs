@@ -64,10 +64,7 @@ pub(super) fn configure(shard: &mut Shard, settings: &Settings) -> Result<Reply,
 }
 
 fn check(settings: &Settings) -> Result<(), Reject> {
-    match settings.mailbox_entries_max {
-        0 => Err(Reject::Invalid("settings.mailbox_entries_max: at least 1".to_owned())),
-        _ => Ok(()),
-    }
+    settings.check().map_err(|reason| Reject::Invalid(format!("settings.{reason}")))
 }
 
 /// `Expire`. Floors only rise, whatever becomes of the windows.

@@ -18,7 +18,7 @@ use tidemark_types::*;
 fn encoded_bytes_are_what_they_were() {
     let mut lines = String::new();
     values(&mut lines);
-    for command in commands() {
+    for command in commands().into_iter().chain(device_commands()) {
         let batch = Batch { time: UnixMs::new(1_000), commands: vec![command] };
         assert_eq!(Batch::decode(&batch.encode()).as_ref(), Ok(&batch));
         let name = format!("{:?}", batch.commands[0]);
@@ -185,6 +185,29 @@ fn a_session() -> Session {
     }
 }
 
+/// What came with devices' connections, hints and retention, in the order of their kinds.
+fn device_commands() -> Vec<Command> {
+    let (user, device) = (user("alice"), device());
+    vec![
+        Command::LogOut { user: user.clone(), device: device.clone() },
+        Command::Depart { user: user.clone(), device: device.clone(), connection: 300 },
+        Command::SetPush { user: user.clone(), device: device.clone(), target: Some(target()) },
+        Command::PushSent {
+            user: user.clone(),
+            device: device.clone(),
+            epoch: Epoch::FIRST,
+            upto: Seq::new(300),
+        },
+        Command::DropPush {
+            user: user.clone(),
+            device,
+            version: 300,
+            since: Some(UnixMs::new(300)),
+        },
+        Command::Retain { mailbox: Recipient::User(user) },
+    ]
+}
+
 fn commands() -> Vec<Command> {
     let (user, device, shard) = (user("alice"), device(), ShardId::new(3));
     let draft = Draft {
@@ -251,22 +274,6 @@ fn commands() -> Vec<Command> {
         Command::Expire { now: UnixMs::new(300) },
         Command::CreateCluster { map: map() },
         Command::AllocateMany { allocations: vec![(counter.clone(), 1), (counter, 300)] },
-        Command::LogOut { user: user.clone(), device: device.clone() },
-        Command::Depart { user: user.clone(), device: device.clone(), connection: 300 },
-        Command::SetPush { user: user.clone(), device: device.clone(), target: Some(target()) },
-        Command::PushSent {
-            user: user.clone(),
-            device: device.clone(),
-            epoch: Epoch::FIRST,
-            upto: Seq::new(300),
-        },
-        Command::DropPush {
-            user: user.clone(),
-            device,
-            version: 300,
-            since: Some(UnixMs::new(300)),
-        },
-        Command::Retain { mailbox: Recipient::User(user) },
     ]
 }
 

@@ -319,52 +319,6 @@ fn settings(args: &mut Args<'_>) -> Result<Settings, Failure> {
 
 fn parse(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
     Ok(match name {
-        "register" => {
-            let (user, device) = args.device()?;
-            let start = match args.parse("start", "floor".to_owned())?.as_str() {
-                "head" => Start::Head,
-                "floor" => Start::Floor,
-                last => Start::Last(last.parse()?),
-            };
-            let issued = args.0.take_key("issued").map(str::parse).transpose()?;
-            let arrival = issued.map(|issued| Arrival { issued: UnixMs::new(issued) });
-            let label = args
-                .0
-                .take_key("name")
-                .map(|name| Label { name: name.to_owned(), platform: "test".to_owned() });
-            Command::RegisterDevice { user, device, start, arrival, label }
-        }
-        "forget" => {
-            let (user, device) = args.device()?;
-            Command::ForgetDevice { user, device }
-        }
-        "log_out" => {
-            let (user, device) = args.device()?;
-            Command::LogOut { user, device }
-        }
-        "depart" => {
-            let (user, device) = args.device()?;
-            Command::Depart { user, device, connection: args.next()? }
-        }
-        "set_push" => {
-            let (user, device) = args.device()?;
-            let target = args
-                .0
-                .next_pos()
-                .map(|target| PushTarget { provider: "log".to_owned(), target: target.to_owned() });
-            Command::SetPush { user, device, target }
-        }
-        "push_sent" => {
-            let (user, device) = args.device()?;
-            let epoch = Epoch::new(args.parse("epoch", 1)?);
-            Command::PushSent { user, device, epoch, upto: Seq::new(args.next()?) }
-        }
-        "drop_push" => {
-            let (user, device) = args.device()?;
-            let since = args.0.take_key("since").map(str::parse).transpose()?.map(UnixMs::new);
-            Command::DropPush { user, device, version: args.next()?, since }
-        }
-        "retain" => Command::Retain { mailbox: Recipient::User(args.next()?) },
         "open" => {
             let (user, device) = args.device()?;
             let open_id = OpenId::from_bytes([args.parse("id", 1)?; 16])?;
@@ -413,6 +367,59 @@ fn parse(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
             }
         }
         "expire" => Command::Expire { now: UnixMs::new(args.next()?) },
+        _ => return about_device(name, args),
+    })
+}
+
+/// What is about one device, and what a leader does unasked.
+fn about_device(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
+    Ok(match name {
+        "register" => {
+            let (user, device) = args.device()?;
+            let start = match args.parse("start", "floor".to_owned())?.as_str() {
+                "head" => Start::Head,
+                "floor" => Start::Floor,
+                last => Start::Last(last.parse()?),
+            };
+            let issued = args.0.take_key("issued").map(str::parse).transpose()?;
+            let arrival = issued.map(|issued| Arrival { issued: UnixMs::new(issued) });
+            let label = args
+                .0
+                .take_key("name")
+                .map(|name| Label { name: name.to_owned(), platform: "test".to_owned() });
+            Command::RegisterDevice { user, device, start, arrival, label }
+        }
+        "forget" => {
+            let (user, device) = args.device()?;
+            Command::ForgetDevice { user, device }
+        }
+        "log_out" => {
+            let (user, device) = args.device()?;
+            Command::LogOut { user, device }
+        }
+        "depart" => {
+            let (user, device) = args.device()?;
+            Command::Depart { user, device, connection: args.next()? }
+        }
+        "set_push" => {
+            let (user, device) = args.device()?;
+            let target = args
+                .0
+                .next_pos()
+                .map(|target| PushTarget { provider: "log".to_owned(), target: target.to_owned() });
+            Command::SetPush { user, device, target }
+        }
+        "push_sent" => {
+            let (user, device) = args.device()?;
+            let epoch = Epoch::new(args.parse("epoch", 1)?);
+            Command::PushSent { user, device, epoch, upto: Seq::new(args.next()?) }
+        }
+        "drop_push" => {
+            let (user, device) = args.device()?;
+            let since = args.0.take_key("since").map(str::parse).transpose()?.map(UnixMs::new);
+            Command::DropPush { user, device, version: args.next()?, since }
+        }
+        "retain" => Command::Retain { mailbox: Recipient::User(args.next()?) },
         other => return Err(format!("unknown command {other}").into()),
     })
 }

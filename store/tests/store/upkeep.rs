@@ -1,0 +1,146 @@
+//! What a leader does unasked for mailboxes and devices: hints to be sent (R18), and what need not be
+//! kept (R14).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tidemark_env::SystemClock;
+use tidemark_store::node::Node;
+use tidemark_store_core::command::Start;
+use tidemark_store_core::hints::Hint;
+use tidemark_store_core::value::{PushTarget, Settings};
+use tidemark_store_core::{Command, Reply, hints, read};
+use tidemark_types::{DeviceId, Epoch, Id, Recipient, Seq, UserId};
+
+use crate::device::{Device, device};
+use crate::node::{self, config, create_with, send, serving, stop, user};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// One that has a token for hints, and is not connected.
+async fn away(node: &Node, user: &UserId, name: &DeviceId) {
+    let (user, device) = (user.clone(), name.clone());
+    let start = Start::Floor;
+    let register = Command::RegisterDevice {
+        user: user.clone(),
+        device: device.clone(),
+        start,
+        arrival: None,
+        label: None,
+    };
+    node.propose(register).await.unwrap();
+    let target = PushTarget { provider: "log".to_owned(), target: name.to_string() };
+    let set = Command::SetPush { user, device, target: Some(target) };
+    assert_eq!(node.propose(set).await.unwrap(), Reply::Done);
+}
+
+/// Leases hints until there are so many.
+async fn leased(node: &Node, count: usize) -> Vec<Hint> {
+    let (started, mut hints) = (Instant::now(), Vec::new());
+    while hints.len() < count {
+        assert!(started.elapsed() < DEADLINE, "{} of {count}", hints.len());
+        hints.extend(node.lease_hints(count, Duration::from_millis(500)).await.unwrap());
+    }
+    hints
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hint_is_handed_out_once_until_it_was_sent_and_again_when_it_was_not() {
+    let dir = TempDir::new().unwrap();
+    let config = config(&dir.path().join("data"));
+    let settings = Settings { push_every: Duration::ZERO, ..Settings::default() };
+    create_with(&config, settings).unwrap();
+    let node = serving(&config, Arc::new(SystemClock::new())).await.unwrap();
+    let alice = Device::open(&node, &user("alice"), [1; 16]).await.unwrap();
+    let users: Vec<UserId> = (0..20).map(|at| user(&format!("reader-{at}"))).collect();
+    let tablet = DeviceId::new("tablet").unwrap();
+    for user in &users {
+        away(&node, user, &device()).await;
+        away(&node, user, &tablet).await;
+    }
+    assert_eq!(node.lease_hints(100, Duration::ZERO).await.unwrap(), []);
+    // A burst: one hint for each device, of the newest head, whatever asks for more.
+    for n in 1..=5 {
+        node.propose(send(&alice, n, &users)).await.unwrap();
+    }
+    node::settled(&node).await;
+    let hints = leased(&node, 40).await;
+    assert_eq!(node.lease_hints(100, Duration::from_secs(1)).await.unwrap(), []);
+    assert!(
+        hints
+            .iter()
+            .all(|hint| hint.epoch == Epoch::FIRST
+                && hint.token.target.target == hint.device.as_str())
+    );
+    let newest = hints.iter().filter(|hint| hint.head == Seq::new(5)).count();
+    assert_eq!(newest, 40, "everything had arrived before they were asked for");
+
+    // What was sent is over, what was postponed comes again, and the rest is still somebody's.
+    let (sent, rest) = hints.split_at(20);
+    for Hint { user, device, epoch, head, .. } in sent.iter().cloned() {
+        let sent = Command::PushSent { user, device, epoch, upto: head };
+        assert_eq!(node.propose(sent).await.unwrap(), Reply::Done);
+    }
+    node.postpone_hint(rest[0].user.clone(), rest[0].device.clone(), Duration::ZERO);
+    assert_eq!(leased(&node, 1).await, rest[..1]);
+    assert_eq!(node.lease_hints(100, Duration::from_secs(1)).await.unwrap(), []);
+
+    // A message after a hint makes a new one for the same device; others are leased still.
+    node.propose(send(&alice, 6, &users)).await.unwrap();
+    node::settled(&node).await;
+    let again = leased(&node, 20).await;
+    let name = |hint: &Hint| (hint.user.clone(), hint.device.clone());
+    let mut names: Vec<_> = again.iter().map(name).collect();
+    let mut wanted: Vec<_> = sent.iter().map(name).collect();
+    names.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(names, wanted);
+
+    // Leases are not kept: a node that starts anew hands out whatever was not sent.
+    stop(node).await.unwrap();
+    let node = serving(&config, Arc::new(SystemClock::new())).await.unwrap();
+    assert_eq!(leased(&node, 40).await.len(), 40);
+    stop(node).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_need_not_be_kept_goes_by_itself_and_nothing_else() {
+    let dir = TempDir::new().unwrap();
+    let mut config = config(&dir.path().join("data"));
+    config.retention.expire_every_ms = 200;
+    config.retention.walk_every_ms = 200;
+    let settings = Settings { keep: Duration::from_secs(1), ..Settings::default() };
+    create_with(&config, settings).unwrap();
+    let node = serving(&config, Arc::new(SystemClock::new())).await.unwrap();
+    let alice = Device::open(&node, &user("alice"), [1; 16]).await.unwrap();
+    let (bob, carol) = (user("bob"), user("carol"));
+    Device::open(&node, &bob, [2; 16]).await.unwrap();
+    for n in 1..=10 {
+        let to = [bob.clone(), carol.clone()].map(Recipient::User).to_vec();
+        node.propose(alice.send(n, n, to, Bytes::from_static(b"gone"))).await.unwrap();
+    }
+    node::settled(&node).await;
+    let (epoch, seq) = (Epoch::FIRST, Seq::new(7));
+    let confirm = Command::Confirm { user: bob.clone(), device: device(), epoch, seq };
+    node.propose(confirm).await.unwrap();
+    let floor = |user: &UserId| {
+        let shard = node.hosted().shard(node.shard_number(&Id::User(user.clone()))).unwrap();
+        let id = Recipient::User(user.clone());
+        shard.look(|state| read::mailbox(state, &id)).unwrap().unwrap().floor
+    };
+    let started = Instant::now();
+    while floor(&bob) < seq {
+        assert!(started.elapsed() < DEADLINE, "nothing goes");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Another second of walks: what nobody confirmed stays, and so do mailboxes without a device.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((floor(&bob), floor(&carol), floor(&alice.user)), (seq, Seq::NONE, Seq::NONE));
+    let shard = node.hosted().shard(node.shard_number(&Id::User(bob.clone()))).unwrap();
+    let looked =
+        shard.look(|state| hints::hints(state, &bob, tidemark_types::UnixMs::new(u64::MAX)));
+    assert_eq!(looked.unwrap().unwrap(), []);
+    stop(node).await.unwrap();
+}
