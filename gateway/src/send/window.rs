@@ -25,7 +25,7 @@ use std::time::Duration;
 use tidemark_mutants::{Mutant, is};
 use tidemark_proto::{Detail, Failure, v1};
 use tidemark_store_client::Attempt;
-use tidemark_store_core::command::{Judged, Send};
+use tidemark_store_core::command::Send;
 use tidemark_store_core::value::Verdict;
 use tidemark_store_core::{Reject, Reply};
 use tidemark_types::limits::{SEND_WINDOW, SEND_WINDOW_BYTES};
@@ -239,10 +239,7 @@ impl Window {
 
 /// Bytes that a send costs while it waits: of its body, as its device counts them.
 fn cost(send: &Send) -> usize {
-    match &send.judged {
-        Judged::Allow(draft) => draft.body.len(),
-        Judged::Refuse(_) => 0,
-    }
+    send.judged.draft().map_or(0, |draft| draft.body.len())
 }
 
 #[cfg(test)]

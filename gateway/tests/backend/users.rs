@@ -4,8 +4,9 @@ use tidemark_proto::v1::devices_client::DevicesClient;
 use tidemark_proto::v1::messages_client::MessagesClient;
 use tidemark_proto::v1::settings_client::SettingsClient;
 use tidemark_proto::v1::{
-    BlockRequest, ForgetRequest, MessagesStatusRequest, RegisterRequest, RegisterResponse,
-    SetSilentRequest, Stage, Start, StartAt, UnblockRequest,
+    AcceptFrom, AllowRequest, BlockRequest, DisallowRequest, ForgetRequest, MessagesStatusRequest,
+    RegisterRequest, RegisterResponse, SetAcceptFromRequest, SetSilentRequest, Stage, Start,
+    StartAt, UnblockRequest,
 };
 use tidemark_types::ErrorCode;
 use tonic::{Response, Status};
@@ -40,6 +41,22 @@ async fn a_block_holds_until_it_is_taken_back() {
 }
 
 #[tokio::test]
+async fn a_stranger_is_refused_until_allowed_or_everybody_is_welcome() {
+    let gateway = Gateway::start().await;
+    let mut settings = SettingsClient::new(gateway.service());
+    let (user, sender) = (|| "grace".to_owned(), || "alice".to_owned());
+    let from = |from: AcceptFrom| SetAcceptFromRequest { user: user(), accept_from: from.into() };
+    settings.set_accept_from(from(AcceptFrom::Contacts)).await.unwrap();
+    assert_eq!(fate(&gateway, 1).await, Stage::Refused);
+    settings.allow(AllowRequest { user: user(), sender: sender() }).await.unwrap();
+    assert_eq!(fate(&gateway, 2).await, Stage::Delivered);
+    settings.disallow(DisallowRequest { user: user(), sender: sender() }).await.unwrap();
+    assert_eq!(fate(&gateway, 3).await, Stage::Refused);
+    settings.set_accept_from(from(AcceptFrom::Everybody)).await.unwrap();
+    assert_eq!(fate(&gateway, 4).await, Stage::Delivered);
+}
+
+#[tokio::test]
 async fn settings_name_who_and_whom() {
     let gateway = Gateway::start().await;
     let mut settings = SettingsClient::new(gateway.service());
@@ -53,6 +70,17 @@ async fn settings_name_who_and_whom() {
     bad_field(settings.unblock(request).await, "sender");
     let request = SetSilentRequest { user: String::new(), silent: true };
     bad_field(settings.set_silent(request).await, "user");
+    let from = |user: &str, from: AcceptFrom| SetAcceptFromRequest {
+        user: user.to_owned(),
+        accept_from: from.into(),
+    };
+    bad_field(settings.set_accept_from(from("", AcceptFrom::Contacts)).await, "user");
+    let unspecified = from("grace", AcceptFrom::Unspecified);
+    bad_field(settings.set_accept_from(unspecified).await, "accept_from");
+    let request = AllowRequest { user: String::new(), sender: "alice".to_owned() };
+    bad_field(settings.allow(request).await, "user");
+    let request = DisallowRequest { user: "grace".to_owned(), sender: String::new() };
+    bad_field(settings.disallow(request).await, "sender");
     let failure = refused(settings.block(block("grace", "grace")).await);
     assert_eq!(failure.code, ErrorCode::Invalid);
     assert_eq!(failure.message, "nobody can block themselves");

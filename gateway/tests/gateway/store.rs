@@ -243,6 +243,7 @@ fn in_words(command: &Command) -> String {
         Command::Send(send) => match &send.judged {
             Judged::Allow(_) => format!("send {}", send.n),
             Judged::Refuse(code) => format!("refuse {} {code}", send.n),
+            Judged::Drop(_) => format!("drop {}", send.n),
         },
         other => format!("{other:?}"),
     }

@@ -13,7 +13,7 @@ use tidemark_types::{
 };
 
 use crate::codec::{self, DecodeError};
-use crate::value::{ClusterMap, OutSeq, Payload, Settings};
+use crate::value::{AcceptFrom, ClusterMap, OutSeq, Payload, Settings};
 
 /// One log entry: commands that are applied one after the other, each with a reply of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,6 +178,35 @@ pub enum Command {
         /// [`ALLOCATE_CALLS_MAX`](tidemark_types::limits::ALLOCATE_CALLS_MAX) of them, all of one shard.
         allocations: Vec<(CounterId, u32)>,
     },
+    /// Chooses whose messages a user takes (R6).
+    AcceptFrom {
+        /// Whose setting.
+        user: UserId,
+        /// Everybody's, or contacts'.
+        from: AcceptFrom,
+    },
+    /// Allows a sender, who is a contact then, or no longer.
+    Allow {
+        /// Who allows.
+        user: UserId,
+        /// Whom.
+        sender: UserId,
+        /// Or no longer.
+        allowed: bool,
+    },
+    /// A back end's send that a gateway refuses for good (R2); nothing of its content is kept.
+    RefuseBackend {
+        /// In whose name.
+        sender: UserId,
+        /// The key beside the sender.
+        id: ClientMsgId,
+        /// Hash of what the back end asked for.
+        content: ContentHash,
+        /// Why.
+        code: ErrorCode,
+    },
+    /// A back end's send that is accepted, and reaches nobody (R2).
+    DropBackend(BackendSend),
 }
 
 /// Where a device starts that has no cursor (R12).
@@ -217,6 +246,18 @@ pub enum Judged {
     Allow(Draft),
     /// It is refused for good; nothing of its content is kept.
     Refuse(ErrorCode),
+    /// It is accepted, and reaches nobody: its sender must not learn that it is unwelcome.
+    Drop(Draft),
+}
+
+impl Judged {
+    /// The message, unless it is refused.
+    pub fn draft(&self) -> Option<&Draft> {
+        match self {
+            Judged::Allow(draft) | Judged::Drop(draft) => Some(draft),
+            Judged::Refuse(_) => None,
+        }
+    }
 }
 
 /// A back end's send.
@@ -266,12 +307,16 @@ impl Command {
             | Command::Open { user, .. }
             | Command::Send(Send { user, .. })
             | Command::BackendSend(BackendSend { sender: user, .. })
+            | Command::DropBackend(BackendSend { sender: user, .. })
+            | Command::RefuseBackend { sender: user, .. }
             | Command::Confirm { user, .. }
             | Command::TrimMailbox { user, .. }
             | Command::DeleteMailbox { user }
             | Command::Adopt { user, .. }
             | Command::Block { user, .. }
-            | Command::Silence { user, .. } => Some(Id::User(user.clone())),
+            | Command::Silence { user, .. }
+            | Command::AcceptFrom { user, .. }
+            | Command::Allow { user, .. } => Some(Id::User(user.clone())),
             Command::Allocate { counter, .. } => Some(Id::Counter(counter.clone())),
             Command::AllocateMany { allocations } => {
                 allocations.first().map(|(counter, _)| Id::Counter(counter.clone()))
@@ -301,10 +346,14 @@ impl Command {
             | Command::Open { .. }
             | Command::Send(_)
             | Command::BackendSend(_)
+            | Command::DropBackend(_)
+            | Command::RefuseBackend { .. }
             | Command::DeleteMailbox { .. }
             | Command::Adopt { .. }
             | Command::Block { .. }
             | Command::Silence { .. }
+            | Command::AcceptFrom { .. }
+            | Command::Allow { .. }
             | Command::Allocate { .. }
             | Command::AllocateMany { .. } => false,
         }
@@ -314,8 +363,9 @@ impl Command {
     pub fn cost(&self) -> usize {
         const FIXED: usize = 256;
         let draft = match self {
-            Command::Send(Send { judged: Judged::Allow(draft), .. })
-            | Command::BackendSend(BackendSend { draft, .. }) => Some(draft),
+            Command::Send(Send { judged, .. }) => judged.draft(),
+            Command::BackendSend(BackendSend { draft, .. })
+            | Command::DropBackend(BackendSend { draft, .. }) => Some(draft),
             Command::RelayIn { records, .. } => {
                 let payloads = records.iter().map(|(_, payload)| payload.cost());
                 return FIXED + usize::try_from(payloads.sum::<u64>()).unwrap_or(usize::MAX);

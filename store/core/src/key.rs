@@ -19,8 +19,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::codec::DecodeError;
 use crate::value::{
-    Ack, Allocated, Block, Chain, ClusterMap, Counter, Device, Entry, Idle, Inbound, Mailbox,
-    OutRecord, OutSeq, Outbound, Sent, Session, Shard, Value,
+    Ack, Allocated, Allow, Block, Chain, ClusterMap, Counter, Device, Entry, Idle, Inbound,
+    Mailbox, OutRecord, OutSeq, Outbound, Sent, Session, Shard, Value,
 };
 
 /// What a key's first byte says its value is.
@@ -47,6 +47,8 @@ pub enum Kind {
     Idle = 0x15,
     /// `16 user session:u64 n:u64` → [`Ack`].
     Ack = 0x16,
+    /// `17 user sender` → [`Allow`].
+    Allow = 0x17,
     /// `20 shard:u16` → [`Outbound`].
     Outbound = 0x20,
     /// `21 shard:u16 out_seq:u64` → [`OutRecord`].
@@ -135,8 +137,13 @@ impl KeyBytes {
             let hash = self.hash.wrapping_sub(number.wrapping_mul(SPREAD));
             return Place::Log { prefix, hash, number };
         }
-        const ORDERED: [u8; 4] =
-            [Kind::Block as u8, Kind::Idle as u8, Kind::Sent as u8, Kind::Allocated as u8];
+        const ORDERED: [u8; 5] = [
+            Kind::Block as u8,
+            Kind::Allow as u8,
+            Kind::Idle as u8,
+            Kind::Sent as u8,
+            Kind::Allocated as u8,
+        ];
         match self.bytes.first() {
             Some(kind) if ORDERED.contains(kind) => Place::Ordered,
             _ => Place::Point,
@@ -313,6 +320,8 @@ keys! {
     DeviceKey { user: UserId, device: DeviceId } => Device;
     /// A sender whom a user blocks.
     BlockKey { user: UserId, sender: UserId } => Block;
+    /// A sender whom a user has allowed.
+    AllowKey { user: UserId, sender: UserId } => Allow;
     /// A send session of a user.
     SessionKey { user: UserId, session: SessionId } => Session;
     /// The acknowledgement of a session's send that the device may lack.
@@ -503,6 +512,7 @@ mod tests {
         assert_eq!(hex(&EntryKey { mailbox, seq: Seq::new(258) }), "1101626f62000000000102");
         assert_eq!(hex(&DeviceKey { user: user("a\0b"), device }), "126100ff620000640000");
         assert_eq!(hex(&BlockKey { user: user("a"), sender: user("b") }), "13610000620000");
+        assert_eq!(hex(&AllowKey { user: user("a"), sender: user("b") }), "17610000620000");
         let key = SessionKey { user: user("a"), session };
         assert_eq!(hex(&key), "146100000000000000000102");
         let key = IdleKey { day: 20_000, user: user("a"), session };

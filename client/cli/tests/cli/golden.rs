@@ -8,7 +8,7 @@ use crate::double::Double;
 use crate::rig::{ID, Rig};
 
 /// Each command, and the name of its golden files.
-const COMMANDS: [(&str, &[&str]); 9] = [
+const COMMANDS: [(&str, &[&str]); 12] = [
     ("send", &["send", "--from", "alice", "--to", "bob", "--id", ID, "hello"]),
     (
         "send_delivered",
@@ -31,6 +31,9 @@ const COMMANDS: [(&str, &[&str]); 9] = [
     ("head", &["head", "alice"]),
     ("block", &["block", "alice", "bob"]),
     ("unblock", &["unblock", "alice", "bob"]),
+    ("allow", &["allow", "alice", "bob"]),
+    ("disallow", &["disallow", "alice", "bob"]),
+    ("accept", &["accept", "alice", "contacts"]),
     ("cluster_status", &["cluster", "status"]),
     ("cluster_map", &["cluster", "map"]),
     ("shard_leader", &["shard", "leader", "0"]),

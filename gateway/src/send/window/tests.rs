@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use tidemark_proto::Detail;
 use tidemark_proto::convert::error_code;
 use tidemark_proto::v1::send_ack;
+use tidemark_store_core::command::Judged;
 use tidemark_types::{ContentHash, Seq, UnixMs};
 
 use super::*;

@@ -112,6 +112,7 @@ fn values(lines: &mut String) {
             allocate_floor: time,
             refusals_unwritable: 1,
             blocked_silently: 2,
+            dropped: 300,
         },
     );
     value(lines, &Chain { hash: 0x0123_4567_89ab_cdef });
@@ -140,7 +141,10 @@ fn values(lines: &mut String) {
             ended: vec![SessionId::new(4).unwrap()],
         },
     );
+    let from = AcceptFrom::Contacts;
+    value(lines, &Mailbox { accept_from: from, allows: 300, ..Mailbox::default() });
     value(lines, &Block);
+    value(lines, &Allow);
     value(lines, &a_session());
     value(lines, &accepted);
     value(lines, &refused);
@@ -214,7 +218,8 @@ fn commands() -> Vec<Command> {
         },
         Command::Send(send(Judged::Allow(draft.clone()))),
         Command::Send(send(Judged::Refuse(ErrorCode::BadRecipient))),
-        Command::BackendSend(BackendSend { sender: user.clone(), content, draft }),
+        Command::Send(send(Judged::Drop(draft.clone()))),
+        Command::BackendSend(BackendSend { sender: user.clone(), content, draft: draft.clone() }),
         Command::Confirm { user: user.clone(), device, epoch: Epoch::FIRST, seq: Seq::new(300) },
         Command::RelayIn { source: shard, records },
         Command::TrimOutbox { shard, upto: OutSeq::new(300), returns: OutSeq::new(200) },
@@ -222,11 +227,20 @@ fn commands() -> Vec<Command> {
         Command::DeleteMailbox { user: user.clone() },
         Command::Adopt { user: user.clone(), seq: Seq::new(300) },
         Command::Block { user: user.clone(), sender: self::user("bob"), blocked: true },
-        Command::Silence { user, silent: true },
+        Command::Silence { user: user.clone(), silent: true },
         Command::Allocate { counter: counter.clone(), count: 300, id: Some(id()) },
         Command::Expire { now: UnixMs::new(300) },
         Command::CreateCluster { map: map() },
         Command::AllocateMany { allocations: vec![(counter.clone(), 1), (counter, 300)] },
+        Command::AcceptFrom { user: user.clone(), from: AcceptFrom::Contacts },
+        Command::Allow { user: user.clone(), sender: self::user("bob"), allowed: true },
+        Command::RefuseBackend {
+            sender: user.clone(),
+            id: id(),
+            content,
+            code: ErrorCode::Filtered,
+        },
+        Command::DropBackend(BackendSend { sender: user, content, draft }),
     ]
 }
 
