@@ -13,20 +13,29 @@ use tidemark_token::Keys;
 use tidemark_types::{ClusterId, DeviceId, UnixMs, UserId};
 
 use crate::backend::Backend;
+use crate::checks::{self, Checks};
 use crate::config::GatewayConfig;
 use crate::connect::Authenticator;
 use crate::devices::{Devices, Parts};
 use crate::store::Store;
 use crate::{failure, metrics};
 
-/// The store nodes belong to another cluster than the configuration says.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[error(
-    "the store is cluster {found}, and `cluster` says {wanted}: correct it, or `store.endpoints`"
-)]
-pub struct WrongCluster {
-    wanted: ClusterId,
-    found: ClusterId,
+/// Why a gateway cannot be made as configured.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The store nodes belong to another cluster than the configuration says.
+    #[error(
+        "the store is cluster {found}, and `cluster` says {wanted}: correct it, or `store.endpoints`"
+    )]
+    WrongCluster {
+        /// What the configuration says.
+        wanted: ClusterId,
+        /// What the store says.
+        found: ClusterId,
+    },
+    /// The checks of sends cannot be made.
+    #[error(transparent)]
+    Checks(#[from] checks::Error),
 }
 
 /// A gateway without its sockets.
@@ -46,16 +55,17 @@ impl App {
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
-    ) -> Result<Self, WrongCluster> {
+    ) -> Result<Self, Error> {
         let keys = Arc::new(keys);
         let cluster = store.map().cluster;
         if let Some(wanted) = config.cluster.filter(|wanted| *wanted != cluster) {
-            return Err(WrongCluster { wanted, found: cluster });
+            return Err(Error::WrongCluster { wanted, found: cluster });
         }
-        let backend = Backend::new(store.clone(), keys.clone(), clock.clone());
+        let checks = Checks::new(&config.checks, clock.clone(), rng.as_ref())?;
+        let backend = Backend::new(store.clone(), keys.clone(), clock.clone(), checks.clone());
         let authenticator = Arc::new(Tokens(keys.clone()));
         let limits = (&config.limits).into();
-        let devices = Devices::new(Parts { store, authenticator, clock, rng, limits });
+        let devices = Devices::new(Parts { store, authenticator, clock, rng, limits, checks });
         Ok(App { cluster, keys, backend, devices, leaving: AtomicBool::new(false) })
     }
 

@@ -13,6 +13,10 @@ use tidemark_types::ClusterId;
 
 use crate::limits::Limits;
 
+mod checks;
+
+pub use checks::{ChecksConfig, FilterConfig, HookConfig, Kinds, OnFailure, Rate, RatesConfig};
+
 /// There is no TLS yet, and tokens must not travel in the clear.
 const LOOPBACK: &str = "a loopback address, as nothing is encrypted yet; or say `insecure`";
 
@@ -37,6 +41,8 @@ pub struct GatewayConfig {
     pub store: StoreConfig,
     /// Bounds.
     pub limits: LimitsConfig,
+    /// What is checked of each send.
+    pub checks: ChecksConfig,
 }
 
 /// An id that a person writes.
@@ -72,6 +78,7 @@ impl Default for GatewayConfig {
             insecure: false,
             store: StoreConfig::default(),
             limits: LimitsConfig::default(),
+            checks: ChecksConfig::default(),
         }
     }
 }
@@ -181,7 +188,7 @@ impl GatewayConfig {
                 format!("at most {}", u32::MAX),
             ),
         ];
-        for (key, holds, reason) in checks {
+        for (key, holds, reason) in checks.into_iter().chain(self.checks.rules()) {
             if !holds {
                 return Err(ConfigError::Invalid { key, reason });
             }
@@ -240,5 +247,7 @@ mod tests {
         assert_eq!(text, "limits.heartbeat_max_ms: at least three times the minimum (5000)");
         let text = refused(|config| config.limits.heartbeat_max_ms = u64::MAX);
         assert_eq!(text, "limits.heartbeat_max_ms: at most 4294967295");
+        let text = refused(|config| config.checks.filter = Some(FilterConfig::default()));
+        assert_eq!(text, "checks.filter.file: the list's path");
     }
 }

@@ -128,6 +128,7 @@ const ROOMS: [(&str, &[&str]); 8] = [
             "chaos/src/wire.rs",
             "gateway/src/connect/",
             "gateway/src/backend/",
+            "gateway/src/checks/hook/grpc.rs",
             "gateway/src/kept.rs",
             "gateway/src/serve.rs",
             "gateway/src/sockets.rs",

@@ -32,6 +32,7 @@ use tonic::{Request, Response, Status};
 
 use crate::backend::caller::Caller;
 use crate::backend::sequence::Numbers;
+use crate::checks::Checks;
 use crate::kept::keep;
 use crate::limits::{CALLS_MAX, REFUSED_RETRY};
 use crate::store::Store;
@@ -43,6 +44,7 @@ pub(crate) struct Backend {
     store: Arc<dyn Store>,
     keys: Arc<Keys>,
     clock: Arc<dyn Clock>,
+    checks: Option<Arc<Checks>>,
     calls: Arc<Semaphore>,
     numbers: Numbers,
     /// The gateway stops: streams are ended, and begun elsewhere.
@@ -51,10 +53,16 @@ pub(crate) struct Backend {
 
 impl Backend {
     /// The services over this store, for whoever has a token of these keys.
-    pub(crate) fn new(store: Arc<dyn Store>, keys: Arc<Keys>, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        keys: Arc<Keys>,
+        clock: Arc<dyn Clock>,
+        checks: Option<Arc<Checks>>,
+    ) -> Self {
         let calls = Arc::new(Semaphore::new(CALLS_MAX));
         let numbers = Numbers::new(store.clone(), clock.clone());
-        Backend { store, keys, clock, calls, numbers, leaving: watch::Sender::default() }
+        let leaving = watch::Sender::default();
+        Backend { store, keys, clock, checks, calls, numbers, leaving }
     }
 
     /// Ends streams once what they have taken is answered, and begins no others.

@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use tempfile::TempDir;
 use tidemark_env::{Clock, SeededRng, SystemClock};
 use tidemark_gateway::app::App;
-use tidemark_gateway::config::GatewayConfig;
+use tidemark_gateway::config::{ChecksConfig, GatewayConfig};
 use tidemark_gateway::serve::{self, Listeners};
 use tidemark_proto::{Failure, headers};
 use tidemark_token::{Claims, Keys, Role, SigningKey};
@@ -56,11 +56,15 @@ pub(crate) type Caller = InterceptedService<Channel, Headers>;
 
 impl Gateway {
     pub(crate) async fn start() -> Self {
+        Gateway::of(Arc::new(MemoryStore::new()), ChecksConfig::default()).await
+    }
+
+    /// One of several on this store, with checks of sends.
+    pub(crate) async fn of(store: Arc<MemoryStore>, checks: ChecksConfig) -> Self {
         let keys = tempfile::tempdir().unwrap();
         let file = keys.path().join("one.hs256");
         let key = SigningKey::generate_hs256(file, &SeededRng::new(1)).unwrap();
-        let store = Arc::new(MemoryStore::new());
-        let config = GatewayConfig::default();
+        let config = GatewayConfig { checks, ..GatewayConfig::default() };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let verifying = Keys::read(keys.path(), clock.clone()).unwrap();
         let rng = Arc::new(SeededRng::new(2));
