@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
@@ -21,6 +20,7 @@ use tidemark_proto::v1::hooks_server::{Hooks, HooksServer};
 use tidemark_proto::v1::{BeforeSendRequest, BeforeSendResponse, BeforeSendVerdict};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
@@ -32,9 +32,12 @@ pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 pub(crate) struct Hook {
     reject_all: AtomicBool,
     asked: Mutex<Vec<String>>,
-    now: AtomicUsize,
-    most: AtomicUsize,
+    /// How many it was asked about.
+    count: watch::Sender<usize>,
 }
+
+/// It thinks about the message `last` until it was asked about so many.
+const ALL: usize = 5;
 
 impl Hook {
     pub(crate) fn new() -> Arc<Self> {
@@ -51,22 +54,15 @@ impl Hook {
         self.asked.lock().unwrap().clone()
     }
 
-    /// How many questions it had at the same time.
-    pub(crate) fn at_once(&self) -> usize {
-        self.most.load(Ordering::SeqCst)
-    }
-
     /// Its verdict, and the body that replaces the message's; an error is its own.
     async fn judge(&self, who: String, body: &str) -> Result<(&'static str, &'static str), ()> {
         self.asked.lock().unwrap().push(format!("{who} {body}"));
-        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most.fetch_max(now, Ordering::SeqCst);
+        self.count.send_modify(|count| *count += 1);
         match body {
-            "slow" => tokio::time::sleep(Duration::from_millis(200)).await,
+            "last" => drop(self.count.subscribe().wait_for(|count| *count >= ALL).await),
             "hang" => std::future::pending().await,
             _ => {}
         }
-        self.now.fetch_sub(1, Ordering::SeqCst);
         if self.reject_all.load(Ordering::SeqCst) {
             return Ok(("reject", ""));
         }
