@@ -124,7 +124,8 @@ impl Providers {
         self.0.keys().map(String::as_str)
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<&Arc<dyn PushProvider>> {
+    /// The provider of that name.
+    pub fn get(&self, name: &str) -> Option<&Arc<dyn PushProvider>> {
         self.0.get(name).map(|(_, provider)| provider)
     }
 

@@ -73,7 +73,8 @@ impl Fcm {
     async fn attempt(&self, hint: &Hint) -> Result<Outcome, Outcome> {
         let token = self.bearer.token(None, &*self.clock).await?;
         let mut answer = self.post(hint, &token).await?;
-        if answer.status.as_u16() == 401 {
+        // Without a code of its own it is our token that Google refuses.
+        if answer.status.as_u16() == 401 && code(&details(&answer.json()["error"])).is_empty() {
             let token = self.bearer.token(Some(&token), &*self.clock).await?;
             answer = self.post(hint, &token).await?;
         }
@@ -150,10 +151,8 @@ fn message(hint: &Hint, config: &FcmConfig) -> Value {
 /// Google's table. Its own code says more than the status.
 fn judge(answer: &Answer, after: Option<Duration>) -> Outcome {
     let error = answer.json()["error"].take();
-    let details = error["details"].as_array().cloned().unwrap_or_default();
-    let is = |detail: &&Value, kind| detail["@type"].as_str().is_some_and(|t| t.ends_with(kind));
-    let code = details.iter().find(|detail| is(detail, "google.firebase.fcm.v1.FcmError"));
-    let code = code.and_then(|detail| detail["errorCode"].as_str()).unwrap_or_default();
+    let details = details(&error);
+    let code = code(&details);
     let line = answer.line(&format!("{code} {}", error["message"].as_str().unwrap_or_default()));
     let later = |least: Duration| Some(after.unwrap_or(least).max(RETRY_MIN));
     match (code, answer.status.as_u16()) {
@@ -170,6 +169,20 @@ fn judge(answer: &Answer, after: Option<Duration>) -> Outcome {
         (_, 400) if names_the_token(&details) => Outcome::dead(),
         _ => Outcome::reject(line),
     }
+}
+
+fn details(error: &Value) -> Vec<Value> {
+    error["details"].as_array().cloned().unwrap_or_default()
+}
+
+/// Google's own code for what is wrong, if it gives one.
+fn code(details: &[Value]) -> &str {
+    let is = |detail: &&Value| {
+        let kind = detail["@type"].as_str();
+        kind.is_some_and(|kind| kind.ends_with("google.firebase.fcm.v1.FcmError"))
+    };
+    let detail = details.iter().find(is);
+    detail.and_then(|detail| detail["errorCode"].as_str()).unwrap_or_default()
 }
 
 /// Is it the token that a bad request is about?

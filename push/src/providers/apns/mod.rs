@@ -83,8 +83,10 @@ impl Apns {
             Ok(answer) => Ok(self.judge(&answer)),
             Err(unreachable) => Err(unreachable),
         };
-        let refused = matches!(outcome, Err(_) | Ok(Outcome::AuthBroken { .. }));
-        self.trusted.store(!refused, Ordering::Release);
+        // A service that is busy may be closing the connection, and the next one is a new one.
+        let lost =
+            matches!(outcome, Err(_) | Ok(Outcome::AuthBroken { .. } | Outcome::Retry { .. }));
+        self.trusted.store(!lost, Ordering::Release);
         drop(ahead);
         outcome.unwrap_or_else(|unreachable| unreachable)
     }
