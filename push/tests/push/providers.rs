@@ -6,6 +6,8 @@ use futures::future::join_all;
 use tidemark_push::{BuildError, Hint, Outcome, Providers, PushConfig};
 use tidemark_push_sim::{Credentials, Fault, Service};
 use tidemark_types::{DeviceId, UnixMs};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::bench::{ALL, Bench, hint};
 
@@ -241,6 +243,48 @@ async fn a_client_can_name_no_server_but_those_that_are_allowed() {
     }
     let unknown = bench.providers.check("pigeon", "x").expect_err("unknown");
     assert_eq!(unknown.to_string(), "no push provider is called \"pigeon\"");
+}
+
+#[tokio::test]
+async fn no_redirect_is_followed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let other = listener.local_addr().expect("it listens");
+    let bench = Bench::with(|text| {
+        let origins = format!("origins = [\"http://{other}\", ");
+        text.replace("origins = [", &origins)
+    })
+    .await;
+    let there = bench.sim.http();
+    let redirects = tokio::spawn(async move {
+        let mut asked = 0;
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 4096];
+            let length = stream.read(&mut request).await.expect("a request");
+            let request = String::from_utf8_lossy(&request[..length]).into_owned();
+            let path = request.split(' ').nth(1).expect("a path").to_owned();
+            let answer = format!(
+                "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://{there}{path}\r\n\
+                 content-length: 0\r\nconnection: close\r\n\r\n"
+            );
+            stream.write_all(answer.as_bytes()).await.expect("written");
+            // To close with something unread would break the connection before the answer is read.
+            stream.read_to_end(&mut Vec::new()).await.expect("the client closes");
+            asked += 1;
+            if asked == 3 {
+                break;
+            }
+        }
+    });
+    for service in [Service::Wns, Service::WebPush, Service::Mpns] {
+        let name = ALL.iter().find(|(_, other)| *other == service).expect("it is one of all").0;
+        let (target, _) = bench.target(service);
+        assert_eq!(bench.send(&hint(name, &target, 7)).await, Outcome::Accepted, "{name}");
+        let elsewhere = target.replace(&there.to_string(), &other.to_string());
+        let outcome = bench.send(&hint(name, &elsewhere, 8)).await;
+        assert_eq!(outcome.label(), "reject", "{name}: {outcome:?}");
+        assert_eq!(bench.sim.received(service).len(), 1, "{name}");
+    }
+    redirects.await.expect("each was asked once");
 }
 
 #[tokio::test]
