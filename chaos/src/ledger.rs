@@ -24,6 +24,8 @@ pub struct Ledger {
     pub refusals_unwritable: u64,
     /// Copies that silent recipients dropped (R6), on every replica.
     pub blocked_silently: u64,
+    /// Copies that a gateway's verdict dropped (R2), on every replica.
+    pub dropped: u64,
     /// Copies that are missing, or not what was acknowledged.
     pub lost: usize,
     /// Copies that are there more than once.
@@ -49,6 +51,7 @@ impl Ledger {
         for group in reports.iter().flat_map(|report| &report.groups) {
             ledger.refusals_unwritable += group.refusals_unwritable;
             ledger.blocked_silently += group.blocked_silently;
+            ledger.dropped += group.dropped;
         }
         for inspector in &inspectors {
             ledger.count(inspector, acked, refusing)?;
@@ -106,12 +109,12 @@ impl Ledger {
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Ledger { acked, found, refused, refusals_unwritable, blocked_silently, .. } = self;
-        let Ledger { lost, duplicated, out_of_order, seq_gaps, divergent, .. } = self;
+        let Ledger { dropped, lost, duplicated, out_of_order, seq_gaps, divergent, .. } = self;
         write!(
             f,
             "ledger: acked={acked} found={found} refused={refused} \
              refusals_unwritable={refusals_unwritable} blocked_silently={blocked_silently} \
-             lost={lost} duplicated={duplicated} out_of_order={out_of_order} \
+             dropped={dropped} lost={lost} duplicated={duplicated} out_of_order={out_of_order} \
              seq_gaps={seq_gaps} divergent={divergent}"
         )
     }

@@ -6,27 +6,42 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use thiserror::Error;
 use tidemark_env::{Clock, Rng};
 use tidemark_proto::Failure;
+use tidemark_push::Providers;
 use tidemark_token::Keys;
 use tidemark_types::{ClusterId, DeviceId, UserId};
 
 use crate::backend::Backend;
+use crate::checks::{self, Checks};
 use crate::config::GatewayConfig;
 use crate::connect::{Authenticator, Validity};
 use crate::devices::{Devices, Parts};
+use crate::hints::Dispatching;
 use crate::store::Store;
 use crate::{failure, metrics};
 
-/// The store nodes belong to another cluster than the configuration says.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[error(
-    "the store is cluster {found}, and `cluster` says {wanted}: correct it, or `store.endpoints`"
-)]
-pub struct WrongCluster {
-    wanted: ClusterId,
-    found: ClusterId,
+/// Why a gateway cannot be made as configured.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The store nodes belong to another cluster than the configuration says.
+    #[error(
+        "the store is cluster {found}, and `cluster` says {wanted}: correct it, or `store.endpoints`"
+    )]
+    WrongCluster {
+        /// What the configuration says.
+        wanted: ClusterId,
+        /// What the store says.
+        found: ClusterId,
+    },
+    /// The checks of sends cannot be made.
+    #[error(transparent)]
+    Checks(#[from] checks::Error),
+    /// The push providers cannot be made.
+    #[error("push: {0}")]
+    Push(#[from] tidemark_push::BuildError),
 }
 
 /// A gateway without its sockets.
@@ -35,6 +50,8 @@ pub struct App {
     keys: Arc<Keys>,
     backend: Backend,
     devices: Arc<Devices>,
+    /// Who sends hints, if somebody does.
+    hints: Mutex<Option<Dispatching>>,
     leaving: AtomicBool,
 }
 
@@ -46,17 +63,27 @@ impl App {
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
-    ) -> Result<Self, WrongCluster> {
+    ) -> Result<Self, Error> {
         let keys = Arc::new(keys);
         let cluster = store.map().cluster;
         if let Some(wanted) = config.cluster.filter(|wanted| *wanted != cluster) {
-            return Err(WrongCluster { wanted, found: cluster });
+            return Err(Error::WrongCluster { wanted, found: cluster });
         }
-        let backend = Backend::new(store.clone(), keys.clone(), clock.clone());
+        let checks = Checks::new(&config.checks, clock.clone(), rng.as_ref())?;
+        let providers = Providers::build(&config.push, &clock, &rng)?;
+        let hints = Dispatching::start(
+            store.clone(),
+            providers.clone(),
+            config.push.dispatch.clone(),
+            rng.clone(),
+        );
+        let (seam, time) = (store.clone(), clock.clone());
+        let backend = Backend::new(seam, keys.clone(), time, checks.clone(), providers);
         let authenticator = Arc::new(Tokens(keys.clone()));
         let limits = (&config.limits).into();
-        let devices = Devices::new(Parts { store, authenticator, clock, rng, limits });
-        Ok(App { cluster, keys, backend, devices, leaving: AtomicBool::new(false) })
+        let devices = Devices::new(Parts { store, authenticator, clock, rng, limits, checks });
+        let (hints, leaving) = (Mutex::new(hints), AtomicBool::new(false));
+        Ok(App { cluster, keys, backend, devices, hints, leaving })
     }
 
     /// The services of back ends and operators.
@@ -102,7 +129,14 @@ impl App {
     /// at once.
     pub(crate) async fn drain(&self, within: Duration) {
         self.backend.leave();
-        self.devices.drain(within / 2, within * 3 / 4).await;
+        let hints = self.hints.lock().take();
+        let hints = async {
+            if let Some(mut hints) = hints {
+                // What is left then is due again when its lease has ended.
+                let _ = tokio::time::timeout(within * 3 / 4, hints.stop()).await;
+            }
+        };
+        tokio::join!(self.devices.drain(within / 2, within * 3 / 4), hints);
     }
 }
 

@@ -8,10 +8,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tidemark_process::ConfigError;
+use tidemark_push::PushConfig;
 use tidemark_store_client::ClientConfig;
 use tidemark_types::ClusterId;
 
 use crate::limits::Limits;
+
+mod checks;
+
+pub use checks::{ChecksConfig, FilterConfig, HookConfig, Kinds, OnFailure, Rate, RatesConfig};
 
 /// There is no TLS yet, and tokens must not travel in the clear.
 const LOOPBACK: &str = "a loopback address, as nothing is encrypted yet; or say `insecure`";
@@ -37,6 +42,10 @@ pub struct GatewayConfig {
     pub store: StoreConfig,
     /// Bounds.
     pub limits: LimitsConfig,
+    /// What is checked of each send.
+    pub checks: ChecksConfig,
+    /// Through whom devices that are away are woken.
+    pub push: PushConfig,
 }
 
 /// An id that a person writes.
@@ -72,6 +81,8 @@ impl Default for GatewayConfig {
             insecure: false,
             store: StoreConfig::default(),
             limits: LimitsConfig::default(),
+            checks: ChecksConfig::default(),
+            push: PushConfig::default(),
         }
     }
 }
@@ -181,12 +192,13 @@ impl GatewayConfig {
                 format!("at most {}", u32::MAX),
             ),
         ];
-        for (key, holds, reason) in checks {
+        for (key, holds, reason) in checks.into_iter().chain(self.checks.rules()) {
             if !holds {
                 return Err(ConfigError::Invalid { key, reason });
             }
         }
-        Ok(())
+        let push = self.push.validate();
+        push.map_err(|error| ConfigError::Invalid { key: "push", reason: error.to_string() })
     }
 }
 
@@ -240,5 +252,7 @@ mod tests {
         assert_eq!(text, "limits.heartbeat_max_ms: at least three times the minimum (5000)");
         let text = refused(|config| config.limits.heartbeat_max_ms = u64::MAX);
         assert_eq!(text, "limits.heartbeat_max_ms: at most 4294967295");
+        let text = refused(|config| config.checks.filter = Some(FilterConfig::default()));
+        assert_eq!(text, "checks.filter.file: the list's path");
     }
 }

@@ -13,17 +13,23 @@
 //!   unary calls ───► backend    who asks, what the fields are ────────────► store
 //! ```
 //!
+//! `hints` wakes devices that are away, through the platforms' push services.
+//!
+//! `checks` is what an operator has configured to be asked of each send, of devices and back ends.
+//!
 //! `connect` knows frames and carriers, never what a message means; `send`, `receive` and `push`
 //! know messages, never sockets; they meet in `devices`. What is pushed comes from the store's
 //! watch alone, never from a send: the sender's gateway is rarely the recipient's.
 
 pub mod app;
 mod backend;
+pub mod checks;
 pub mod config;
 pub mod connect;
 pub mod devices;
 mod entry;
 mod failure;
+mod hints;
 mod http;
 mod kept;
 pub mod limits;

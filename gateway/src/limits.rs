@@ -79,9 +79,22 @@ pub(crate) const SEND_DEADLINE: Duration = Duration::from_secs(10);
 pub(crate) const PAUSE_FIRST: Duration = Duration::from_millis(10);
 pub(crate) const PAUSE_LONGEST: Duration = Duration::from_secs(1);
 
+/// A device that sends too fast is not read for up to this long; if that does not do, its send is
+/// given back. Short, since a device that is not read cannot be heard either.
+pub(crate) const RATE_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A hook may take up to this long: a send waits for it, and those of its session behind it.
+pub(crate) const HOOK_DEADLINE_MAX: Duration = Duration::from_secs(2);
+
+/// Bytes of a word list, and of one word in it.
+pub(crate) const WORD_LIST_BYTES_MAX: u64 = 16 * 1024 * 1024;
+pub(crate) const WORD_BYTES_MAX: usize = 256;
+
 /// What an entry costs in a frame beside what is stored of it: tags, lengths, names in full.
 const ENTRY_OVERHEAD: usize = 512;
 
+// A send is judged before its time is up.
+const _: () = assert!(HOOK_DEADLINE_MAX.as_millis() < SEND_DEADLINE.as_millis());
 // Pages, tails and the largest entry fit into frames.
 const _: () = assert!(PAGE_BYTES_MAX + PAGE_ENTRIES_MAX * ENTRY_OVERHEAD < SERVER_FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX + ENTRY_OVERHEAD <= TAIL_BYTES_MAX);

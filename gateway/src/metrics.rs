@@ -40,6 +40,17 @@ const ALLOCATIONS_TOTAL: &str = "gateway_allocations_total";
 const ALLOCATION_SECONDS: &str = "gateway_allocation_seconds";
 const ALLOCATIONS_PER_COMMAND: &str = "gateway_allocations_per_command";
 const KEY_RELOADS_TOTAL: &str = "gateway_key_reloads_total";
+const PUSHES_TOTAL: &str = "gateway_pushes_total";
+const PUSH_SECONDS: &str = "gateway_push_seconds";
+const PUSH_EVENTS_TOTAL: &str = "gateway_push_events_total";
+const CHECKS_TOTAL: &str = "gateway_checks_total";
+const SENDS_SLOWED_TOTAL: &str = "gateway_sends_slowed_total";
+const RATES_FORGOTTEN_TOTAL: &str = "gateway_rates_forgotten_total";
+const WORDS: &str = "gateway_filter_words";
+const WORD_RELOADS_TOTAL: &str = "gateway_filter_reloads_total";
+const HOOK_CALLS_TOTAL: &str = "gateway_hook_calls_total";
+const HOOK_SECONDS: &str = "gateway_hook_seconds";
+const HOOK_LEFT_ALONE: &str = "gateway_hook_left_alone";
 
 /// The outcome that is no code.
 const ACCEPTED: &str = "OK";
@@ -59,6 +70,8 @@ pub const BUCKETS: &[(&str, &[f64])] = &[
     (CALL_SECONDS, &LATENCY),
     (ALLOCATION_SECONDS, &LATENCY),
     (ALLOCATIONS_PER_COMMAND, &TOGETHER),
+    (HOOK_SECONDS, &LATENCY),
+    (PUSH_SECONDS, &LATENCY),
 ];
 
 /// Tells the exporter what each metric means; once, at start.
@@ -67,6 +80,22 @@ pub fn describe() {
     describe_devices();
     describe_sends();
     describe_calls();
+    describe_checks();
+    describe_pushes();
+}
+
+fn describe_pushes() {
+    describe_counter!(
+        PUSHES_TOTAL,
+        Unit::Count,
+        "Attempts to hand a hint to a push service, by provider and outcome."
+    );
+    describe_histogram!(PUSH_SECONDS, Unit::Seconds, "How long such attempts took, by provider.");
+    describe_counter!(
+        PUSH_EVENTS_TOTAL,
+        Unit::Count,
+        "What else happened to hints and providers, by provider and event."
+    );
 }
 
 fn describe_connections() {
@@ -167,6 +196,45 @@ fn describe_calls() {
         KEY_RELOADS_TOTAL,
         Unit::Count,
         "Reloads of the keys of tokens, by whether the new ones could be read."
+    );
+}
+
+fn describe_checks() {
+    describe_counter!(
+        CHECKS_TOTAL,
+        Unit::Count,
+        "Sends that a check has looked at, by the check and what it found."
+    );
+    describe_counter!(
+        SENDS_SLOWED_TOTAL,
+        Unit::Count,
+        "Sends above their sender's rate: paused, its device is not read for a while; refused, with RETRY_AFTER."
+    );
+    describe_counter!(
+        RATES_FORGOTTEN_TOTAL,
+        Unit::Count,
+        "Senders, devices and pairs that were forgotten for others while their rates still counted."
+    );
+    describe_gauge!(WORDS, Unit::Count, "Words of the filter's list.");
+    describe_counter!(
+        WORD_RELOADS_TOTAL,
+        Unit::Count,
+        "Times the list had changed, by whether it could be read."
+    );
+    describe_counter!(
+        HOOK_CALLS_TOTAL,
+        Unit::Count,
+        "Sends that were the hook's to judge: judged, failed, timeout, or left_alone, not asked at all."
+    );
+    describe_histogram!(
+        HOOK_SECONDS,
+        Unit::Seconds,
+        "How long those took that were asked, waiting for their turn included."
+    );
+    describe_gauge!(
+        HOOK_LEFT_ALONE,
+        Unit::Count,
+        "1 while the hook is asked only now and then, since it failed."
     );
 }
 
@@ -296,6 +364,17 @@ pub(crate) fn called(call: &'static str, refused: Option<ErrorCode>, took: Durat
     histogram!(CALL_SECONDS, "call" => call).record(took);
 }
 
+/// An attempt at a hint ended.
+pub(crate) fn pushed(provider: &str, outcome: &'static str, took: Duration) {
+    counter!(PUSHES_TOTAL, "provider" => provider.to_owned(), "outcome" => outcome).increment(1);
+    histogram!(PUSH_SECONDS, "provider" => provider.to_owned()).record(took);
+}
+
+/// Something else happened to a hint, or to a provider.
+pub(crate) fn push_event(provider: &str, event: &'static str) {
+    counter!(PUSH_EVENTS_TOTAL, "provider" => provider.to_owned(), "event" => event).increment(1);
+}
+
 /// Calls for numbers go to the store together.
 pub(crate) fn allocations(together: usize) {
     histogram!(ALLOCATIONS_PER_COMMAND).record(together as f64);
@@ -318,6 +397,47 @@ pub(crate) fn allocated(answers: impl Iterator<Item = (Option<ErrorCode>, Durati
 /// The keys of tokens were read anew, or could not be.
 pub(crate) fn keys_reloaded(read: bool) {
     counter!(KEY_RELOADS_TOTAL, "read" => if read { "yes" } else { "no" }).increment(1);
+}
+
+/// A check looked at a send, and found this.
+pub(crate) fn checked(check: &'static str, finding: &'static str) {
+    counter!(CHECKS_TOTAL, "check" => check, "finding" => finding).increment(1);
+}
+
+/// A send came too fast.
+pub(crate) fn send_slowed(refused: bool) {
+    let how = if refused { "refused" } else { "paused" };
+    counter!(SENDS_SLOWED_TOTAL, "how" => how).increment(1);
+}
+
+/// Rates that still counted were forgotten.
+pub(crate) fn rates_forgotten(count: usize) {
+    if count > 0 {
+        counter!(RATES_FORGOTTEN_TOTAL).increment(count as u64);
+    }
+}
+
+/// The list has so many words.
+pub(crate) fn words(count: usize) {
+    gauge!(WORDS).set(count as f64);
+}
+
+/// The list had changed, and was read or could not be.
+pub(crate) fn words_reloaded(read: bool) {
+    counter!(WORD_RELOADS_TOTAL, "read" => if read { "yes" } else { "no" }).increment(1);
+}
+
+/// A send was the hook's to judge; it took so long, if the hook was asked.
+pub(crate) fn hook_called(outcome: &'static str, took: Option<Duration>) {
+    counter!(HOOK_CALLS_TOTAL, "outcome" => outcome).increment(1);
+    if let Some(took) = took {
+        histogram!(HOOK_SECONDS).record(took);
+    }
+}
+
+/// The hook is left alone, or asked again.
+pub(crate) fn hook_open(left_alone: bool) {
+    gauge!(HOOK_LEFT_ALONE).set(if left_alone { 1.0 } else { 0.0 });
 }
 
 #[cfg(test)]

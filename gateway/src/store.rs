@@ -3,8 +3,9 @@
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tidemark_proto::store::v1::StatusResponse;
+use tidemark_proto::store::v1::{Postponed, StatusResponse};
 use tidemark_store_client::{Attempt, Client, Error, WatchEvent};
+use tidemark_store_core::hints::Hint;
 use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::value::ClusterMap;
 use tidemark_store_core::{Command, Reply};
@@ -28,6 +29,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Starts watching mailboxes; once per gateway.
     fn watch(&self) -> (Box<dyn Watch>, mpsc::Receiver<WatchEvent>);
+
+    /// Leases up to `max` hints of shards that `node` leads, and tells it of some that could not be
+    /// delivered (R18).
+    fn lease_hints(
+        &self,
+        node: NodeId,
+        max: u32,
+        postponed: Vec<Postponed>,
+    ) -> BoxFuture<'static, Result<Vec<Hint>, Error>>;
 
     /// How the groups stand, as `node` sees them.
     fn status(&self, node: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>>;
@@ -83,6 +93,16 @@ impl Store for Client {
     fn watch(&self) -> (Box<dyn Watch>, mpsc::Receiver<WatchEvent>) {
         let (watch, events) = Client::watch(self);
         (Box::new(watch), events)
+    }
+
+    fn lease_hints(
+        &self,
+        node: NodeId,
+        max: u32,
+        postponed: Vec<Postponed>,
+    ) -> BoxFuture<'static, Result<Vec<Hint>, Error>> {
+        let client = self.clone();
+        Box::pin(async move { client.lease_hints(node, max, postponed).await })
     }
 
     fn status(&self, node: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>> {

@@ -306,8 +306,8 @@ codes! {
     Invalid Unauthenticated TokenExpired PermissionDenied FrameTooLarge UnknownFrame WrongCluster
     WrongShard NotLeader Unavailable Overloaded RetryAfter GoingAway Unknown Internal Displaced Stale
     Settled Conflict OutOfOrder WindowFull SessionEnded SessionExpired DedupExpired IdInFuture NoDevice
-    LoggedOut TooManyDevices BodyTooLarge TooManyRecipients BadRecipient Blocked SeqExhausted NoMailbox NotMember GroupGone
-    Reset NotEmpty
+    LoggedOut TooManyDevices BodyTooLarge TooManyRecipients BadRecipient KindNotAllowed Filtered
+    HookRefused Blocked SeqExhausted NoMailbox NotMember GroupGone Stranger Reset NotEmpty
 }
 
 #[cfg(test)]

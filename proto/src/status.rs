@@ -24,13 +24,17 @@ pub const fn grpc(code: ErrorCode) -> Code {
         | ErrorCode::IdInFuture
         | ErrorCode::BodyTooLarge
         | ErrorCode::TooManyRecipients
-        | ErrorCode::BadRecipient => Code::InvalidArgument,
+        | ErrorCode::BadRecipient
+        | ErrorCode::KindNotAllowed => Code::InvalidArgument,
         ErrorCode::Unauthenticated | ErrorCode::TokenExpired | ErrorCode::LoggedOut => {
             Code::Unauthenticated
         }
-        ErrorCode::PermissionDenied | ErrorCode::Blocked | ErrorCode::NotMember => {
-            Code::PermissionDenied
-        }
+        ErrorCode::PermissionDenied
+        | ErrorCode::Filtered
+        | ErrorCode::HookRefused
+        | ErrorCode::Blocked
+        | ErrorCode::NotMember
+        | ErrorCode::Stranger => Code::PermissionDenied,
         ErrorCode::UnknownFrame => Code::Unimplemented,
         ErrorCode::NotLeader | ErrorCode::Unavailable | ErrorCode::GoingAway => Code::Unavailable,
         ErrorCode::Overloaded

@@ -1,5 +1,4 @@
-//! Where the effects of applied commands go: records wake the relay, entries wake watchers, what is due
-//! wakes who waits for hints, and
+//! Where the effects of applied commands go: records wake the relay, entries wake watchers, and
 //! what must never happen, or will soon, is seen by a person.
 
 use std::collections::BTreeMap;
@@ -8,7 +7,6 @@ use std::sync::Arc;
 use tidemark_store_core::{Alarm, Effect};
 use tidemark_types::{Recipient, Seq, ShardId};
 
-use crate::hints::Leases;
 use crate::metrics;
 use crate::raft::machine::Effects;
 use crate::relay::Wake;
@@ -23,14 +21,13 @@ const NEARLY_FULL: Seq = Seq::new(u32::MAX / 10 * 9);
 pub struct Dispatch {
     shards: BTreeMap<GroupId, (ShardId, Arc<Wake>)>,
     hub: Arc<Hub>,
-    hints: Arc<Leases>,
 }
 
 impl Dispatch {
     /// For a node that hosts these shards.
-    pub fn new(shards: impl Iterator<Item = ShardId>, hub: Arc<Hub>, hints: Arc<Leases>) -> Self {
+    pub fn new(shards: impl Iterator<Item = ShardId>, hub: Arc<Hub>) -> Self {
         let shards = shards.map(|shard| (GroupId::shard(shard), (shard, Arc::default())));
-        Dispatch { shards: shards.collect(), hub, hints }
+        Dispatch { shards: shards.collect(), hub }
     }
 
     /// What wakes the relay of a shard.
@@ -58,12 +55,10 @@ impl Effects for Dispatch {
                 (Effect::Unseated { user, device, below, code }, Some((shard, _))) => {
                     self.hub.unseated(*shard, &user, &device, below, code);
                 }
-                (Effect::Due { .. }, Some(_)) => self.hints.wake(),
                 (
                     Effect::Outgoing { .. }
                     | Effect::Appended { .. }
                     | Effect::Unseated { .. }
-                    | Effect::Due { .. }
                     | Effect::MapChanged,
                     _,
                 ) => {}
@@ -93,7 +88,7 @@ mod tests {
     #[test]
     fn entries_of_a_mailbox_that_has_few_seqs_left_are_counted() {
         let shard = ShardId::new(0);
-        let dispatch = Dispatch::new([shard].into_iter(), Arc::default(), Arc::default());
+        let dispatch = Dispatch::new([shard].into_iter(), Arc::default());
         let recorder = PrometheusBuilder::new().build_recorder();
         ::metrics::with_local_recorder(&recorder, || {
             for seq in [Seq::new(1), NEARLY_FULL, Seq::new(NEARLY_FULL.get() + 1), Seq::MAX] {

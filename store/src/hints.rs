@@ -18,13 +18,12 @@ use tidemark_store_core::Fatal;
 use tidemark_store_core::hints::{self, Hint};
 use tidemark_store_core::key::DueKey;
 use tidemark_types::{DeviceId, ShardId, UnixMs, UserId};
-use tokio::sync::Notify;
 
 use crate::metrics;
 use crate::shard::{self, Hosted, Shard};
 
 /// How long a hint is one gateway's.
-pub const LEASE: Duration = Duration::from_secs(30);
+const LEASE: Duration = Duration::from_secs(30);
 
 /// Leases of a node at a time.
 const LEASES_MAX: usize = 16_384;
@@ -40,10 +39,7 @@ type Name = (UserId, DeviceId);
 
 /// Who has which hints, on one node.
 #[derive(Default)]
-pub struct Leases {
-    leases: Mutex<Table>,
-    due: Notify,
-}
+pub struct Leases(Mutex<Table>);
 
 #[derive(Default)]
 struct Table {
@@ -61,19 +57,9 @@ struct Lease {
 }
 
 impl Leases {
-    /// Somebody is due, now or later.
-    pub fn wake(&self) {
-        self.due.notify_waiters();
-    }
-
-    /// Ends when somebody is due that was not before.
-    pub async fn woken(&self) {
-        self.due.notified().await;
-    }
-
     /// Hands a device's hint out again after a while.
     pub fn postpone(&self, user: UserId, device: DeviceId, after: Duration, now: Duration) {
-        let mut table = self.leases.lock();
+        let mut table = self.0.lock();
         let name = (user, device);
         if let Some(hint) = table.by_device.get(&name).map(|lease| lease.hint) {
             table.insert(name, hint, now + after.min(POSTPONE_MAX));
@@ -92,7 +78,7 @@ impl Leases {
         time: UnixMs,
         now: Duration,
     ) -> Result<Vec<Hint>, shard::Error> {
-        let mut table = self.leases.lock();
+        let mut table = self.0.lock();
         table.end(now);
         let mut taken = Vec::new();
         for (number, shard) in hosted.shards() {
@@ -183,13 +169,13 @@ mod tests {
     fn a_lease_ends_by_time_or_with_its_hint_and_can_be_moved() {
         let leases = Leases::default();
         let hint = (UnixMs::new(1), 7);
-        leases.leases.lock().insert(name("phone"), hint, LEASE);
-        leases.leases.lock().insert(name("tablet"), hint, LEASE);
+        leases.0.lock().insert(name("phone"), hint, LEASE);
+        leases.0.lock().insert(name("tablet"), hint, LEASE);
         let (user, device) = name("tablet");
         leases.postpone(user, device, 90 * SECOND, SECOND);
         let (user, device) = name("nobody's");
         leases.postpone(user, device, SECOND, SECOND);
-        let mut table = leases.leases.lock();
+        let mut table = leases.0.lock();
         table.end(LEASE - SECOND);
         assert_eq!((table.by_device.len(), table.ends.len()), (2, 2));
         table.end(LEASE);
@@ -201,10 +187,10 @@ mod tests {
     #[test]
     fn nobody_postpones_for_ever() {
         let leases = Leases::default();
-        leases.leases.lock().insert(name("phone"), (UnixMs::new(1), 7), LEASE);
+        leases.0.lock().insert(name("phone"), (UnixMs::new(1), 7), LEASE);
         let (user, device) = name("phone");
         leases.postpone(user, device, Duration::MAX, SECOND);
-        leases.leases.lock().end(POSTPONE_MAX + SECOND);
-        assert!(leases.leases.lock().by_device.is_empty());
+        leases.0.lock().end(POSTPONE_MAX + SECOND);
+        assert!(leases.0.lock().by_device.is_empty());
     }
 }

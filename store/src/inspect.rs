@@ -128,8 +128,10 @@ pub struct GroupReport {
     pub inbound: BTreeMap<u16, u64>,
     /// Refusals that could not be written into their sender's mailbox (R6).
     pub refusals_unwritable: u64,
-    /// Messages dropped because their recipient blocks the sender silently (R6).
+    /// Messages dropped because their recipient refuses the sender silently (R6).
     pub blocked_silently: u64,
+    /// Copies that nobody got because the gateway's verdict was to drop the message (R2).
+    pub dropped: u64,
 }
 
 fn display<S: Serializer>(group: &GroupId, serializer: S) -> Result<S::Ok, S::Error> {
@@ -344,6 +346,7 @@ fn report(log: &GroupSummary, position: Position, view: &dyn Read) -> Result<Gro
         inbound: inbound.collect(),
         refusals_unwritable: counted(|shard| shard.refusals_unwritable),
         blocked_silently: counted(|shard| shard.blocked_silently),
+        dropped: counted(|shard| shard.dropped),
     })
 }
 

@@ -217,7 +217,7 @@ fn print_report(report: &Report, output: Output) -> Result<ExitCode> {
         for group in &report.groups {
             println!(
                 "{}: term={} purged={} stored={} at={} last={} tail={} mailboxes={} \
-                 refusals_unwritable={} blocked_silently={} state_hash={}",
+                 refusals_unwritable={} blocked_silently={} dropped={} state_hash={}",
                 group.group,
                 group.term,
                 index(group.purged),
@@ -228,6 +228,7 @@ fn print_report(report: &Report, output: Output) -> Result<ExitCode> {
                 group.mailboxes.len(),
                 group.refusals_unwritable,
                 group.blocked_silently,
+                group.dropped,
                 group.state_hash,
             );
         }

@@ -53,9 +53,6 @@ use starter::Starter;
 /// How long a leader may take to hand over, before the node stops without it.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 
-/// Between two looks for hints that have become due.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
-
 /// A replica that has heard nothing of its group for so long, many heartbeats, may know nothing of it.
 const IN_TOUCH_WITHIN: Duration = Duration::from_secs(3);
 
@@ -143,7 +140,7 @@ pub struct Node {
     hosted: Arc<Hosted>,
     around: Surroundings,
     hub: Arc<Hub>,
-    hints: Arc<Leases>,
+    hints: Leases,
     log: Arc<LogStore>,
     log_thread: Mutex<Option<LogThread>>,
     /// What runs beside the groups.
@@ -198,7 +195,6 @@ impl Node {
         let shards = identity.shards();
         let hosted = Arc::new(Hosted::new(shards.shards()));
         let hub = Arc::new(Hub::new(shards.shards()));
-        let hints = Arc::<Leases>::default();
         let fatal = watch::Sender::new(None);
         let (connector, map) = (Some(peers.connector()), identity.created.clone());
         let client = Client::over(connector, map, HAND_OVER_WITHIN, clock.clone(), rng.clone());
@@ -223,7 +219,7 @@ impl Node {
             log: log.clone(),
             peers,
             acceptor: acceptor.clone(),
-            effects: Arc::new(Dispatch::new(shards.shards(), hub.clone(), hints.clone())),
+            effects: Arc::new(Dispatch::new(shards.shards(), hub.clone())),
             relay,
             around: around.clone(),
         });
@@ -238,7 +234,7 @@ impl Node {
             hosted,
             around,
             hub,
-            hints,
+            hints: Leases::default(),
             log,
             log_thread: Mutex::new(log_thread),
             tasks: Mutex::new(tasks),
@@ -310,25 +306,11 @@ impl Node {
         &self.hub
     }
 
-    /// Up to `max` hints of shards that this node leads, for one gateway; waits for the first one
-    /// until `wait` is over.
-    pub async fn lease_hints(&self, max: usize, wait: Duration) -> Result<Vec<Hint>, shard::Error> {
-        let clock = &self.around.clock;
-        let until = clock.monotonic() + wait;
-        loop {
-            let woken = self.hints.woken();
-            let now = clock.monotonic();
-            // Without a measured time nobody can tell who is due.
-            let taken = match self.around.time.now() {
-                Some(time) => self.hints.take(&self.hosted, max, time, now)?,
-                None => Vec::new(),
-            };
-            if !taken.is_empty() || now >= until {
-                return Ok(taken);
-            }
-            // Also when time passes somebody is due.
-            let _ = tokio::time::timeout(LOOK_AGAIN.min(until - now), woken).await;
-        }
+    /// Up to `max` hints of shards that this node leads, for one gateway (R18).
+    pub fn lease_hints(&self, max: usize) -> Result<Vec<Hint>, shard::Error> {
+        // Without a measured time nobody can tell who is due.
+        let Some(time) = self.around.time.now() else { return Ok(Vec::new()) };
+        self.hints.take(&self.hosted, max, time, self.around.clock.monotonic())
     }
 
     /// Hands a device's hint out again after a while: its gateway could not deliver it.

@@ -48,7 +48,7 @@ impl Space {
     pub(crate) fn check(&self, command: &Command) -> Result<(), u64> {
         let DiskConfig { free_bytes_min, free_bytes_reserve } = self.0.config;
         let needed = match command {
-            Command::Send(_) | Command::BackendSend(_) => free_bytes_min,
+            Command::Send(_) | Command::BackendSend(_) | Command::DropBackend(_) => free_bytes_min,
             Command::RelayIn { .. } => free_bytes_reserve,
             _ => 0,
         };

@@ -124,6 +124,12 @@ error_codes! {
     TooManyRecipients = 61, "TOO_MANY_RECIPIENTS";
     /// No recipient, an illegal id, or a group beside others.
     BadRecipient = 62, "BAD_RECIPIENT";
+    /// The cluster's operator does not take this kind of message.
+    KindNotAllowed = 63, "KIND_NOT_ALLOWED";
+    /// The operator's content filter refuses the body.
+    Filtered = 64, "FILTERED";
+    /// The operator's hook refuses the message.
+    HookRefused = 65, "HOOK_REFUSED";
 
     /// The recipient blocks the sender.
     Blocked = 80, "BLOCKED";
@@ -135,6 +141,8 @@ error_codes! {
     NotMember = 83, "NOT_MEMBER";
     /// The group does not exist.
     GroupGone = 84, "GROUP_GONE";
+    /// The recipient takes messages of contacts only, and the sender is none.
+    Stranger = 90, "STRANGER";
 
     /// The cursor is of another epoch or above the head; the reply carries epoch, floor and head.
     Reset = 100, "RESET";
@@ -182,11 +190,15 @@ impl ErrorCode {
             | ErrorCode::BodyTooLarge
             | ErrorCode::TooManyRecipients
             | ErrorCode::BadRecipient
+            | ErrorCode::KindNotAllowed
+            | ErrorCode::Filtered
+            | ErrorCode::HookRefused
             | ErrorCode::Blocked
             | ErrorCode::SeqExhausted
             | ErrorCode::NoMailbox
             | ErrorCode::NotMember
             | ErrorCode::GroupGone
+            | ErrorCode::Stranger
             | ErrorCode::Reset
             | ErrorCode::NotEmpty => false,
         }
@@ -227,11 +239,15 @@ impl ErrorCode {
             | ErrorCode::BodyTooLarge
             | ErrorCode::TooManyRecipients
             | ErrorCode::BadRecipient
+            | ErrorCode::KindNotAllowed
+            | ErrorCode::Filtered
+            | ErrorCode::HookRefused
             | ErrorCode::Blocked
             | ErrorCode::SeqExhausted
             | ErrorCode::NoMailbox
             | ErrorCode::NotMember
             | ErrorCode::GroupGone
+            | ErrorCode::Stranger
             | ErrorCode::Reset
             | ErrorCode::NotEmpty => true,
         }
@@ -248,11 +264,15 @@ impl ErrorCode {
             | ErrorCode::BodyTooLarge
             | ErrorCode::TooManyRecipients
             | ErrorCode::BadRecipient
+            | ErrorCode::KindNotAllowed
+            | ErrorCode::Filtered
+            | ErrorCode::HookRefused
             | ErrorCode::Blocked
             | ErrorCode::SeqExhausted
             | ErrorCode::NoMailbox
             | ErrorCode::NotMember
-            | ErrorCode::GroupGone => true,
+            | ErrorCode::GroupGone
+            | ErrorCode::Stranger => true,
             ErrorCode::Invalid
             | ErrorCode::Unauthenticated
             | ErrorCode::TokenExpired
@@ -327,11 +347,15 @@ impl ErrorCode {
             ErrorCode::BodyTooLarge => "Send a shorter body, or a reference to it.",
             ErrorCode::TooManyRecipients => "Split the list over several sends.",
             ErrorCode::BadRecipient => "Name 1 to 256 users, or one group.",
+            ErrorCode::KindNotAllowed => "Send a kind that the operator takes.",
+            ErrorCode::Filtered => "Send other content.",
+            ErrorCode::HookRefused => "Nothing: the operator decides.",
             ErrorCode::Blocked => "Nothing: the recipient decides.",
             ErrorCode::SeqExhausted => "Move to a new mailbox or counter; this one is full.",
             ErrorCode::NoMailbox => "Wait until its owner comes back.",
             ErrorCode::NotMember => "Join the group first.",
             ErrorCode::GroupGone => "Check the group's id.",
+            ErrorCode::Stranger => "Nothing: the recipient decides whom it takes messages of.",
             ErrorCode::Reset => {
                 "Start again from the floor of the reply, dropping by origin what \
                                  is known."

@@ -10,9 +10,9 @@ from collections import namedtuple
 
 # What an error code says of a send (docs/errors.md): it settles the send for good; this attempt
 # had no effect.
-FINAL = {45, 60, 61, 62, 80, 81, 82, 83, 84}
+FINAL = {45, 60, 61, 62, 63, 64, 65, 80, 81, 82, 83, 84, 90}
 NO_EFFECT = FINAL | {1, 2, 3, 4, 5, 6, 7, 8, 20, 21, 22, 23, 24, 27, 40, 42, 43, 44, 46, 47, 48, 49,
-                     100, 101}
+                     50, 51, 100, 101}
 CODES = NO_EFFECT | {25, 26, 41}
 
 # An origin: this, or (session, n).
@@ -140,6 +140,7 @@ EVENTS = [
     kind("Probe", "at:u64 group:u32"),
     kind("ProbeAck", "at:u64 group:u32"),
     kind("Cost", "at:u64 process:string what:string amount:u64 bound:u64"),
+    kind("Decided", "asked:u64 at:u64 user:u32 sender:u32 refused:bool"),
 ]
 
 

@@ -76,6 +76,8 @@ codes! {
     C14,
     /// What has a bound stayed within it.
     C15,
+    /// What a user decided about a sender holds for every message that is sent after the acknowledgement.
+    C16,
 }
 
 impl fmt::Display for Code {

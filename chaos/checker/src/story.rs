@@ -51,6 +51,7 @@ impl<I: Iterator<Item = Result<Event, ReadError>>> Story<I> {
             | Event::CursorIs { user, .. }
             | Event::Silent { user, .. }
             | Event::Mailbox { user, .. } => own(user),
+            Event::Decided { user, sender, .. } => own(user) || own(sender),
             Event::Quiet { .. } | Event::Fault { .. } | Event::Healed { .. } => true,
             Event::StateHash { .. }
             | Event::Raft(_)

@@ -98,7 +98,10 @@ impl BackEnds {
         };
         for user in (0..users).step_by(BLOCKING as usize) {
             let (blocks, blocked) = (words::name(User(user)), words::name(User(user + 1)));
+            let asked = notes.now();
             desk.doors[0].block(&blocks, &blocked).await?;
+            let (user, sender, refused) = (User(user), User(user + 1), true);
+            notes.note(|at| Event::Decided { asked, at, user, sender, refused });
         }
         let mut asking = JoinSet::new();
         asking.spawn(every(READ_EVERY, desk.clone(), Desk::read_at_store));

@@ -54,6 +54,7 @@ fn every_check_had_something_to_judge(history: &Path) -> Result<()> {
             Event::Fault { .. } => saw("C14: faults"),
             Event::Effect { .. } => saw("C14: effects"),
             Event::Cost { .. } => saw("C15: costs"),
+            Event::Decided { .. } => saw("C16: decisions about senders"),
             Event::Sent { .. }
             | Event::Head { .. }
             | Event::Range { .. }
@@ -67,7 +68,7 @@ fn every_check_had_something_to_judge(history: &Path) -> Result<()> {
         }
     }
     println!("{seen:#?}");
-    ensure!(seen.len() == 16, "some check had nothing to judge");
+    ensure!(seen.len() == 17, "some check had nothing to judge");
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use serde::Serialize;
 use tidemark_proto::hello::Start;
 use tidemark_types::{ClientMsgId, DeviceId, GroupId, UserId};
 use tidemark_version::VERSION;
@@ -99,6 +100,18 @@ pub(crate) enum Command {
     /// A user's devices.
     #[command(subcommand)]
     Device(Device),
+    /// Makes a sender a user's contact.
+    Allow(Pair),
+    /// Makes a sender a stranger to a user again.
+    Disallow(Pair),
+    /// Chooses whose messages a user takes from now on; senders whom it blocks stay blocked.
+    Accept {
+        /// Whose setting.
+        user: UserId,
+        /// Whose messages.
+        #[arg(value_enum)]
+        from: Whose,
+    },
     /// The cluster as a whole.
     #[command(subcommand)]
     Cluster(Cluster),
@@ -180,6 +193,16 @@ pub(crate) enum Wait {
     Accepted,
     /// It is in each recipient's mailbox, or was refused there.
     Delivered,
+}
+
+/// Whose messages a user takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Whose {
+    /// Everybody's.
+    Everybody,
+    /// Of senders whom the user has allowed.
+    Contacts,
 }
 
 #[derive(Debug, Args)]
@@ -345,6 +368,9 @@ mod tests {
             "token make --role device --device phone",
             "token make --role root",
             "completions tcl",
+            "accept alice",
+            "accept alice nobody",
+            "allow alice",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

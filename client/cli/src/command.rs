@@ -44,6 +44,11 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Block(pair) => settings::block(&pair, &mut gateways()?, output).await,
         Command::Unblock(pair) => settings::unblock(&pair, &mut gateways()?, output).await,
         Command::Device(command) => device::run(command, &mut gateways()?, output).await,
+        Command::Allow(pair) => settings::allow(&pair, &mut gateways()?, output).await,
+        Command::Disallow(pair) => settings::disallow(&pair, &mut gateways()?, output).await,
+        Command::Accept { user, from } => {
+            settings::accept(&user, from, &mut gateways()?, output).await
+        }
         Command::Cluster(command) => cluster::run(&command, &mut gateways()?, output).await,
         Command::Shard(command) => shard::run(&command, &mut gateways()?, output).await,
         Command::Token(command) => token::run(command, &connection, output),

@@ -40,11 +40,15 @@ impl Answer {
             ErrorCode::BodyTooLarge
             | ErrorCode::TooManyRecipients
             | ErrorCode::BadRecipient
+            | ErrorCode::KindNotAllowed
+            | ErrorCode::Filtered
+            | ErrorCode::HookRefused
             | ErrorCode::Blocked
             | ErrorCode::SeqExhausted
             | ErrorCode::NoMailbox
             | ErrorCode::NotMember
-            | ErrorCode::GroupGone => Answer::Refused,
+            | ErrorCode::GroupGone
+            | ErrorCode::Stranger => Answer::Refused,
             // Without its number it says nothing of this send; asking again does no harm.
             ErrorCode::SessionEnded => match failure.detail {
                 Some(Detail::LastN(last_n)) => Answer::Ended(last_n),

@@ -8,10 +8,11 @@ use tidemark_proto::v1::{
     LogOutResponse, RegisterRequest, RegisterResponse, SetPushRequest, SetPushResponse,
 };
 use tidemark_proto::{Failure, convert, hello, v1};
+use tidemark_push::TargetError;
 use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::value::{Device, Label, PushTarget};
 use tidemark_store_core::{Command, Reply};
-use tidemark_types::{DeviceId, UserId};
+use tidemark_types::{DeviceId, ErrorCode, UserId};
 use tonic::{Request, Response, Status};
 
 use super::Backend;
@@ -88,6 +89,11 @@ impl Backend {
     ) -> Result<SetPushResponse, Failure> {
         let (user, device) = named(&request.user, &request.device)?;
         caller.use_device(&user, &device)?;
+        if let Some(v1::PushTarget { provider, target }) = &request.target {
+            let text =
+                |error: TargetError| Failure::new(ErrorCode::Invalid).message(error.to_string());
+            self.providers.check(provider, target).map_err(text)?;
+        }
         let target = request
             .target
             .map(|v1::PushTarget { provider, target }| PushTarget { provider, target });

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use tidemark_env::Clock;
 use tidemark_proto::{Failure, headers};
+use tidemark_push::Providers;
 use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::value::Mailbox;
 use tidemark_store_core::{Command, Reply};
@@ -32,6 +33,7 @@ use tonic::{Request, Response, Status};
 
 use crate::backend::caller::Caller;
 use crate::backend::sequence::Numbers;
+use crate::checks::Checks;
 use crate::kept::keep;
 use crate::limits::{CALLS_MAX, REFUSED_RETRY};
 use crate::store::Store;
@@ -43,6 +45,9 @@ pub(crate) struct Backend {
     store: Arc<dyn Store>,
     keys: Arc<Keys>,
     clock: Arc<dyn Clock>,
+    checks: Option<Arc<Checks>>,
+    /// Whom devices may name for their hints.
+    providers: Providers,
     calls: Arc<Semaphore>,
     numbers: Numbers,
     /// The gateway stops: streams are ended, and begun elsewhere.
@@ -51,10 +56,17 @@ pub(crate) struct Backend {
 
 impl Backend {
     /// The services over this store, for whoever has a token of these keys.
-    pub(crate) fn new(store: Arc<dyn Store>, keys: Arc<Keys>, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        keys: Arc<Keys>,
+        clock: Arc<dyn Clock>,
+        checks: Option<Arc<Checks>>,
+        providers: Providers,
+    ) -> Self {
         let calls = Arc::new(Semaphore::new(CALLS_MAX));
         let numbers = Numbers::new(store.clone(), clock.clone());
-        Backend { store, keys, clock, calls, numbers, leaving: watch::Sender::default() }
+        let leaving = watch::Sender::default();
+        Backend { store, keys, clock, checks, providers, calls, numbers, leaving }
     }
 
     /// Ends streams once what they have taken is answered, and begins no others.

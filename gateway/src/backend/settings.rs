@@ -2,11 +2,14 @@
 
 use tidemark_proto::v1::settings_server::Settings;
 use tidemark_proto::v1::{
-    BlockRequest, BlockResponse, SetSilentRequest, SetSilentResponse, UnblockRequest,
-    UnblockResponse,
+    AllowRequest, AllowResponse, BlockRequest, BlockResponse, DisallowRequest, DisallowResponse,
+    SetAcceptFromRequest, SetAcceptFromResponse, SetSilentRequest, SetSilentResponse,
+    UnblockRequest, UnblockResponse,
 };
-use tidemark_proto::{Failure, convert};
+use tidemark_proto::{Failure, convert, v1};
 use tidemark_store_core::Command;
+use tidemark_store_core::value::AcceptFrom;
+use tidemark_types::ErrorCode;
 use tonic::{Request, Response, Status};
 
 use super::Backend;
@@ -54,6 +57,56 @@ impl Backend {
         self.done(Command::Silence { user, silent: request.silent }).await?;
         Ok(SetSilentResponse {})
     }
+
+    async fn accept_from(
+        &self,
+        caller: Caller,
+        request: SetAcceptFromRequest,
+    ) -> Result<SetAcceptFromResponse, Failure> {
+        let user = convert::name("user", &request.user)?;
+        let from = match request.accept_from() {
+            v1::AcceptFrom::Everybody => AcceptFrom::Everybody,
+            v1::AcceptFrom::Contacts => AcceptFrom::Contacts,
+            v1::AcceptFrom::Unspecified => {
+                let text = "accept_from: is neither everybody nor contacts";
+                return Err(Failure::new(ErrorCode::Invalid).message(text));
+            }
+        };
+        caller.act_for(&user)?;
+        self.done(Command::AcceptFrom { user, from }).await?;
+        Ok(SetAcceptFromResponse {})
+    }
+
+    async fn set_allowed(
+        &self,
+        caller: Caller,
+        user: &str,
+        sender: &str,
+        allowed: bool,
+    ) -> Result<(), Failure> {
+        let user = convert::name("user", user)?;
+        let sender = convert::name("sender", sender)?;
+        caller.act_for(&user)?;
+        self.done(Command::Allow { user, sender, allowed }).await
+    }
+
+    async fn allow_sender(
+        &self,
+        caller: Caller,
+        request: AllowRequest,
+    ) -> Result<AllowResponse, Failure> {
+        self.set_allowed(caller, &request.user, &request.sender, true).await?;
+        Ok(AllowResponse {})
+    }
+
+    async fn disallow_sender(
+        &self,
+        caller: Caller,
+        request: DisallowRequest,
+    ) -> Result<DisallowResponse, Failure> {
+        self.set_allowed(caller, &request.user, &request.sender, false).await?;
+        Ok(DisallowResponse {})
+    }
 }
 
 #[tonic::async_trait]
@@ -80,5 +133,29 @@ impl Settings for Backend {
     ) -> Result<Response<SetSilentResponse>, Status> {
         let answer = |caller, request| self.silence(caller, request);
         self.call("Settings.SetSilent", request, answer).await
+    }
+
+    async fn set_accept_from(
+        &self,
+        request: Request<SetAcceptFromRequest>,
+    ) -> Result<Response<SetAcceptFromResponse>, Status> {
+        let answer = |caller, request| self.accept_from(caller, request);
+        self.call("Settings.SetAcceptFrom", request, answer).await
+    }
+
+    async fn allow(
+        &self,
+        request: Request<AllowRequest>,
+    ) -> Result<Response<AllowResponse>, Status> {
+        let answer = |caller, request| self.allow_sender(caller, request);
+        self.call("Settings.Allow", request, answer).await
+    }
+
+    async fn disallow(
+        &self,
+        request: Request<DisallowRequest>,
+    ) -> Result<Response<DisallowResponse>, Status> {
+        let answer = |caller, request| self.disallow_sender(caller, request);
+        self.call("Settings.Disallow", request, answer).await
     }
 }

@@ -214,7 +214,13 @@ impl Connection {
             metrics::read_paused();
         }
         self.room = room;
-        room && !self.greeting
+        room && !self.greeting && !self.is_paused()
+    }
+
+    /// Has the device sent so fast that it is not read for now?
+    fn is_paused(&self) -> bool {
+        let until = self.peer.as_ref().and_then(|peer| peer.uplink.paused_until());
+        until.is_some_and(|until| until > self.now())
     }
 
     /// What has come already of that which comes in crowds: looked at by itself it costs a fraction of a
@@ -348,8 +354,11 @@ impl Connection {
     fn wakes(&self) -> Duration {
         let silent = self.heard.min(self.took) + self.shared.parts.limits.heartbeat_max;
         let times = match &self.peer {
-            Some(peer) => [Some(self.expires(peer)), peer.due(), self.closes],
-            None => [Some(self.began + HELLO_TIMEOUT), None, self.closes],
+            Some(peer) => {
+                let paused = peer.uplink.paused_until().filter(|until| *until > self.now());
+                [Some(self.expires(peer)), peer.due(), paused, self.closes]
+            }
+            None => [Some(self.began + HELLO_TIMEOUT), None, None, self.closes],
         };
         times.into_iter().flatten().fold(silent, Duration::min)
     }

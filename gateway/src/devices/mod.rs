@@ -18,6 +18,7 @@ use tidemark_types::{ClusterId, ErrorCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
 
+use crate::checks::Checks;
 use crate::connect::{Authenticator, Carrier, Incoming, Outgoing};
 use crate::limits::{CLOSE_TIMEOUT, Limits, REFUSED_RETRY};
 use crate::session::Registry;
@@ -38,6 +39,8 @@ pub struct Parts {
     pub rng: Arc<dyn Rng>,
     /// What an operator may set.
     pub limits: Limits,
+    /// What an operator lets be checked of each send.
+    pub checks: Option<Arc<Checks>>,
 }
 
 /// The devices that are connected to this gateway.

@@ -26,8 +26,8 @@ use tidemark_store_core::reply::Registered;
 use tidemark_types::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, SEND_WINDOW, SEND_WINDOW_BYTES};
 use tidemark_types::{DeviceId, Epoch, ErrorCode, Seq, UnixMs, UserId};
 
-use super::Shared;
 use super::connection::refusal;
+use super::{Parts, Shared};
 use crate::metrics;
 use crate::push::{Delivery, Push};
 use crate::receive::{self, Cursor};
@@ -101,6 +101,7 @@ impl Peer {
             parts.store.clone(),
             parts.clock.clone(),
             parts.rng.clone(),
+            parts.checks.clone(),
             user.clone(),
             device.clone(),
         );
@@ -275,7 +276,8 @@ impl Peer {
         });
         self.places += 1;
         self.welcomed = true;
-        let limits = &self.shared.parts.limits;
+        let Parts { limits, checks, .. } = &self.shared.parts;
+        let body_bytes_max = checks.as_ref().map_or(BODY_BYTES_MAX, |it| it.body_bytes_max());
         pending.answer(v1::Welcome {
             cluster_id: bytes_of(self.shared.cluster.as_bytes()),
             epoch: epoch.get(),
@@ -285,7 +287,7 @@ impl Peer {
             send_window: saturated(SEND_WINDOW.into()),
             send_window_bytes: saturated(SEND_WINDOW_BYTES as u128),
             frame_bytes_max: saturated(FRAME_BYTES_MAX as u128),
-            body_bytes_max: saturated(BODY_BYTES_MAX as u128),
+            body_bytes_max: saturated(body_bytes_max as u128),
             heartbeat_min_ms: saturated(limits.heartbeat_min.as_millis()),
             heartbeat_max_ms: saturated(limits.heartbeat_max.as_millis()),
             server_time_ms: self.shared.parts.clock.wall().get(),

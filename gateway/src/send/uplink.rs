@@ -15,7 +15,9 @@ use tidemark_store_client::Attempt;
 use tidemark_store_core::{Command, Reply, command};
 use tidemark_types::{DeviceId, UserId};
 
+use super::judging::Judges;
 use super::window::{Answer, Step, Window};
+use crate::checks::{Checks, Judgement};
 use crate::store::{PendingReply, Store};
 
 type Outcome = Result<Reply, Attempt>;
@@ -28,6 +30,8 @@ pub(crate) struct Uplink {
     user: UserId,
     device: DeviceId,
     window: Window,
+    /// What an operator's checks say; none where there are none.
+    judges: Option<Box<Judges>>,
     /// Answers that nobody has taken yet: at most one for each send of the window.
     answers: VecDeque<Answer>,
     /// The attempt on its way to the shard, and its n; the next one starts behind it.
@@ -42,6 +46,7 @@ impl Uplink {
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
+        checks: Option<Arc<Checks>>,
         user: UserId,
         device: DeviceId,
     ) -> Self {
@@ -52,6 +57,7 @@ impl Uplink {
             user,
             device,
             window: Window::default(),
+            judges: checks.map(|checks| Box::new(Judges::new(checks))),
             answers: VecDeque::new(),
             starting: None,
             started: FuturesUnordered::new(),
@@ -64,8 +70,17 @@ impl Uplink {
         let send = Send::try_from(send)?;
         let (session, n) = (send.session, send.n);
         let command = self.command(send);
-        let refused = self.window.push(command, self.clock.monotonic()).err();
-        Ok(refused.map(|failure| v1::SendAck::failed(session, n, failure)))
+        let now = self.clock.monotonic();
+        let taken = match &mut self.judges {
+            Some(judges) => judges.take(command, &mut self.window, now),
+            None => self.window.push(command, now),
+        };
+        Ok(taken.err().map(|failure| v1::SendAck::failed(session, n, failure)))
+    }
+
+    /// Until when the device should send nothing; what it sends is not read until then.
+    pub(crate) fn paused_until(&self) -> Option<Duration> {
+        self.judges.as_ref().and_then(|judges| judges.paused_until())
     }
 
     /// The next answer for the device; never, while there is nothing to answer. Dropping the
@@ -79,6 +94,7 @@ impl Uplink {
             let now = self.clock.monotonic();
             let wait = wake.map(|wake| wake.saturating_sub(now));
             let starting = self.starting.as_mut().map(|(_, start)| start);
+            let judging = self.judges.as_mut().map(|judges| judges.next());
             tokio::select! {
                 Some(started) = OptionFuture::from(starting) => {
                     let (n, _) = self.starting.take().expect("it was waited for");
@@ -90,6 +106,9 @@ impl Uplink {
                     }
                 }
                 Some((n, outcome)) = self.started.next() => self.ended(n, outcome),
+                Some(Some((n, judgement))) = OptionFuture::from(judging) => {
+                    self.judged(n, judgement);
+                }
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
                 else => std::future::pending().await,
             }
@@ -112,12 +131,23 @@ impl Uplink {
         None
     }
 
+    fn judged(&mut self, n: u64, judgement: Judgement) {
+        match judgement {
+            Judgement::Verdict(judged) => self.window.judged(n, judged),
+            Judgement::Later(after) => {
+                let judges = self.judges.as_mut().expect("they have judged");
+                let failure = judges.hold(&self.window, n, after, self.clock.monotonic());
+                self.answers.push_back(Ok(self.window.withdraw(n, failure)));
+            }
+        }
+    }
+
     fn ended(&mut self, n: u64, outcome: Outcome) {
         let (now, jitter) = (self.clock.monotonic(), self.rng.unit());
         self.answers.extend(self.window.outcome(n, outcome, now, jitter));
     }
 
-    /// The command of a send, with the gateway's judgement in it (R2).
+    /// The command of a send, with what the gateway can say of it by itself (R2).
     fn command(&self, send: Send) -> command::Send {
         let judged = match send.judged {
             Ok(Draft { to, kind, client_msg_id, body }) => {

@@ -14,6 +14,8 @@
 //! a repetition of one that was taken gets its stored answer. Out-of-order refusals that this
 //! cures are not told to the device.
 //!
+//! A send may come in before it is judged: it has its place, and holds up those behind it until it is.
+//!
 //! Invariants: attempts are made in the order of n, a lower one never while a higher one is under
 //! way. Every send that was taken in has one answer. An answer that is no stored verdict is UNKNOWN
 //! if any attempt of that send may have been taken (R3).
@@ -56,6 +58,10 @@ pub(crate) struct Window {
 
 struct Unanswered {
     send: Send,
+    /// Of its body as it came, whatever the judgement makes of it.
+    bytes: usize,
+    /// What the send holds is the gateway's judgement; until then it is not attempted.
+    judged: bool,
     arrived: Duration,
     /// An attempt may have been taken.
     doubt: bool,
@@ -77,8 +83,41 @@ pub(crate) enum Step {
 }
 
 impl Window {
-    /// Takes a send in, or refuses it for now; it may be one that is here already.
+    /// Takes a send in that is judged, or refuses it for now; it may be one that is here already.
     pub(crate) fn push(&mut self, send: Send, now: Duration) -> Result<(), Failure> {
+        self.take(send, true, now)
+    }
+
+    /// Takes a send in that is not here and not judged yet; [`Self::judged`] or
+    /// [`Self::withdraw`] follows.
+    pub(crate) fn push_unjudged(&mut self, send: Send, now: Duration) -> Result<(), Failure> {
+        self.take(send, false, now)
+    }
+
+    /// The session whose sends these are, or were last.
+    pub(crate) fn session(&self) -> Option<SessionId> {
+        self.session
+    }
+
+    /// Is this send here already?
+    pub(crate) fn knows(&self, session: SessionId, n: u64) -> bool {
+        self.session == Some(session) && self.unanswered.contains_key(&n)
+    }
+
+    /// The send that was not judged is judged now.
+    pub(crate) fn judged(&mut self, n: u64, judged: Judged) {
+        let unanswered = self.unanswered.get_mut(&n).expect("an unjudged send stays");
+        assert!(!unanswered.judged, "it is judged once");
+        unanswered.send.judged = judged;
+        unanswered.judged = true;
+    }
+
+    /// The send that was not judged cannot be: what the device is told.
+    pub(crate) fn withdraw(&mut self, n: u64, failure: Failure) -> v1::SendAck {
+        self.failed(n, failure)
+    }
+
+    fn take(&mut self, send: Send, judged: bool, now: Duration) -> Result<(), Failure> {
         if self.session != Some(send.session) {
             // One session at a time, as devices must: else the order would be anybody's guess.
             if !self.unanswered.is_empty() {
@@ -93,17 +132,19 @@ impl Window {
             known.send.base = known.send.base.max(send.base);
             return Ok(());
         }
-        let bytes = self.bytes + cost(&send);
-        if self.unanswered.len() as u64 >= SEND_WINDOW || bytes > SEND_WINDOW_BYTES {
+        let bytes = cost(&send);
+        let all = self.bytes + bytes;
+        if self.unanswered.len() as u64 >= SEND_WINDOW || all > SEND_WINDOW_BYTES {
             return Err(Failure::new(ErrorCode::WindowFull));
         }
-        self.bytes = bytes;
+        self.bytes = all;
         if send.n <= self.attempted {
             // The device repeats what was given back to it: no failure, and no reason to wait.
             self.resume.get_or_insert(now);
         }
         let n = send.n;
-        self.unanswered.insert(n, Unanswered { send, arrived: now, doubt: false, last: None });
+        let (arrived, doubt, last) = (now, false, None);
+        self.unanswered.insert(n, Unanswered { send, bytes, judged, arrived, doubt, last });
         Ok(())
     }
 
@@ -126,6 +167,9 @@ impl Window {
         let Some((n, unanswered)) = self.unanswered.range(rest).next() else {
             return Step::Idle;
         };
+        if !unanswered.judged {
+            return Step::Idle;
+        }
         self.attempted = *n;
         self.under_way += 1;
         Step::Attempt(unanswered.send.clone())
@@ -201,7 +245,8 @@ impl Window {
 
     fn overdue(&self, now: Duration) -> Option<u64> {
         let mut sends = self.unanswered.iter();
-        sends.find(|(_, send)| now - send.arrived >= SEND_DEADLINE).map(|(n, _)| *n)
+        let overdue = |send: &Unanswered| send.judged && now - send.arrived >= SEND_DEADLINE;
+        sends.find(|(_, send)| overdue(send)).map(|(n, _)| *n)
     }
 
     /// What the device is told when the time is up: it repeats the send, here or elsewhere.
@@ -232,17 +277,14 @@ impl Window {
 
     fn remove(&mut self, n: u64) -> Send {
         let removed = self.unanswered.remove(&n).expect("only an unanswered send is answered");
-        self.bytes -= cost(&removed.send);
+        self.bytes -= removed.bytes;
         removed.send
     }
 }
 
 /// Bytes that a send costs while it waits: of its body, as its device counts them.
 fn cost(send: &Send) -> usize {
-    match &send.judged {
-        Judged::Allow(draft) => draft.body.len(),
-        Judged::Refuse(_) => 0,
-    }
+    send.judged.draft().map_or(0, |draft| draft.body.len())
 }
 
 #[cfg(test)]

@@ -8,9 +8,11 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use tempfile::TempDir;
 use tidemark_env::{Clock, SeededRng, SystemClock};
 use tidemark_gateway::app::App;
-use tidemark_gateway::config::GatewayConfig;
+use tidemark_gateway::config::{ChecksConfig, GatewayConfig};
 use tidemark_gateway::serve::{self, Listeners};
 use tidemark_proto::{Failure, headers};
+use tidemark_push::PushConfig;
+use tidemark_push::config::{LogConfig, ProviderConfig};
 use tidemark_token::{Claims, Keys, Role, SigningKey};
 use tidemark_types::{ErrorCode, UserId};
 use tokio::net::TcpListener;
@@ -56,11 +58,27 @@ pub(crate) type Caller = InterceptedService<Channel, Headers>;
 
 impl Gateway {
     pub(crate) async fn start() -> Self {
+        Gateway::of(Arc::new(MemoryStore::new()), ChecksConfig::default()).await
+    }
+
+    /// One of several on this store, with checks of sends.
+    pub(crate) async fn of(store: Arc<MemoryStore>, checks: ChecksConfig) -> Self {
+        Self::configured(store, GatewayConfig { checks, ..GatewayConfig::default() }).await
+    }
+
+    /// One that wakes devices by a line in the log.
+    pub(crate) async fn waking() -> Self {
+        let log = ProviderConfig::Log(LogConfig::default());
+        let providers = [("log".to_owned(), log)].into();
+        let push = PushConfig { providers, ..PushConfig::default() };
+        let config = GatewayConfig { push, ..GatewayConfig::default() };
+        Self::configured(Arc::new(MemoryStore::new()), config).await
+    }
+
+    async fn configured(store: Arc<MemoryStore>, config: GatewayConfig) -> Self {
         let keys = tempfile::tempdir().unwrap();
         let file = keys.path().join("one.hs256");
         let key = SigningKey::generate_hs256(file, &SeededRng::new(1)).unwrap();
-        let store = Arc::new(MemoryStore::new());
-        let config = GatewayConfig::default();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let verifying = Keys::read(keys.path(), clock.clone()).unwrap();
         let rng = Arc::new(SeededRng::new(2));

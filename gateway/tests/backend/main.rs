@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod callers;
+mod checks;
 mod cluster;
 mod command_line;
 mod counters;

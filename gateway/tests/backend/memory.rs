@@ -1,20 +1,21 @@
 //! A store in memory: the real state machine behind the gateway's seam, and faults on order.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 use tidemark_gateway::store::{PendingReply, Store, Watch};
-use tidemark_proto::store::v1::{GroupStatus, StatusResponse};
+use tidemark_proto::store::v1::{GroupStatus, Postponed, StatusResponse};
 use tidemark_store_client::{Attempt, Error, WatchEvent};
 use tidemark_store_core::command::Batch;
+use tidemark_store_core::hints::{self, Hint};
 use tidemark_store_core::memory::MemoryState;
 use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::value::{ClusterMap, NodeAddress, Settings};
 use tidemark_store_core::{Command, Reply, Transaction};
 use tidemark_types::routing::HASH_VERSION;
-use tidemark_types::{ClusterId, NodeId, ShardCount, ShardId, UnixMs, UserId};
+use tidemark_types::{ClusterId, DeviceId, NodeId, Seq, ShardCount, ShardId, UnixMs, UserId};
 use tokio::sync::{mpsc, watch};
 
 /// Log time of everything.
@@ -45,6 +46,8 @@ pub(crate) struct MemoryStore {
     pub(crate) nodes: Mutex<BTreeMap<u64, Vec<GroupStatus>>>,
     /// Leaders that were moved: shard, from, to.
     pub(crate) transfers: Mutex<Vec<(u32, u64, u64)>>,
+    /// The hints that were handed out.
+    leased: Mutex<BTreeSet<(UserId, DeviceId, Seq)>>,
 }
 
 impl MemoryStore {
@@ -61,6 +64,7 @@ impl MemoryStore {
             proposed: Mutex::default(),
             nodes: Mutex::default(),
             transfers: Mutex::default(),
+            leased: Mutex::default(),
         };
         for shard in count.shards() {
             let settings = Settings::default();
@@ -151,6 +155,26 @@ impl Store for MemoryStore {
     /// Nothing is ever heard: no device connects in these tests.
     fn watch(&self) -> (Box<dyn Watch>, mpsc::Receiver<WatchEvent>) {
         (Box::new(Deaf), mpsc::channel(1).1)
+    }
+
+    /// Whatever is due, each once for as long as a test lasts.
+    fn lease_hints(
+        &self,
+        _: NodeId,
+        max: u32,
+        _: Vec<Postponed>,
+    ) -> BoxFuture<'static, Result<Vec<Hint>, Error>> {
+        let (now, max) = (UnixMs::new(u64::MAX - 1), max as usize);
+        let mut found = Vec::new();
+        for state in self.shards.lock().iter() {
+            for key in hints::due(state, None, now, max).unwrap() {
+                found.extend(hints::hints(state, &key.user, now).unwrap());
+            }
+        }
+        found.retain(|hint| {
+            self.leased.lock().insert((hint.user.clone(), hint.device.clone(), hint.head))
+        });
+        ready(Ok(found)).boxed()
     }
 
     fn status(&self, node: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>> {

@@ -4,9 +4,9 @@ use tidemark_proto::v1::devices_client::DevicesClient;
 use tidemark_proto::v1::messages_client::MessagesClient;
 use tidemark_proto::v1::settings_client::SettingsClient;
 use tidemark_proto::v1::{
-    BlockRequest, ForgetRequest, Label, ListRequest, LogOutRequest, MessagesStatusRequest,
-    PushTarget, RegisterRequest, RegisterResponse, SetPushRequest, SetSilentRequest, Stage, Start,
-    StartAt, UnblockRequest,
+    AcceptFrom, AllowRequest, BlockRequest, DisallowRequest, ForgetRequest, Label, ListRequest,
+    LogOutRequest, MessagesStatusRequest, PushTarget, RegisterRequest, RegisterResponse,
+    SetAcceptFromRequest, SetPushRequest, SetSilentRequest, Stage, Start, StartAt, UnblockRequest,
 };
 use tidemark_types::ErrorCode;
 use tonic::{Response, Status};
@@ -41,6 +41,22 @@ async fn a_block_holds_until_it_is_taken_back() {
 }
 
 #[tokio::test]
+async fn a_stranger_is_refused_until_allowed_or_everybody_is_welcome() {
+    let gateway = Gateway::start().await;
+    let mut settings = SettingsClient::new(gateway.service());
+    let (user, sender) = (|| "grace".to_owned(), || "alice".to_owned());
+    let from = |from: AcceptFrom| SetAcceptFromRequest { user: user(), accept_from: from.into() };
+    settings.set_accept_from(from(AcceptFrom::Contacts)).await.unwrap();
+    assert_eq!(fate(&gateway, 1).await, Stage::Refused);
+    settings.allow(AllowRequest { user: user(), sender: sender() }).await.unwrap();
+    assert_eq!(fate(&gateway, 2).await, Stage::Delivered);
+    settings.disallow(DisallowRequest { user: user(), sender: sender() }).await.unwrap();
+    assert_eq!(fate(&gateway, 3).await, Stage::Refused);
+    settings.set_accept_from(from(AcceptFrom::Everybody)).await.unwrap();
+    assert_eq!(fate(&gateway, 4).await, Stage::Delivered);
+}
+
+#[tokio::test]
 async fn settings_name_who_and_whom() {
     let gateway = Gateway::start().await;
     let mut settings = SettingsClient::new(gateway.service());
@@ -54,6 +70,17 @@ async fn settings_name_who_and_whom() {
     bad_field(settings.unblock(request).await, "sender");
     let request = SetSilentRequest { user: String::new(), silent: true };
     bad_field(settings.set_silent(request).await, "user");
+    let from = |user: &str, from: AcceptFrom| SetAcceptFromRequest {
+        user: user.to_owned(),
+        accept_from: from.into(),
+    };
+    bad_field(settings.set_accept_from(from("", AcceptFrom::Contacts)).await, "user");
+    let unspecified = from("grace", AcceptFrom::Unspecified);
+    bad_field(settings.set_accept_from(unspecified).await, "accept_from");
+    let request = AllowRequest { user: String::new(), sender: "alice".to_owned() };
+    bad_field(settings.allow(request).await, "user");
+    let request = DisallowRequest { user: "grace".to_owned(), sender: String::new() };
+    bad_field(settings.disallow(request).await, "sender");
     let failure = refused(settings.block(block("grace", "grace")).await);
     assert_eq!(failure.code, ErrorCode::Invalid);
     assert_eq!(failure.message, "nobody can block themselves");
@@ -94,7 +121,7 @@ async fn a_device_keeps_its_place_until_it_is_forgotten() {
 
 #[tokio::test]
 async fn devices_are_listed_with_all_that_their_owner_may_know() {
-    let gateway = Gateway::start().await;
+    let gateway = Gateway::waking().await;
     let (user, device) = (|| "alice".to_owned(), |name: &str| name.to_owned());
     let floor = Some(Start { at: StartAt::Floor.into(), last: 0 });
     let mut devices = DevicesClient::new(gateway.service());
@@ -107,7 +134,7 @@ async fn devices_are_listed_with_all_that_their_owner_may_know() {
     };
     devices.register(request.clone()).await.unwrap();
     register(&gateway, "desk", floor).await.unwrap();
-    let target = PushTarget { provider: "fcm".to_owned(), target: "secret".to_owned() };
+    let target = PushTarget { provider: "log".to_owned(), target: "secret".to_owned() };
     let set_push = SetPushRequest { user: user(), device: device("phone"), target: Some(target) };
     devices.set_push(set_push).await.unwrap();
     let log_out = LogOutRequest { user: user(), device: device("desk") };
@@ -117,20 +144,44 @@ async fn devices_are_listed_with_all_that_their_owner_may_know() {
     assert_eq!(names, ["desk", "phone"]);
     assert!(listed[0].logged_out_ms > 0);
     assert_eq!((listed[1].label.as_ref(), listed[1].logged_out_ms), (Some(&label), 0));
-    assert_eq!(listed[1].push_provider, "fcm");
+    assert_eq!(listed[1].push_provider, "log");
     assert!(!format!("{listed:?}").contains("secret"), "a token is nobody's business");
 
     let long = Some(Label { name: "x".repeat(65), platform: String::new() });
     bad_field(devices.register(RegisterRequest { label: long, ..request }).await, "label.name");
     devices.forget(ForgetRequest { user: user(), device: device("desk") }).await.unwrap();
     assert_eq!(refused(devices.log_out(log_out).await).code, ErrorCode::NoDevice);
-    let target = Some(PushTarget { provider: String::new(), target: "token".to_owned() });
+    let target = Some(PushTarget { provider: "fcm".to_owned(), target: "token".to_owned() });
     let nowhere = SetPushRequest { user: user(), device: device("phone"), target };
     let failure = refused(devices.set_push(nowhere).await);
-    assert_eq!(
-        (failure.code, &*failure.message),
-        (ErrorCode::Invalid, "push.provider: 0 bytes, 1 to 32")
-    );
+    assert_eq!(failure.code, ErrorCode::Invalid);
+    assert_eq!(failure.message, "no push provider is called \"fcm\"");
+}
+
+#[tokio::test]
+async fn a_device_that_is_away_is_woken_once_for_what_it_lacks() {
+    let gateway = Gateway::waking().await;
+    let (user, device) = ("grace".to_owned(), "phone".to_owned());
+    let mut devices = DevicesClient::new(gateway.service());
+    let start = Some(Start { at: StartAt::Floor.into(), last: 0 });
+    let request =
+        RegisterRequest { user: user.clone(), device: device.clone(), start, label: None };
+    devices.register(request).await.unwrap();
+    let target = Some(PushTarget { provider: "log".to_owned(), target: "token".to_owned() });
+    devices.set_push(SetPushRequest { user: user.clone(), device, target }).await.unwrap();
+    for number in 1..=3 {
+        fate(&gateway, number).await;
+        let began = std::time::Instant::now();
+        loop {
+            let request = ListRequest { user: user.clone() };
+            let listed = devices.list(request).await.unwrap().into_inner().devices;
+            if listed[0].pushed_upto == u32::from(number) {
+                break;
+            }
+            assert!(began.elapsed() < std::time::Duration::from_secs(30), "{listed:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use tidemark_env::{Clock, SeededRng};
+use tidemark_gateway::checks::Checks;
+use tidemark_gateway::config::ChecksConfig;
 use tidemark_gateway::connect::{Authenticator, Carrier, Unreadable, Validity};
 use tidemark_gateway::devices::{Devices, Parts};
 use tidemark_gateway::limits::{Limits, OUTGOING_FRAMES};
@@ -58,12 +60,24 @@ pub(crate) fn gateway(cluster: &Arc<Cluster>) -> Arc<Devices> {
 }
 
 pub(crate) fn gateway_with(cluster: &Arc<Cluster>, limits: Limits) -> Arc<Devices> {
+    gateway_of(cluster, limits, &ChecksConfig::default())
+}
+
+/// One with checks of sends.
+pub(crate) fn checking(cluster: &Arc<Cluster>, checks: &ChecksConfig) -> Arc<Devices> {
+    gateway_of(cluster, Limits::default(), checks)
+}
+
+fn gateway_of(cluster: &Arc<Cluster>, limits: Limits, checks: &ChecksConfig) -> Arc<Devices> {
     let clock = Arc::new(TestClock(Instant::now()));
+    let rng = SeededRng::new(7);
+    let checks = Checks::new(checks, clock.clone(), &rng).expect("they can be made");
     Devices::new(Parts {
+        checks,
         store: cluster.seam(),
         authenticator: Arc::new(Tokens(clock.clone())),
         clock,
-        rng: Arc::new(SeededRng::new(7)),
+        rng: Arc::new(rng),
         limits,
     })
 }

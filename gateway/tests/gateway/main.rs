@@ -4,7 +4,9 @@
 
 mod bad_input;
 mod carriers;
+mod checks;
 mod device;
+mod hooks;
 mod lifecycle;
 mod place;
 mod push;

@@ -10,10 +10,11 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tidemark_gateway::store::{PendingReply, Store, Watch};
 use tidemark_proto::Failure;
-use tidemark_proto::store::v1::StatusResponse;
+use tidemark_proto::store::v1::{Postponed, StatusResponse};
 use tidemark_store_client::{Attempt, Error, WatchEvent};
 use tidemark_store_core::command::{Batch, Judged};
 use tidemark_store_core::devices::{self, Seat};
+use tidemark_store_core::hints::Hint;
 use tidemark_store_core::memory::MemoryState;
 use tidemark_store_core::read::{Answer, Query, mailbox};
 use tidemark_store_core::value::{ClusterMap, Entry, NodeAddress, Settings, Value as _};
@@ -247,6 +248,7 @@ fn in_words(command: &Command) -> String {
         Command::Send(send) => match &send.judged {
             Judged::Allow(_) => format!("send {}", send.n),
             Judged::Refuse(code) => format!("refuse {} {code}", send.n),
+            Judged::Drop(_) => format!("drop {}", send.n),
         },
         other => format!("{other:?}"),
     }
@@ -318,6 +320,15 @@ impl Store for Seam {
         let watcher = Watcher { users: Arc::default(), events };
         self.0.state.lock().unwrap().watchers.push(watcher.clone());
         (Box::new(Watching { cluster: self.0.clone(), watcher }), heard)
+    }
+
+    fn lease_hints(
+        &self,
+        _: NodeId,
+        _: u32,
+        _: Vec<Postponed>,
+    ) -> BoxFuture<'static, Result<Vec<Hint>, Error>> {
+        panic!("nobody sends hints here")
     }
 
     fn status(&self, _: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>> {

@@ -204,28 +204,25 @@ impl Client {
         answered(node, client.status(StatusRequest {})).await
     }
 
-    /// Leases up to `max` hints of shards that `node` leads, waiting for the first one until `wait` is
-    /// over, and gives back those that could not be delivered (R18). How long they are the caller's.
+    /// Leases up to `max` hints of shards that `node` leads, and tells it of some that could not be
+    /// delivered (R18).
     pub async fn lease_hints(
         &self,
         node: NodeId,
         max: u32,
-        wait: Duration,
         postponed: Vec<Postponed>,
-    ) -> Result<(Vec<Hint>, Duration), Error> {
+    ) -> Result<Vec<Hint>, Error> {
         let mut client = store_client(self.channel(node)?);
-        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
-        let request = LeaseHintsRequest { max, wait_ms, postponed };
-        let leased = client.lease_hints(addressed(request, self.inner.map.cluster));
-        let leased = tokio::time::timeout(self.inner.deadline + wait, leased).await;
+        let request = addressed(LeaseHintsRequest { max, postponed }, self.inner.map.cluster);
+        let leased = tokio::time::timeout(self.inner.deadline, client.lease_hints(request)).await;
+        // What was leased unseen comes back when the lease has ended: nothing is unknown.
         let silent = |_| Error::Unavailable(format!("node {node} does not answer"));
-        let LeaseHintsResponse { hints, lease_ms } = match leased.map_err(silent)? {
+        let LeaseHintsResponse { hints } = match leased.map_err(silent)? {
             Ok(leased) => leased.into_inner(),
             Err(status) => return Err(Error::Unavailable(Failure::from(&status).message)),
         };
         let hints = hints.iter().map(|bytes| Hint::decode(bytes)).collect::<Result<_, _>>();
-        let hints = hints.map_err(|error| Error::BadAnswer(error.to_string()))?;
-        Ok((hints, Duration::from_millis(lease_ms.into())))
+        hints.map_err(|error| Error::BadAnswer(error.to_string()))
     }
 
     /// What a node's clock says.

@@ -13,7 +13,7 @@ use tidemark_types::{
 };
 
 use crate::codec::{self, DecodeError};
-use crate::value::{ClusterMap, Label, OutSeq, Payload, PushTarget, Settings};
+use crate::value::{AcceptFrom, ClusterMap, Label, OutSeq, Payload, PushTarget, Settings};
 
 /// One log entry: commands that are applied one after the other, each with a reply of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -234,6 +234,35 @@ pub enum Command {
         /// Which mailbox.
         mailbox: Recipient,
     },
+    /// Chooses whose messages a user takes (R6).
+    AcceptFrom {
+        /// Whose setting.
+        user: UserId,
+        /// Everybody's, or contacts'.
+        from: AcceptFrom,
+    },
+    /// Allows a sender, who is a contact then, or no longer.
+    Allow {
+        /// Who allows.
+        user: UserId,
+        /// Whom.
+        sender: UserId,
+        /// Or no longer.
+        allowed: bool,
+    },
+    /// A back end's send that a gateway refuses for good (R2); nothing of its content is kept.
+    RefuseBackend {
+        /// In whose name.
+        sender: UserId,
+        /// The key beside the sender.
+        id: ClientMsgId,
+        /// Hash of what the back end asked for.
+        content: ContentHash,
+        /// Why.
+        code: ErrorCode,
+    },
+    /// A back end's send that is accepted, and reaches nobody (R2).
+    DropBackend(BackendSend),
 }
 
 /// A device's connection.
@@ -280,6 +309,18 @@ pub enum Judged {
     Allow(Draft),
     /// It is refused for good; nothing of its content is kept.
     Refuse(ErrorCode),
+    /// It is accepted, and reaches nobody: its sender must not learn that it is unwelcome.
+    Drop(Draft),
+}
+
+impl Judged {
+    /// The message, unless it is refused.
+    pub fn draft(&self) -> Option<&Draft> {
+        match self {
+            Judged::Allow(draft) | Judged::Drop(draft) => Some(draft),
+            Judged::Refuse(_) => None,
+        }
+    }
 }
 
 /// A back end's send.
@@ -329,6 +370,8 @@ impl Command {
             | Command::Open { user, .. }
             | Command::Send(Send { user, .. })
             | Command::BackendSend(BackendSend { sender: user, .. })
+            | Command::DropBackend(BackendSend { sender: user, .. })
+            | Command::RefuseBackend { sender: user, .. }
             | Command::Confirm { user, .. }
             | Command::TrimMailbox { user, .. }
             | Command::DeleteMailbox { user }
@@ -339,7 +382,9 @@ impl Command {
             | Command::Depart { user, .. }
             | Command::SetPush { user, .. }
             | Command::PushSent { user, .. }
-            | Command::DropPush { user, .. } => Some(Id::User(user.clone())),
+            | Command::DropPush { user, .. }
+            | Command::AcceptFrom { user, .. }
+            | Command::Allow { user, .. } => Some(Id::User(user.clone())),
             Command::Retain { mailbox } => Some(mailbox.id()),
             Command::Allocate { counter, .. } => Some(Id::Counter(counter.clone())),
             Command::AllocateMany { allocations } => {
@@ -374,10 +419,14 @@ impl Command {
             | Command::Open { .. }
             | Command::Send(_)
             | Command::BackendSend(_)
+            | Command::DropBackend(_)
+            | Command::RefuseBackend { .. }
             | Command::DeleteMailbox { .. }
             | Command::Adopt { .. }
             | Command::Block { .. }
             | Command::Silence { .. }
+            | Command::AcceptFrom { .. }
+            | Command::Allow { .. }
             | Command::Allocate { .. }
             | Command::AllocateMany { .. }
             | Command::LogOut { .. }
@@ -389,8 +438,9 @@ impl Command {
     pub fn cost(&self) -> usize {
         const FIXED: usize = 256;
         let draft = match self {
-            Command::Send(Send { judged: Judged::Allow(draft), .. })
-            | Command::BackendSend(BackendSend { draft, .. }) => Some(draft),
+            Command::Send(Send { judged, .. }) => judged.draft(),
+            Command::BackendSend(BackendSend { draft, .. })
+            | Command::DropBackend(BackendSend { draft, .. }) => Some(draft),
             Command::RelayIn { records, .. } => {
                 let payloads = records.iter().map(|(_, payload)| payload.cost());
                 return FIXED + usize::try_from(payloads.sum::<u64>()).unwrap_or(usize::MAX);

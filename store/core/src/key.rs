@@ -19,8 +19,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::codec::DecodeError;
 use crate::value::{
-    Ack, Allocated, Block, Chain, ClusterMap, Counter, Device, Devices, Due, Entry, Idle, Inbound,
-    Mailbox, OutRecord, OutSeq, Outbound, Sent, Session, Shard, Value,
+    Ack, Allocated, Allow, Block, Chain, ClusterMap, Counter, Device, Devices, Due, Entry, Idle,
+    Inbound, Mailbox, OutRecord, OutSeq, Outbound, Sent, Session, Shard, Value,
 };
 
 /// What a key's first byte says its value is.
@@ -47,6 +47,8 @@ pub enum Kind {
     Idle = 0x15,
     /// `16 user session:u64 n:u64` → [`Ack`].
     Ack = 0x16,
+    /// `17 user sender` → [`Allow`].
+    Allow = 0x17,
     /// `18 user` → [`Devices`].
     Devices = 0x18,
     /// `19 at:u64 user` → [`Due`].
@@ -139,8 +141,9 @@ impl KeyBytes {
             let hash = self.hash.wrapping_sub(number.wrapping_mul(SPREAD));
             return Place::Log { prefix, hash, number };
         }
-        const ORDERED: [u8; 5] = [
+        const ORDERED: [u8; 6] = [
             Kind::Block as u8,
+            Kind::Allow as u8,
             Kind::Idle as u8,
             Kind::Due as u8,
             Kind::Sent as u8,
@@ -322,6 +325,8 @@ keys! {
     DeviceKey { user: UserId, device: DeviceId } => Device;
     /// A sender whom a user blocks.
     BlockKey { user: UserId, sender: UserId } => Block;
+    /// A sender whom a user has allowed.
+    AllowKey { user: UserId, sender: UserId } => Allow;
     /// A send session of a user.
     SessionKey { user: UserId, session: SessionId } => Session;
     /// The acknowledgement of a session's send that the device may lack.
@@ -517,6 +522,7 @@ mod tests {
         assert_eq!(hex(&EntryKey { mailbox, seq: Seq::new(258) }), "1101626f62000000000102");
         assert_eq!(hex(&DeviceKey { user: user("a\0b"), device }), "126100ff620000640000");
         assert_eq!(hex(&BlockKey { user: user("a"), sender: user("b") }), "13610000620000");
+        assert_eq!(hex(&AllowKey { user: user("a"), sender: user("b") }), "17610000620000");
         let key = SessionKey { user: user("a"), session };
         assert_eq!(hex(&key), "146100000000000000000102");
         let key = IdleKey { day: 20_000, user: user("a"), session };

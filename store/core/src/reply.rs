@@ -2,9 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tidemark_types::{
-    DeviceId, Epoch, ErrorCode, Id, Recipient, Seq, SessionId, ShardId, UnixMs, UserId,
-};
+use tidemark_types::{DeviceId, Epoch, ErrorCode, Id, Recipient, Seq, SessionId, ShardId, UserId};
 
 use crate::codec::{self, DecodeError};
 use crate::value::{OutSeq, Verdict};
@@ -249,11 +247,6 @@ pub enum Effect {
         below: u64,
         /// Why the others do not.
         code: ErrorCode,
-    },
-    /// A user's devices are to be looked at for hints at this time (R18).
-    Due {
-        /// Log time.
-        at: UnixMs,
     },
     /// The cluster's map has changed.
     MapChanged,

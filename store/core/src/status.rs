@@ -10,7 +10,8 @@
 //! ```
 //!
 //! It tells a sender no more than the sender's mailbox does: a message that was dropped because
-//! its recipient blocks silently counts as delivered.
+//! its recipient refuses silently counts as delivered, and so does one that the gateway's verdict
+//! dropped, which has no record for other shards.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -191,7 +192,7 @@ impl<'a> Own<'a> {
     }
 
     /// Without a record the recipient lives in the sender's shard, and was served in the same
-    /// apply. Another shard has taken what it acknowledged (R4), and it was not refused once
+    /// apply, or the message was dropped. Another shard has taken what it acknowledged (R4), and it was not refused once
     /// everything is here that the shard had sent back by then.
     fn stage(&self, shard: ShardId, record: Option<OutSeq>) -> Result<Stage, Fatal> {
         let Some(out_seq) = record else { return Ok(Stage::Delivered) };

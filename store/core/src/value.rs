@@ -51,7 +51,7 @@ macro_rules! values {
 }
 
 values! {
-    Shard = 1;
+    Shard = 2;
     Chain = 1;
     Mailbox = 3;
     Entry = 1;
@@ -59,6 +59,7 @@ values! {
     Devices = 1;
     Due = 1;
     Block = 1;
+    Allow = 1;
     Session = 2;
     Ack = 1;
     Idle = 1;
@@ -94,8 +95,11 @@ pub struct Shard {
     pub allocate_floor: UnixMs,
     /// Refusals that could not be written into their sender's mailbox (R6).
     pub refusals_unwritable: u64,
-    /// Messages dropped because their recipient blocks the sender silently (R6).
+    /// Messages dropped because their recipient refuses the sender silently (R6).
     pub blocked_silently: u64,
+    /// Copies that nobody got because the gateway's verdict was to drop the message (R2): one for
+    /// each recipient but the sender.
+    pub dropped: u64,
 }
 
 /// Windows and maxima of a shard; replicated, so that apply never reads a node's configuration.
@@ -185,7 +189,7 @@ pub struct Mailbox {
     pub swept: Seq,
     /// Deleted: it refuses until its owner's `Hello` reopens it, and keeps its numbers (R14).
     pub deleted: bool,
-    /// Whom the owner blocks is not told so (R6).
+    /// Whom the owner blocks, or does not know, is not told so (R6).
     pub silent: bool,
     /// How many senders the owner blocks; most block none, and need no look for each message.
     pub blocks: u32,
@@ -197,6 +201,20 @@ pub struct Mailbox {
     /// When the owner's devices are to be looked at for hints, 0 for never: the time in the key of
     /// its [`Due`] (R18).
     pub due: UnixMs,
+    /// Whose messages the owner takes; most take everybody's, and need no look either.
+    pub accept_from: AcceptFrom,
+    /// How many senders the owner has allowed.
+    pub allows: u32,
+}
+
+/// Whose messages a user takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AcceptFrom {
+    /// Everybody's, but for those whom the user blocks.
+    #[default]
+    Everybody,
+    /// Of those only the senders whom the user has allowed.
+    Contacts,
 }
 
 impl Default for Mailbox {
@@ -212,6 +230,8 @@ impl Default for Mailbox {
             last_session: 0,
             pushes: 0,
             due: UnixMs::default(),
+            accept_from: AcceptFrom::Everybody,
+            allows: 0,
         }
     }
 }
@@ -399,6 +419,10 @@ impl Device {
 /// A block has no fields: it is there or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block;
+
+/// An allowed sender has no fields either.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allow;
 
 /// A send session (R1).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

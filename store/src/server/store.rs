@@ -34,7 +34,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::watch::WatchStream;
-use crate::hints::LEASE;
 use crate::node::Node;
 use crate::shard::{self, Shard};
 use crate::storage::GroupId;
@@ -53,9 +52,6 @@ const OUTGOING: usize = 4;
 
 /// Hints in one message: each may have 4 KiB of a token.
 const HINTS_MAX: usize = 512;
-
-/// The longest that a gateway waits for hints in one call.
-const HINTS_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// The service; a cheap handle.
 #[derive(Clone)]
@@ -285,7 +281,7 @@ impl Store for StoreService {
         request: tonic::Request<LeaseHintsRequest>,
     ) -> Result<tonic::Response<LeaseHintsResponse>, Status> {
         self.check_cluster(&request)?;
-        let LeaseHintsRequest { max, wait_ms, postponed } = request.into_inner();
+        let LeaseHintsRequest { max, postponed } = request.into_inner();
         if postponed.len() > HINTS_MAX {
             return Err(invalid(format!("postponed: more than {HINTS_MAX}")).into());
         }
@@ -294,11 +290,9 @@ impl Store for StoreService {
             let (user, device) = (user.map_err(Failure::from)?, device.map_err(Failure::from)?);
             self.node.postpone_hint(user, device, Duration::from_millis(after_ms.into()));
         }
-        let wait = Duration::from_millis(wait_ms.into()).min(HINTS_WAIT_MAX);
-        let hints = self.node.lease_hints((max as usize).min(HINTS_MAX), wait).await;
-        let hints = hints.map_err(failure)?.iter().map(Hint::encode).collect();
-        let lease_ms = u32::try_from(LEASE.as_millis()).expect("half a minute");
-        Ok(tonic::Response::new(LeaseHintsResponse { hints, lease_ms }))
+        let hints = self.node.lease_hints((max as usize).min(HINTS_MAX)).map_err(failure)?;
+        let hints = hints.iter().map(Hint::encode).collect();
+        Ok(tonic::Response::new(LeaseHintsResponse { hints }))
     }
 
     async fn clock(

@@ -49,13 +49,17 @@ impl Admission {
         match command {
             Command::Send(send) => match &send.judged {
                 Judged::Allow(draft) => self.check_room(draft),
-                Judged::Refuse(_) => Ok(()),
+                // Neither has anything for other shards.
+                Judged::Refuse(_) | Judged::Drop(_) => Ok(()),
             },
             Command::BackendSend(BackendSend { draft, .. }) => {
                 self.check_id(draft.client_msg_id)?;
                 self.check_room(draft)
             }
-            Command::Allocate { id: Some(id), .. } => self.check_id(*id),
+            Command::DropBackend(BackendSend { draft, .. }) => self.check_id(draft.client_msg_id),
+            Command::RefuseBackend { id, .. } | Command::Allocate { id: Some(id), .. } => {
+                self.check_id(*id)
+            }
             _ => Ok(()),
         }
     }

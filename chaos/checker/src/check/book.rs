@@ -79,6 +79,14 @@ pub(super) struct End {
     pub(super) refusal: Option<Seq>,
 }
 
+/// What a user decided about a sender.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Decision {
+    pub(super) asked: Nanos,
+    pub(super) at: Nanos,
+    pub(super) refused: bool,
+}
+
 impl Message {
     /// Is this its copy, as all copies must be?
     fn is(&self, copy: &Copy) -> bool {
@@ -147,6 +155,8 @@ pub(super) struct Book {
     odd: Vec<Copy>,
     by_id: HashMap<(User, [u8; 16]), Which>,
     pub(super) mailboxes: BTreeMap<User, Mailbox>,
+    /// What users decided about senders, in order of the acknowledgements.
+    pub(super) decisions: BTreeMap<(User, User), Vec<Decision>>,
     /// Who may drop without telling what comes from those whom it blocks.
     pub(super) silent: BTreeSet<User>,
     /// Senders and recipients of refusals that may be of sends whose number nobody saw.
@@ -205,6 +215,10 @@ impl Book {
             }
             Event::Silent { user, .. } => {
                 self.silent.insert(user);
+            }
+            Event::Decided { asked, at, user, sender, refused } => {
+                let decision = Decision { asked, at, refused };
+                self.decisions.entry((user, sender)).or_default().push(decision);
             }
             Event::Mailbox { node, user, floor, head, digest } => {
                 self.mailbox(user).replicas.push(Replica { node, floor, head, digest });

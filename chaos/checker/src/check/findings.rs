@@ -28,7 +28,7 @@ pub(super) enum Clue {
     Hash(Group, u64),
     /// What a node said of a group.
     Raft(Node, Group, Nanos),
-    /// A fault, an effect, a probe, a cost.
+    /// A fault, an effect, a probe, a cost, a decision.
     Run(Nanos),
 }
 
@@ -68,7 +68,8 @@ impl Clue {
             | Event::Effect { at, .. }
             | Event::Probe { at, .. }
             | Event::ProbeAck { at, .. }
-            | Event::Cost { at, .. } => Clue::Run(*at),
+            | Event::Cost { at, .. }
+            | Event::Decided { at, .. } => Clue::Run(*at),
         }
     }
 }

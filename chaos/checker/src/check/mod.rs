@@ -11,6 +11,7 @@
 //! | `devices` | C9, C10 |
 //! | `raft` | C12 |
 //! | `run` | C13, C14, C15 |
+//! | `decisions` | C16 |
 //!
 //! **What retention removed.** The final log lacks the entries up to the floor. They are judged by
 //! what was seen of them: what a device took or a page showed is part of the log too, and must be
@@ -19,6 +20,7 @@
 
 mod book;
 mod copies;
+mod decisions;
 mod devices;
 mod findings;
 mod mailbox;
@@ -93,6 +95,7 @@ pub fn check(history: &impl History, demands: &Demands) -> Result<Report, ReadEr
     copies::check(&mut book, &mut findings);
     order::check(&book, &mut findings);
     sends::check(&book, &mut findings);
+    decisions::check(&book, &mut findings);
     raft.finish(&mut findings);
     run.finish(demands, &mut findings);
     findings.report(history)

@@ -416,6 +416,20 @@ pub enum Event {
         /// How much it may be.
         bound: u64,
     },
+    /// What a user decided about a sender was acknowledged, and holds for what is sent from now on. A
+    /// history has all decisions of its run.
+    Decided {
+        /// Before the request left.
+        asked: Nanos,
+        /// After the answer came.
+        at: Nanos,
+        /// Whose mailbox.
+        user: User,
+        /// Whose messages.
+        sender: User,
+        /// They are refused: the sender is blocked, or a stranger where only contacts are taken.
+        refused: bool,
+    },
 }
 
 impl Event {
@@ -442,7 +456,8 @@ impl Event {
             | Event::Effect { at, .. }
             | Event::Probe { at, .. }
             | Event::ProbeAck { at, .. }
-            | Event::Cost { at, .. } => Some(*at),
+            | Event::Cost { at, .. }
+            | Event::Decided { at, .. } => Some(*at),
             Event::Mailbox { .. } | Event::Entry { .. } | Event::ReplicaEntry { .. } => None,
         }
     }

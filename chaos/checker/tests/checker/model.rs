@@ -452,10 +452,16 @@ impl Model {
 
     fn block(&mut self) {
         let (user, other) = (self.some_user(), self.some_user());
+        if user == other {
+            return;
+        }
         let blocks = &mut self.accounts[user as usize].blocks;
-        if user != other && !blocks.remove(&other) {
+        let refused = !blocks.remove(&other);
+        if refused {
             blocks.insert(other);
         }
+        let (at, user, sender) = (Nanos(self.now), User(user), User(other));
+        self.events.push(Event::Decided { asked: at, at, user, sender, refused });
     }
 
     /// Faults end, all comes to rest, and what there is is written down.

@@ -338,6 +338,30 @@ impl Settings for Gateway {
     ) -> Result<Response<SetSilentResponse>, Status> {
         Ok(Response::new(SetSilentResponse {}))
     }
+
+    async fn set_accept_from(
+        &self,
+        request: Request<SetAcceptFromRequest>,
+    ) -> Result<Response<SetAcceptFromResponse>, Status> {
+        self.meet(request).await?;
+        Ok(Response::new(SetAcceptFromResponse {}))
+    }
+
+    async fn allow(
+        &self,
+        request: Request<AllowRequest>,
+    ) -> Result<Response<AllowResponse>, Status> {
+        self.meet(request).await?;
+        Ok(Response::new(AllowResponse {}))
+    }
+
+    async fn disallow(
+        &self,
+        request: Request<DisallowRequest>,
+    ) -> Result<Response<DisallowResponse>, Status> {
+        self.meet(request).await?;
+        Ok(Response::new(DisallowResponse {}))
+    }
 }
 
 #[tonic::async_trait]

@@ -8,7 +8,7 @@ use crate::double::Double;
 use crate::rig::{ID, Rig};
 
 /// Each command, and the name of its golden files.
-const COMMANDS: [(&str, &[&str]); 13] = [
+const COMMANDS: [(&str, &[&str]); 16] = [
     ("send", &["send", "--from", "alice", "--to", "bob", "--id", ID, "hello"]),
     (
         "send_delivered",
@@ -35,6 +35,9 @@ const COMMANDS: [(&str, &[&str]); 13] = [
     ("device_forget", &["device", "forget", "alice", "phone"]),
     ("device_logout", &["device", "logout", "alice", "phone"]),
     ("device_push", &["device", "push", "alice", "phone", "--provider", "apns", "token"]),
+    ("allow", &["allow", "alice", "bob"]),
+    ("disallow", &["disallow", "alice", "bob"]),
+    ("accept", &["accept", "alice", "contacts"]),
     ("cluster_status", &["cluster", "status"]),
     ("cluster_map", &["cluster", "map"]),
     ("shard_leader", &["shard", "leader", "0"]),

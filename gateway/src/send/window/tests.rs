@@ -4,7 +4,8 @@ use proptest::prelude::*;
 use tidemark_proto::Detail;
 use tidemark_proto::convert::error_code;
 use tidemark_proto::v1::send_ack;
-use tidemark_types::{ContentHash, Seq, UnixMs};
+use tidemark_store_core::command::Draft;
+use tidemark_types::{ClientMsgId, ContentHash, Seq, UnixMs};
 
 use super::*;
 
@@ -251,6 +252,80 @@ fn the_window_is_bounded_and_keeps_to_one_session() {
     }
     assert_eq!(script.window.push(next, script.now), Ok(()));
     assert_eq!(script.steps(), ["1"]);
+}
+
+#[test]
+fn a_send_that_is_not_judged_holds_up_those_behind_it() {
+    let mut script = Script::with(1..=1);
+    let now = Duration::ZERO;
+    script.window.push_unjudged(send(2), now).expect("there is room");
+    script.window.push(send(3), now).expect("there is room");
+    script.window.push_unjudged(send(4), now).expect("there is room");
+    assert_eq!(script.steps(), ["1"]);
+    script.window.judged(4, Judged::Refuse(ErrorCode::Filtered));
+    assert!(script.steps().is_empty(), "2 comes first");
+    assert!(script.window.knows(SessionId::new(3).expect("legal"), 2));
+    script.window.judged(2, Judged::Refuse(ErrorCode::HookRefused));
+    let Step::Attempt(second) = script.window.step(now) else { panic!("2 is judged") };
+    assert_eq!((second.n, second.judged), (2, Judged::Refuse(ErrorCode::HookRefused)));
+    assert_eq!(script.steps(), ["3", "4"]);
+    for n in 1..=4 {
+        assert_eq!(script.outcome(n, sent(n)), format!("{n} ok"));
+    }
+}
+
+#[test]
+fn a_send_that_cannot_be_judged_goes_and_leaves_no_trace() {
+    let mut script = Script::default();
+    let now = Duration::ZERO;
+    let draft = Draft {
+        to: vec![],
+        kind: 1,
+        client_msg_id: ClientMsgId::new(UnixMs::new(1), [7; 10]),
+        body: vec![0; 100].into(),
+    };
+    let large = Send { judged: Judged::Allow(draft), ..send(1) };
+    script.window.push_unjudged(large, now).expect("there is room");
+    script.window.push(send(2), now).expect("there is room");
+    assert_eq!(script.window.bytes, 100);
+    let ack = script.window.withdraw(1, Failure::new(ErrorCode::RetryAfter));
+    assert_eq!((short(&ack).as_str(), script.window.bytes), ("1 RETRY_AFTER", 0));
+    // What is behind it is out of order, and the device is told what it waits for.
+    assert_eq!(script.steps(), ["2"]);
+    assert_eq!(script.outcome(2, out_of_order(1)), "2 OUT_OF_ORDER");
+    for n in 1..=2 {
+        script.window.push(send(n), now).expect("there is room");
+    }
+    assert_eq!(script.steps(), ["1", "2"]);
+}
+
+#[test]
+fn a_replaced_body_costs_what_the_devices_own_did() {
+    let mut script = Script::default();
+    script.window.push_unjudged(send(1), Duration::ZERO).expect("there is room");
+    let draft = Draft {
+        to: vec![],
+        kind: 1,
+        client_msg_id: ClientMsgId::new(UnixMs::new(1), [7; 10]),
+        body: vec![0; 100].into(),
+    };
+    script.window.judged(1, Judged::Allow(draft));
+    assert_eq!(script.steps(), ["1"]);
+    assert_eq!(script.outcome(1, sent(1)), "1 ok");
+    assert_eq!(script.window.bytes, 0);
+}
+
+/// When sends are repeated meanwhile, one that is not judged is not given back either.
+#[test]
+fn a_send_that_is_not_judged_is_not_overdue() {
+    let mut script = Script::with(1..=1);
+    script.window.push_unjudged(send(2), Duration::ZERO).expect("there is room");
+    assert_eq!(script.steps(), ["1"]);
+    assert_eq!(script.outcome(1, lost()), "");
+    script.pass(SEND_DEADLINE);
+    assert_eq!(script.steps(), ["1 UNKNOWN"]);
+    script.window.judged(2, Judged::Refuse(ErrorCode::Filtered));
+    assert_eq!(script.steps(), ["2"]);
 }
 
 /// A session in the store, which may lose what comes and what it answers.

@@ -9,7 +9,7 @@ use tidemark_types::limits::{BODY_BYTES_MAX, RECIPIENTS_MAX};
 use tidemark_types::{DeviceId, ErrorCode, Id, Recipient, ShardId, UserId};
 
 use super::mailbox::Open;
-use super::{lives_here, push};
+use super::{contacts, lives_here, push};
 use crate::command::Draft;
 use crate::key::{OutRecordKey, OutboundKey};
 use crate::reply::{Effect, Outcome, Reject};
@@ -18,6 +18,33 @@ use crate::transaction::{Step, Stop};
 use crate::value::{
     Content, Entry, Message, Origin, OutRecord, OutSeq, Outgoing, Payload, Shard, Value, Verdict,
 };
+
+/// What becomes of a message once it is accepted.
+#[derive(Clone, Copy)]
+pub(super) enum Fate {
+    /// Each recipient will have one outcome.
+    Delivered,
+    /// Nobody but its sender will see it: the gateway's verdict, of which the sender learns
+    /// nothing (R2).
+    Dropped,
+}
+
+/// The verdict of a gateway that refuses a send for good, if it may do so with this code.
+pub(super) fn refused_by_gateway(code: ErrorCode) -> Result<Verdict, Reject> {
+    let is_gateways = matches!(
+        code,
+        ErrorCode::BodyTooLarge
+            | ErrorCode::TooManyRecipients
+            | ErrorCode::BadRecipient
+            | ErrorCode::KindNotAllowed
+            | ErrorCode::Filtered
+            | ErrorCode::HookRefused
+    );
+    match is_gateways {
+        true => Ok(Verdict::Refused(code)),
+        false => Err(Reject::Invalid(format!("judged: {code} is not a gateway's verdict"))),
+    }
+}
 
 /// Refuses a draft that a gateway should never have let through.
 pub(super) fn check_draft(draft: &Draft) -> Result<(), Reject> {
@@ -43,6 +70,7 @@ pub(super) fn accept(
     origin: Origin,
     device: Option<&DeviceId>,
     draft: &Draft,
+    fate: Fate,
 ) -> Result<Verdict, Stop> {
     let mut own = Open::of(step, origin.sender())?;
     let seq = match own.vacancy() {
@@ -68,6 +96,10 @@ pub(super) fn accept(
     let to = users.iter().cloned().map(Recipient::User).collect();
     // Self counts once, and the sender's own copy is it.
     users.retain(|user| user != origin.sender());
+    if let Fate::Dropped = fate {
+        shard.dropped += users.len() as u64;
+        users.clear();
+    }
 
     let (here, elsewhere): (Vec<_>, Vec<_>) =
         users.into_iter().partition(|user| lives_here(shard, &Id::User(user.clone())));
@@ -113,14 +145,14 @@ pub(super) fn to_users(
     let mut outcomes = Vec::with_capacity(users.len());
     for user in users {
         let mut mailbox = Open::of(step, user)?;
-        let blocked = mailbox.blocks(step, user, origin.sender())?;
-        let outcome = match (blocked, mailbox.value.silent) {
-            (true, true) => {
+        let unwelcome = contacts::unwelcome(step, &mailbox, user, origin.sender())?;
+        let outcome = match (unwelcome, mailbox.value.silent) {
+            (Some(_), true) => {
                 shard.blocked_silently += 1;
                 Outcome::Silenced
             }
-            (true, false) => Outcome::Refused(ErrorCode::Blocked),
-            (false, _) => match mailbox.append(step, shard, &entry) {
+            (Some(code), false) => Outcome::Refused(code),
+            (None, _) => match mailbox.append(step, shard, &entry) {
                 Ok(seq) => {
                     push::arm(step, shard, user, &mut mailbox)?;
                     mailbox.save(step);

@@ -7,17 +7,19 @@
 //! |---|---|
 //! | `shard` | init, configure, expire |
 //! | `session` | open, send |
-//! | `backend` | back end's send |
+//! | `backend` | back end's send, and its refusal |
 //! | `deliver` | the fan-out that both sends and relay-in use |
 //! | `relay` | relay-in, trim outbox |
 //! | `device` | register, forget, log out, depart, confirm |
 //! | `push` | set push, push sent, drop push; when hints are due |
 //! | `mailbox` | append, trim, retain, delete, adopt, block, silence |
+//! | `contacts` | accept from, allow; whether a sender is welcome |
 //! | `counter` | allocate, allocate many |
 //! | `cluster` | create cluster, in the control group |
 
 mod backend;
 mod cluster;
+mod contacts;
 mod counter;
 mod deliver;
 mod device;
@@ -29,7 +31,9 @@ mod shard;
 
 use tidemark_types::Id;
 
+use crate::apply::deliver::Fate;
 use crate::command::Command;
+use crate::key::SentKey;
 use crate::reply::{Alarm, Effect, Reject, Reply};
 use crate::transaction::{Step, Stop};
 use crate::value::Shard;
@@ -84,7 +88,15 @@ pub(crate) fn command(
             session::open(step, shard, user, device, *open_id, *ends)
         }
         Command::Send(send) => session::send(step, shard, send),
-        Command::BackendSend(send) => backend::send(step, shard, send),
+        Command::BackendSend(send) => backend::send(step, shard, send, Fate::Delivered),
+        Command::DropBackend(send) => backend::send(step, shard, send, Fate::Dropped),
+        Command::RefuseBackend { sender, id, content, code } => backend::refuse(
+            step,
+            shard,
+            SentKey { id: *id, sender: sender.clone() },
+            *content,
+            *code,
+        ),
         Command::RelayIn { source, records } => relay::relay_in(step, shard, *source, records),
         Command::TrimOutbox { shard: to, upto, returns } => {
             relay::trim_outbox(step, *to, *upto, *returns)
@@ -95,6 +107,8 @@ pub(crate) fn command(
         Command::Adopt { user, seq } => mailbox::adopt(step, user, *seq),
         Command::Block { user, sender, blocked } => mailbox::block(step, user, sender, *blocked),
         Command::Silence { user, silent } => mailbox::silence(step, user, *silent),
+        Command::AcceptFrom { user, from } => contacts::accept_from(step, user, *from),
+        Command::Allow { user, sender, allowed } => contacts::allow(step, user, sender, *allowed),
         Command::Allocate { counter, count, id } => {
             counter::allocate(step, shard, counter, *count, *id)
         }

@@ -15,7 +15,7 @@ use super::device;
 use super::mailbox::Open;
 use crate::hints;
 use crate::key::{DeviceKey, DevicesKey, DueKey};
-use crate::reply::{Effect, Reject, Reply};
+use crate::reply::{Reject, Reply};
 use crate::storage::Fatal;
 use crate::transaction::{Step, Stop};
 use crate::value::{Due, Mailbox, PushTarget, PushToken, Shard};
@@ -66,7 +66,6 @@ pub(super) fn reckon(
     mailbox.value.due = next.unwrap_or_default();
     if let Some(at) = next {
         step.put(&key(at), &Due { since });
-        step.effects.push(Effect::Due { at });
     }
     Ok(())
 }

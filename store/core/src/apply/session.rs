@@ -10,11 +10,11 @@ use std::ops::RangeInclusive;
 
 use tidemark_mutants::{Mutant, is};
 use tidemark_types::limits::{ENDED_SESSIONS_MAX, SEND_WINDOW};
-use tidemark_types::{DeviceId, ErrorCode, OpenId, SessionId, UnixMs, UserId};
+use tidemark_types::{DeviceId, OpenId, SessionId, UnixMs, UserId};
 
-use super::deliver;
+use super::deliver::{self, Fate};
 use super::mailbox::Open;
-use crate::command::{Judged, Send};
+use crate::command::{Draft, Judged, Send};
 use crate::key::{AckKey, DeviceKey, IdleKey, SessionKey};
 use crate::reply::{Reject, Reply};
 use crate::storage::Fatal;
@@ -163,23 +163,17 @@ fn answered(step: &Step<'_>, session: &Session, send: &Send) -> Result<Option<Ve
 
 /// The verdict on the session's next send (R2).
 fn judge(step: &mut Step<'_>, shard: &mut Shard, send: &Send) -> Result<Verdict, Stop> {
+    let mut accept = |draft: &Draft, fate| {
+        deliver::check_draft(draft)?;
+        let origin =
+            Origin::Session { sender: send.user.clone(), session: send.session, n: send.n };
+        deliver::accept(step, shard, origin, Some(&send.device), draft, fate)
+    };
     match &send.judged {
-        Judged::Refuse(code) if is_gateways(*code) => Ok(Verdict::Refused(*code)),
-        Judged::Refuse(code) => {
-            Err(Reject::Invalid(format!("judged: {code} is not a gateway's verdict")).into())
-        }
-        Judged::Allow(draft) => {
-            deliver::check_draft(draft)?;
-            let origin =
-                Origin::Session { sender: send.user.clone(), session: send.session, n: send.n };
-            deliver::accept(step, shard, origin, Some(&send.device), draft)
-        }
+        Judged::Refuse(code) => Ok(deliver::refused_by_gateway(*code)?),
+        Judged::Allow(draft) => accept(draft, Fate::Delivered),
+        Judged::Drop(draft) => accept(draft, Fate::Dropped),
     }
-}
-
-/// May a gateway refuse a send for good with this code?
-fn is_gateways(code: ErrorCode) -> bool {
-    matches!(code, ErrorCode::BodyTooLarge | ErrorCode::TooManyRecipients | ErrorCode::BadRecipient)
 }
 
 /// Stores the verdict, and drops what the device has had.

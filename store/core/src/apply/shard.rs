@@ -50,6 +50,7 @@ pub(super) fn init(
                 allocate_floor: UnixMs::default(),
                 refusals_unwritable: 0,
                 blocked_silently: 0,
+                dropped: 0,
             });
             Ok(Reply::Done)
         }

@@ -18,7 +18,7 @@ use tidemark_types::*;
 fn encoded_bytes_are_what_they_were() {
     let mut lines = String::new();
     values(&mut lines);
-    for command in commands().into_iter().chain(device_commands()) {
+    for command in commands().into_iter().chain(device_commands()).chain(check_commands()) {
         let batch = Batch { time: UnixMs::new(1_000), commands: vec![command] };
         assert_eq!(Batch::decode(&batch.encode()).as_ref(), Ok(&batch));
         let name = format!("{:?}", batch.commands[0]);
@@ -120,6 +120,7 @@ fn values(lines: &mut String) {
             allocate_floor: time,
             refusals_unwritable: 1,
             blocked_silently: 2,
+            dropped: 300,
         },
     );
     value(lines, &Chain { hash: 0x0123_4567_89ab_cdef });
@@ -138,26 +139,13 @@ fn values(lines: &mut String) {
     value(lines, &Entry { time, origin: one.clone(), content: own });
     value(lines, &Entry { time, origin: two, content: theirs });
     value(lines, &Entry { time, origin: one, content: refusal });
-    value(
-        lines,
-        &Device {
-            epoch: Epoch::FIRST,
-            cursor: Seq::new(300),
-            last_seen: time,
-            live: Some(session()),
-            ended: vec![SessionId::new(4).unwrap()],
-            label: label(),
-            connection: 300,
-            connected: true,
-            logged_out: time,
-            push: Some(PushToken { target: target(), version: 299, registered: time }),
-            pushed_upto: Seq::new(299),
-            pushed_at: time,
-        },
-    );
+    value(lines, &a_device());
     value(lines, &Devices { names: vec![device()], last_number: 300 });
     value(lines, &Due { since: time });
+    let from = AcceptFrom::Contacts;
+    value(lines, &Mailbox { accept_from: from, allows: 300, ..Mailbox::default() });
     value(lines, &Block);
+    value(lines, &Allow);
     value(lines, &a_session());
     value(lines, &accepted);
     value(lines, &refused);
@@ -172,6 +160,24 @@ fn values(lines: &mut String) {
     value(lines, &Counter { last: 300 });
     value(lines, &Allocated { first: 300, count: 2 });
     value(lines, &map());
+}
+
+fn a_device() -> Device {
+    let time = UnixMs::new(1_000);
+    Device {
+        epoch: Epoch::FIRST,
+        cursor: Seq::new(300),
+        last_seen: time,
+        live: Some(session()),
+        ended: vec![SessionId::new(4).unwrap()],
+        label: label(),
+        connection: 300,
+        connected: true,
+        logged_out: time,
+        push: Some(PushToken { target: target(), version: 299, registered: time }),
+        pushed_upto: Seq::new(299),
+        pushed_at: time,
+    }
 }
 
 fn a_session() -> Session {
@@ -208,14 +214,35 @@ fn device_commands() -> Vec<Command> {
     ]
 }
 
-fn commands() -> Vec<Command> {
-    let (user, device, shard) = (user("alice"), device(), ShardId::new(3));
-    let draft = Draft {
-        to: vec![Recipient::User(self::user("bob"))],
+/// What came with contacts and verdicts of checks, in the order of their kinds.
+fn check_commands() -> Vec<Command> {
+    let (user, draft) = (user("alice"), draft());
+    let content = ContentHash::of(&draft.to, draft.kind, &draft.body);
+    vec![
+        Command::AcceptFrom { user: user.clone(), from: AcceptFrom::Contacts },
+        Command::Allow { user: user.clone(), sender: self::user("bob"), allowed: true },
+        Command::RefuseBackend {
+            sender: user.clone(),
+            id: id(),
+            content,
+            code: ErrorCode::Filtered,
+        },
+        Command::DropBackend(BackendSend { sender: user, content, draft }),
+    ]
+}
+
+fn draft() -> Draft {
+    Draft {
+        to: vec![Recipient::User(user("bob"))],
         kind: 2,
         client_msg_id: id(),
         body: Bytes::from_static(b"hi"),
-    };
+    }
+}
+
+fn commands() -> Vec<Command> {
+    let (user, device, shard) = (user("alice"), device(), ShardId::new(3));
+    let draft = draft();
     let content = ContentHash::of(&draft.to, draft.kind, &draft.body);
     let send = |judged| Send {
         user: self::user("alice"),
@@ -256,13 +283,9 @@ fn commands() -> Vec<Command> {
         },
         Command::Send(send(Judged::Allow(draft.clone()))),
         Command::Send(send(Judged::Refuse(ErrorCode::BadRecipient))),
-        Command::BackendSend(BackendSend { sender: user.clone(), content, draft }),
-        Command::Confirm {
-            user: user.clone(),
-            device: device.clone(),
-            epoch: Epoch::FIRST,
-            seq: Seq::new(300),
-        },
+        Command::Send(send(Judged::Drop(draft.clone()))),
+        Command::BackendSend(BackendSend { sender: user.clone(), content, draft: draft.clone() }),
+        Command::Confirm { user: user.clone(), device, epoch: Epoch::FIRST, seq: Seq::new(300) },
         Command::RelayIn { source: shard, records },
         Command::TrimOutbox { shard, upto: OutSeq::new(300), returns: OutSeq::new(200) },
         Command::TrimMailbox { user: user.clone(), upto: Seq::new(300) },

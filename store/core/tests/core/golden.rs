@@ -20,8 +20,8 @@ use tidemark_store_core::read::{
 };
 use tidemark_store_core::reply::{Applied, Effect, Reply};
 use tidemark_store_core::value::{
-    ClusterMap, Content, Entry, Label, Message, NodeAddress, Origin, OutSeq, Payload, PushTarget,
-    Settings, Value,
+    AcceptFrom, ClusterMap, Content, Entry, Label, Message, NodeAddress, Origin, OutSeq, Payload,
+    PushTarget, Settings, Value,
 };
 use tidemark_store_core::{Read as _, hints};
 use tidemark_types::{
@@ -326,12 +326,7 @@ fn parse(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
             Command::Open { user, device, open_id, ends }
         }
         "send" => Command::Send(send(args)?),
-        "backend" => {
-            let sender = args.next()?;
-            let draft = draft(args)?;
-            let content = ContentHash::of(&draft.to, draft.kind, &draft.body);
-            Command::BackendSend(BackendSend { sender, content, draft })
-        }
+        "backend" => backend(args)?,
         "confirm" => {
             let (user, device) = args.device()?;
             let epoch = Epoch::new(args.parse("epoch", 1)?);
@@ -349,6 +344,9 @@ fn parse(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
         "block" => Command::Block { user: args.next()?, sender: args.next()?, blocked: true },
         "unblock" => Command::Block { user: args.next()?, sender: args.next()?, blocked: false },
         "silence" => Command::Silence { user: args.next()?, silent: args.next()? },
+        "accept_from" => Command::AcceptFrom { user: args.next()?, from: accept_from(args)? },
+        "allow" => Command::Allow { user: args.next()?, sender: args.next()?, allowed: true },
+        "disallow" => Command::Allow { user: args.next()?, sender: args.next()?, allowed: false },
         "allocate" => {
             let id = args.0.take_key("id").map(message_id).transpose()?;
             Command::Allocate { counter: args.next()?, count: args.parse("count", 1)?, id }
@@ -424,6 +422,24 @@ fn about_device(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
     })
 }
 
+fn backend(args: &mut Args<'_>) -> Result<Command, Failure> {
+    let sender = args.next()?;
+    let (content, (judged, id)) = judged(args)?;
+    Ok(match judged {
+        Judged::Allow(draft) => Command::BackendSend(BackendSend { sender, content, draft }),
+        Judged::Drop(draft) => Command::DropBackend(BackendSend { sender, content, draft }),
+        Judged::Refuse(code) => Command::RefuseBackend { sender, id, content, code },
+    })
+}
+
+fn accept_from(args: &mut Args<'_>) -> Result<AcceptFrom, Failure> {
+    match args.next::<String>()?.as_str() {
+        "everybody" => Ok(AcceptFrom::Everybody),
+        "contacts" => Ok(AcceptFrom::Contacts),
+        other => Err(format!("nobody takes messages of {other}").into()),
+    }
+}
+
 /// `COUNTER=COUNT …`
 fn allocations(args: &mut Args<'_>) -> Result<Vec<(CounterId, u32)>, Failure> {
     let allocation = |(counter, count): (&str, &str)| Ok((counter.parse()?, count.parse()?));
@@ -434,17 +450,28 @@ fn send(args: &mut Args<'_>) -> Result<Send, Failure> {
     let (user, device) = args.device()?;
     let (session, n) = (args.parse("session", 1)?, args.parse("n", 1)?);
     let base = args.parse("base", 1)?;
+    let (content, (judged, _)) = judged(args)?;
+    Ok(Send { user, device, session: SessionId::new(session)?, n, base, content, judged })
+}
+
+/// `refused=CODE`, `dropped=yes` or `replaced=BODY` is a gateway's judgement; the hash is of what
+/// was asked for. Gives the message's id beside it, which a refusal does not hold.
+fn judged(args: &mut Args<'_>) -> Result<(ContentHash, (Judged, ClientMsgId)), Failure> {
     let refused = args.0.take_key("refused").map(|name| {
         let found = ErrorCode::ALL.iter().find(|code| code.name() == name);
         found.copied().ok_or_else(|| format!("no code {name}"))
     });
-    let draft = draft(args)?;
-    let content = ContentHash::of(&draft.to, draft.kind, &draft.body);
+    let dropped = args.parse("dropped", "no".to_owned())? == "yes";
+    let replaced = args.0.take_key("replaced").map(|body| Bytes::from(body.to_owned()));
+    let mut draft = draft(args)?;
+    let (id, content) = (draft.client_msg_id, ContentHash::of(&draft.to, draft.kind, &draft.body));
+    draft.body = replaced.unwrap_or(draft.body);
     let judged = match refused.transpose()? {
         Some(code) => Judged::Refuse(code),
+        None if dropped => Judged::Drop(draft),
         None => Judged::Allow(draft),
     };
-    Ok(Send { user, device, session: SessionId::new(session)?, n, base, content, judged })
+    Ok((content, (judged, id)))
 }
 
 fn draft(args: &mut Args<'_>) -> Result<Draft, Failure> {
@@ -516,7 +543,6 @@ fn show(applied: &Applied) -> String {
             Effect::Unseated { user, device, below, code } => {
                 format!("  {user}'s {device} below connection {below}: {code}\n")
             }
-            Effect::Due { at } => format!("  hints are due at {at}\n"),
             Effect::MapChanged => "  the map changed\n".to_owned(),
             Effect::Alarm(alarm) => format!("  ALARM {alarm:?}\n"),
         };

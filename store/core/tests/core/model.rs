@@ -1,9 +1,10 @@
 //! The state machine against a naive model, in every order of lost answers, retries and relays.
 //!
 //! The model knows nothing of sessions' windows, streams or stored acks: it only writes down what
-//! a correct system would end with. A run sends, retries, replaces sessions, blocks, confirms, trims,
-//! forgets devices, and ships records late, twice and out of order; then everything is delivered, and
-//! what is there must be what the model says.
+//! a correct system would end with. A run sends, retries, replaces sessions, blocks, chooses contacts,
+//! confirms, trims, forgets devices, and ships records late, twice and out of order, while gateways
+//! disagree about what to drop; then everything is delivered, and what is there must be what the model
+//! says.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,9 +12,11 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use tidemark_store_core::command::{Arrival, Command, Draft, Judged, Send, Start};
 use tidemark_store_core::hints::{self, Hint};
-use tidemark_store_core::key::DeviceKey;
+use tidemark_store_core::key::{DeviceKey, ShardKey};
 use tidemark_store_core::read::{PageAnswer, PageLimits, mailbox, page};
-use tidemark_store_core::value::{self, Content, Entry, Origin, PushTarget, Settings, Verdict};
+use tidemark_store_core::value::{
+    self, AcceptFrom, Content, Entry, Origin, PushTarget, Settings, Verdict,
+};
 use tidemark_store_core::{Reject, Reply};
 use tidemark_types::{
     ClientMsgId, ContentHash, DeviceId, Epoch, ErrorCode, OpenId, Recipient, Seq, SessionId,
@@ -29,15 +32,20 @@ const SHARDS: u16 = 3;
 #[derive(Clone, Debug)]
 enum Action {
     /// The user's device numbers its next message, and sends it.
-    Send { user: usize, to: Vec<usize>, attempt: Attempt },
-    /// It sends one again that it has no answer for, or had one.
-    Retry { user: usize, which: usize },
+    Send { user: usize, to: Vec<usize>, attempt: Attempt, dropped: bool },
+    /// It sends one again that it has no answer for, or had one, through a gateway that may judge
+    /// it differently.
+    Retry { user: usize, which: usize, dropped: bool },
     /// It replaces its session; what the old one did not take is sent in the new one.
     Reopen { user: usize },
     /// Some records are shipped: any slice of what waits, trimmed or not.
     Relay { from: u16, to: u16, skip: usize, take: usize, trim: bool },
     /// A user blocks or unblocks another.
     Block { user: usize, sender: usize, blocked: bool },
+    /// A user allows another, or no longer.
+    Allow { user: usize, sender: usize, allowed: bool },
+    /// A user takes messages of contacts only, or of everybody.
+    AcceptFrom { user: usize, contacts: bool },
     /// The user's device confirms up to some entry, maybe less than before.
     Confirm { user: usize, upto: usize },
     /// Some of the mailbox's oldest entries are removed.
@@ -69,15 +77,21 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         2 => Just(Attempt::NeverArrives),
     ];
     let action = prop_oneof![
-        6 => (user.clone(), to, attempt)
-            .prop_map(|(user, to, attempt)| Action::Send { user, to, attempt }),
-        3 => (user.clone(), 0usize..100).prop_map(|(user, which)| Action::Retry { user, which }),
+        6 => (user.clone(), to, attempt, proptest::bool::weighted(0.1)).prop_map(
+            |(user, to, attempt, dropped)| Action::Send { user, to, attempt, dropped }
+        ),
+        3 => (user.clone(), 0usize..100, proptest::bool::weighted(0.3))
+            .prop_map(|(user, which, dropped)| Action::Retry { user, which, dropped }),
         1 => user.clone().prop_map(|user| Action::Reopen { user }),
         4 => (0..SHARDS, 0..SHARDS, 0usize..3, 1usize..5, any::<bool>()).prop_map(
             |(from, to, skip, take, trim)| Action::Relay { from, to, skip, take, trim }
         ),
         1 => (user.clone(), user.clone(), any::<bool>())
             .prop_map(|(user, sender, blocked)| Action::Block { user, sender, blocked }),
+        1 => (user.clone(), user.clone(), any::<bool>())
+            .prop_map(|(user, sender, allowed)| Action::Allow { user, sender, allowed }),
+        1 => (user.clone(), any::<bool>())
+            .prop_map(|(user, contacts)| Action::AcceptFrom { user, contacts }),
         1 => (user.clone(), 0usize..100).prop_map(|(user, upto)| Action::Confirm { user, upto }),
         1 => (user.clone(), 0usize..5).prop_map(|(user, count)| Action::Trim { user, count }),
         1 => user.clone().prop_map(|user| Action::Forget { user }),
@@ -109,10 +123,17 @@ struct Run {
     cluster: Cluster,
     devices: Vec<Device>,
     opens: u8,
-    /// Accepted sends in the order of acceptance, with their recipients.
-    accepted: Vec<(Origin, BTreeSet<UserId>)>,
+    /// Accepted sends in the order of acceptance.
+    accepted: Vec<Accepted>,
     /// What was trimmed from each user's mailbox.
     trimmed: [Vec<Entry>; USERS],
+}
+
+struct Accepted {
+    origin: Origin,
+    to: BTreeSet<UserId>,
+    /// By the first judgement that was committed.
+    dropped: bool,
 }
 
 fn user(number: usize) -> UserId {
@@ -174,7 +195,7 @@ impl Run {
 
     fn act(&mut self, action: &Action) {
         match action {
-            Action::Send { user, to, attempt } => {
+            Action::Send { user, to, attempt, dropped } => {
                 let n = self.devices[*user].next_n;
                 let to = to.iter().map(|to| Recipient::User(self::user(*to))).collect();
                 let draft = Draft {
@@ -186,16 +207,16 @@ impl Run {
                 self.devices[*user].sends.insert(n, draft);
                 self.devices[*user].next_n += 1;
                 match attempt {
-                    Attempt::Answered => self.send(*user, n, true),
-                    Attempt::AnswerLost => self.send(*user, n, false),
+                    Attempt::Answered => self.send(*user, n, true, *dropped),
+                    Attempt::AnswerLost => self.send(*user, n, false, *dropped),
                     Attempt::NeverArrives => {}
                 }
             }
-            Action::Retry { user, which } => {
+            Action::Retry { user, which, dropped } => {
                 let device = &self.devices[*user];
                 let waiting = device.next_n - device.base;
                 if waiting > 0 {
-                    self.send(*user, device.base + *which as u64 % waiting, true);
+                    self.send(*user, device.base + *which as u64 % waiting, true, *dropped);
                 }
             }
             Action::Reopen { user } => self.reopen(*user),
@@ -205,6 +226,14 @@ impl Run {
             Action::Block { user, sender, blocked } => {
                 let (user, sender) = (self::user(*user), self::user(*sender));
                 self.cluster.route(Command::Block { user, sender, blocked: *blocked });
+            }
+            Action::Allow { user, sender, allowed } => {
+                let (user, sender) = (self::user(*user), self::user(*sender));
+                self.cluster.route(Command::Allow { user, sender, allowed: *allowed });
+            }
+            Action::AcceptFrom { user, contacts } => {
+                let from = if *contacts { AcceptFrom::Contacts } else { AcceptFrom::Everybody };
+                self.cluster.route(Command::AcceptFrom { user: self::user(*user), from });
             }
             Action::Confirm { user, upto } => self.confirm(*user, *upto),
             Action::Trim { user, count } => self.trim(*user, *count),
@@ -281,13 +310,13 @@ impl Run {
 
     /// One attempt at a send; `answered` says whether its answer arrives. When one before it never
     /// arrived, the device begins again with that one.
-    fn send(&mut self, number: usize, n: u64, answered: bool) {
+    fn send(&mut self, number: usize, n: u64, answered: bool, dropped: bool) {
         let Device { session, taken, .. } = self.devices[number];
-        let reply = self.attempt(number, session, n);
+        let reply = self.attempt(number, session, n, dropped);
         if n > taken + 1 {
             assert_eq!(reply, Reply::Rejected(Reject::OutOfOrder { expected: taken + 1 }));
             if answered {
-                (taken + 1..=n).for_each(|n| self.send(number, n, true));
+                (taken + 1..=n).for_each(|n| self.send(number, n, true, dropped));
             }
             return;
         }
@@ -297,8 +326,8 @@ impl Run {
             Recipient::User(user) => user.clone(),
             Recipient::Group(_) => unreachable!("none is made here"),
         });
-        if !self.accepted.iter().any(|(known, _)| *known == origin) {
-            self.accepted.push((origin, to.collect()));
+        if !self.accepted.iter().any(|known| known.origin == origin) {
+            self.accepted.push(Accepted { origin, to: to.collect(), dropped });
         }
         let device = &mut self.devices[number];
         device.taken = taken.max(n);
@@ -310,7 +339,7 @@ impl Run {
     }
 
     /// Sends `n` in a session; what the store says.
-    fn attempt(&mut self, number: usize, session: SessionId, n: u64) -> Reply {
+    fn attempt(&mut self, number: usize, session: SessionId, n: u64, dropped: bool) -> Reply {
         let device = &self.devices[number];
         let draft = device.sends[&n].clone();
         let send = Send {
@@ -320,7 +349,7 @@ impl Run {
             n,
             base: device.base,
             content: ContentHash::of(&draft.to, draft.kind, &draft.body),
-            judged: Judged::Allow(draft),
+            judged: if dropped { Judged::Drop(draft) } else { Judged::Allow(draft) },
         };
         self.cluster.route(Command::Send(send)).reply
     }
@@ -336,7 +365,7 @@ impl Run {
                 Some(verdict) => Reply::Sent(verdict),
                 None => Reply::Rejected(Reject::SessionEnded { last_n: taken }),
             };
-            assert_eq!(self.attempt(number, old, n), expected);
+            assert_eq!(self.attempt(number, old, n, false), expected);
         }
         let device = &mut self.devices[number];
         let untaken = device.sends.split_off(&(taken + 1));
@@ -346,7 +375,7 @@ impl Run {
         device.base = 1;
         device.taken = 0;
         for n in 1..device.next_n {
-            self.send(number, n, true);
+            self.send(number, n, true, false);
         }
     }
 
@@ -377,7 +406,7 @@ impl Run {
         let reply = self.cluster.route(Command::ForgetDevice { user, device }).reply;
         assert_eq!(reply, Reply::Done);
         for n in base..next_n {
-            let reply = self.attempt(number, session, n);
+            let reply = self.attempt(number, session, n, false);
             assert_eq!(reply, Reply::Rejected(Reject::SessionExpired));
         }
         self.devices[number] = self.register(number);
@@ -418,27 +447,35 @@ impl Run {
         }
     }
 
-    /// Everything was delivered: exactly one outcome for each recipient of each accepted send.
+    /// Everything was delivered: exactly one outcome for each recipient of each accepted send, and
+    /// none but a count where it was dropped.
     fn check(&self) {
         let all = |number: usize| [self.trimmed[number].clone(), self.entries(number)].concat();
         let mailboxes: BTreeMap<UserId, Vec<Entry>> =
             (0..USERS).map(|number| (user(number), all(number))).collect();
-        let mut expected = 0;
-        for (origin, to) in &self.accepted {
+        let (mut expected, mut dropped_copies) = (0, 0);
+        for Accepted { origin, to, dropped } in &self.accepted {
             let sender = origin.sender();
             for recipient in to.iter().chain([sender]).collect::<BTreeSet<_>>() {
                 let appended = count(&mailboxes[recipient], |entry| {
                     entry.origin == *origin && matches!(entry.content, Content::Message { .. })
                 });
                 let refused = count(&mailboxes[sender], |entry| {
-                    let code = ErrorCode::Blocked;
-                    let content = Content::Refused { recipient: recipient.clone(), code };
-                    entry.origin == *origin && entry.content == content
+                    let by_recipient = |code| {
+                        entry.content == Content::Refused { recipient: recipient.clone(), code }
+                    };
+                    let codes = [ErrorCode::Blocked, ErrorCode::Stranger];
+                    entry.origin == *origin && codes.into_iter().any(by_recipient)
                 });
-                assert_eq!(appended + refused, 1, "{origin:?} to {recipient}");
-                expected += 1;
+                let dropped = *dropped && recipient != sender;
+                assert_eq!(appended + refused, usize::from(!dropped), "{origin:?} to {recipient}");
+                expected += appended + refused;
+                dropped_copies += u64::from(dropped);
             }
         }
+        let shards = self.cluster.count.shards();
+        let counted = shards.map(|shard| self.cluster.get(shard, &ShardKey {}).unwrap().dropped);
+        assert_eq!(counted.sum::<u64>(), dropped_copies);
         let found: usize = mailboxes.values().map(Vec::len).sum();
         assert_eq!(found, expected, "nothing else is there");
         for (recipient, entries) in &mailboxes {

@@ -7,7 +7,7 @@ use tidemark_types::{ErrorCode, Seq};
 use super::Kind;
 use crate::corrupt::{Entry, Message, Tape, altered, id_of, next};
 
-use Code::{C1, C2, C3, C4, C4b, C5, C6, C7a, C7d, C8, C9c, C9d, C11};
+use Code::{C1, C2, C3, C4, C4b, C5, C6, C7a, C7d, C8, C9c, C9d, C11, C16};
 
 pub(super) const KINDS: &[Kind] = &[
     Kind { name: "a hole", code: C1, also: &[C4, C5, C8, C9c, C11], apply: hole },
@@ -47,12 +47,17 @@ pub(super) const KINDS: &[Kind] = &[
     Kind {
         name: "a refused send is everywhere",
         code: C11,
-        also: &[C9d],
+        also: &[C9d, C16],
         apply: refused_everywhere,
     },
-    Kind { name: "a refused send is told refused", code: C11, also: &[C9d], apply: refused_told },
+    Kind {
+        name: "a refused send is told refused",
+        code: C11,
+        also: &[C9d, C16],
+        apply: refused_told,
+    },
     Kind { name: "unknown, and not at a recipient", code: C11, also: &[], apply: half_lost },
-    Kind { name: "unknown, and only at a recipient", code: C11, also: &[], apply: half_there },
+    Kind { name: "unknown, and only at a recipient", code: C11, also: &[C16], apply: half_there },
 ];
 
 fn some_entry(tape: &mut Tape) -> Option<Entry> {

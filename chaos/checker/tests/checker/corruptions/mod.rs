@@ -1,6 +1,7 @@
 //! Every way in which a system can break its promises here gives the code for it.
 
 mod course;
+mod decisions;
 mod log;
 mod reads;
 
@@ -33,7 +34,7 @@ pub(crate) struct Kind {
 }
 
 pub(crate) fn kinds() -> impl Iterator<Item = &'static Kind> {
-    log::KINDS.iter().chain(reads::KINDS).chain(course::KINDS)
+    log::KINDS.iter().chain(reads::KINDS).chain(course::KINDS).chain(decisions::KINDS)
 }
 
 #[test]

@@ -1,0 +1,176 @@
+//! Hooks as an operator would write them, on loopback: over gRPC, and over HTTP with signatures.
+//!
+//! A message's body says what the hook thinks of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use hmac::{Hmac, Mac as _};
+use serde_json::{Value, json};
+use sha2::Sha256;
+use tidemark_proto::v1::hooks_server::{Hooks, HooksServer};
+use tidemark_proto::v1::{BeforeSendRequest, BeforeSendResponse, BeforeSendVerdict};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+/// What gateways and HTTP hooks share.
+pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// A hook, whatever carries it.
+#[derive(Default)]
+pub(crate) struct Hook {
+    reject_all: AtomicBool,
+    asked: Mutex<Vec<String>>,
+    /// How many it was asked about.
+    count: watch::Sender<usize>,
+}
+
+/// It thinks about the message `last` until it was asked about so many.
+const ALL: usize = 5;
+
+impl Hook {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// From now on it thinks ill of everything.
+    pub(crate) fn reject_all(&self) {
+        self.reject_all.store(true, Ordering::SeqCst);
+    }
+
+    /// What it was asked, in words.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    /// Its verdict, and the body that replaces the message's; an error is its own.
+    async fn judge(&self, who: String, body: &str) -> Result<(&'static str, &'static str), ()> {
+        self.asked.lock().unwrap().push(format!("{who} {body}"));
+        self.count.send_modify(|count| *count += 1);
+        match body {
+            "last" => drop(self.count.subscribe().wait_for(|count| *count >= ALL).await),
+            "hang" => std::future::pending().await,
+            _ => {}
+        }
+        if self.reject_all.load(Ordering::SeqCst) {
+            return Ok(("reject", ""));
+        }
+        match body {
+            "reject" => Ok(("reject", "")),
+            "replace" => Ok(("replace", "replaced")),
+            "replace with more" => Ok(("replace", "more than twenty bytes")),
+            "drop" => Ok(("drop", "")),
+            "unspecified" => Ok(("", "")),
+            "error" => Err(()),
+            _ => Ok(("allow", "")),
+        }
+    }
+}
+
+struct Grpc(Arc<Hook>);
+
+#[tonic::async_trait]
+impl Hooks for Grpc {
+    async fn before_send(
+        &self,
+        request: Request<BeforeSendRequest>,
+    ) -> Result<Response<BeforeSendResponse>, Status> {
+        let request = request.into_inner();
+        assert_eq!(request.client_msg_id.len(), 16);
+        let to: Vec<_> = request.to.iter().map(|id| id.name.as_str()).collect();
+        let who = format!("{}/{} to {}", request.sender, request.device, to.join(","));
+        let body = String::from_utf8(request.body.to_vec()).unwrap();
+        let judged = self.0.judge(who, &body).await;
+        let (verdict, body) = judged.map_err(|()| Status::internal("it has a bug"))?;
+        let verdict = match verdict {
+            "allow" => BeforeSendVerdict::Allow,
+            "reject" => BeforeSendVerdict::Reject,
+            "replace" => BeforeSendVerdict::Replace,
+            "drop" => BeforeSendVerdict::Drop,
+            _ => BeforeSendVerdict::Unspecified,
+        };
+        Ok(Response::new(BeforeSendResponse { verdict: verdict.into(), body: body.into() }))
+    }
+}
+
+/// Serves it over gRPC, on any port or this one, until the test ends.
+pub(crate) async fn serve_grpc(hook: Arc<Hook>, at: Option<SocketAddr>) -> SocketAddr {
+    let at = at.unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
+    let listener = TcpListener::bind(at).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tonic::transport::Server::builder().add_service(HooksServer::new(Grpc(hook)));
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    address
+}
+
+/// Serves it over HTTP at `/judge`, for whoever knows the secret.
+pub(crate) async fn serve_http(hook: Arc<Hook>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let judge = move |headers: HeaderMap, body: Bytes| answer(hook.clone(), headers, body);
+    let router = Router::new().route("/judge", post(judge));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
+async fn answer(hook: Arc<Hook>, headers: HeaderMap, body: Bytes) -> (StatusCode, String) {
+    if !is_signed(&headers, &body) {
+        return (StatusCode::UNAUTHORIZED, String::new());
+    }
+    let question: Value = serde_json::from_slice(&body).unwrap();
+    let text = |field: &str| question[field].as_str().unwrap().to_owned();
+    let to: Vec<_> = question["to"].as_array().unwrap().iter().collect();
+    assert!(to.iter().all(|to| to["kind"] == "user"), "{question}");
+    let to: Vec<_> = to.iter().map(|to| to["name"].as_str().unwrap()).collect();
+    let who = format!("{}/{} to {}", text("sender"), text("device"), to.join(","));
+    let asked = String::from_utf8(STANDARD.decode(text("body")).unwrap()).unwrap();
+    match hook.judge(who, &asked).await {
+        Ok((verdict, body)) => {
+            let answer = json!({ "verdict": verdict, "body": STANDARD.encode(body) });
+            (StatusCode::OK, answer.to_string())
+        }
+        Err(()) => (StatusCode::INTERNAL_SERVER_ERROR, String::new()),
+    }
+}
+
+/// As the standard says: HMAC-SHA256 over id, time and body, which is not old.
+fn is_signed(headers: &HeaderMap, body: &[u8]) -> bool {
+    let header = |name: &str| headers[name].to_str().unwrap();
+    let (id, timestamp) = (header("webhook-id"), header("webhook-timestamp"));
+    let signature = header("webhook-signature").strip_prefix("v1,").unwrap();
+    let key = STANDARD.decode(SECRET.strip_prefix("whsec_").unwrap()).unwrap();
+    let mut mac = Hmac::<Sha256>::new_from_slice(&key).unwrap();
+    mac.update(format!("{id}.{timestamp}.").as_bytes());
+    mac.update(body);
+    assert!(id.starts_with("msg_") && timestamp.parse::<u64>().is_ok(), "{headers:?}");
+    mac.verify_slice(&STANDARD.decode(signature).unwrap()).is_ok()
+}
+
+/// Takes connections, reads what comes, and never says anything; how often it was connected to.
+pub(crate) async fn silent() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut bytes = [0; 1_024];
+                while stream.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
+            });
+        }
+    });
+    (address, calls)
+}

@@ -1,0 +1,94 @@
+//! A simulator, and the providers of the configuration that it writes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tidemark_env::{Clock, ManualClock, Rng, SystemClock, SystemRng};
+use tidemark_push::{Hint, Outcome, Providers, PushConfig};
+use tidemark_push_sim::{Service, Sim, SimConfig};
+use tidemark_types::{DeviceId, Epoch, Seq, UnixMs, UserId};
+
+/// The providers of the configuration that the simulator writes, and their services.
+pub(crate) const ALL: [(&str, Service); 7] = [
+    ("apns", Service::Apns),
+    ("fcm", Service::Fcm),
+    ("wns", Service::Wns),
+    ("webpush", Service::WebPush),
+    ("mpns", Service::Mpns),
+    ("bbpush", Service::BbPush),
+    ("webhook", Service::Webhook),
+];
+
+pub(crate) struct Bench {
+    pub(crate) sim: Sim,
+    pub(crate) providers: Providers,
+    clock: Arc<ManualClock>,
+    // The keys' files, read once.
+    _folder: TempDir,
+}
+
+impl Bench {
+    pub(crate) async fn start() -> Bench {
+        Self::with(|text| text).await
+    }
+
+    /// With a configuration that was changed.
+    pub(crate) async fn with(change: impl FnOnce(String) -> String) -> Bench {
+        let sim = Sim::start(SimConfig::default()).await.expect("it starts");
+        let folder = tempfile::tempdir().expect("a folder");
+        sim.write(folder.path()).expect("written");
+        let text = std::fs::read_to_string(folder.path().join("push.toml")).expect("it is there");
+        let config: PushConfig = toml::from_str(&change(text)).expect("a configuration");
+        // Stands still but for what a test lets pass.
+        let clock = Arc::new(ManualClock::at(SystemClock::new().wall()));
+        let (seam, rng): (Arc<dyn Clock>, Arc<dyn Rng>) = (clock.clone(), Arc::new(SystemRng));
+        let providers = Providers::build(&config, &seam, &rng).expect("they can be made");
+        Bench { sim, providers, clock, _folder: folder }
+    }
+
+    /// Lets time pass, here and at the vendors.
+    pub(crate) fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+        self.sim.advance(by);
+    }
+
+    /// A target as a device of that service would register, and what the simulator calls it.
+    pub(crate) fn target(&self, service: Service) -> (String, String) {
+        let http = self.sim.http();
+        let same = |target: &str| (target.to_owned(), target.to_owned());
+        match service {
+            Service::Apns => same(&"5a".repeat(32)),
+            Service::Fcm => same("device:abc-1"),
+            Service::Wns => (format!("http://{http}/wns/channel/abc"), "abc".to_owned()),
+            Service::Mpns => (format!("http://{http}/mpns/channel/abc"), "abc".to_owned()),
+            Service::BbPush => same("2100000A"),
+            Service::Webhook => same("whatever the operator's server knows"),
+            Service::WebPush => {
+                let server = self.sim.credentials().vapid_public();
+                let subscription = self.sim.subscribe(Some(server));
+                let id = subscription.endpoint.rsplit('/').next().expect("an id").to_owned();
+                (serde_json::to_string(&subscription).expect("JSON"), id)
+            }
+        }
+    }
+
+    pub(crate) async fn send(&self, hint: &Hint) -> Outcome {
+        let provider = self.providers.get(&hint.provider).expect("it is configured");
+        provider.check(&hint.target).expect("a target");
+        provider.send(hint).await
+    }
+}
+
+pub(crate) fn hint(provider: &str, target: &str, head: u32) -> Hint {
+    Hint {
+        user: UserId::new("ann").expect("legal"),
+        device: DeviceId::new(provider).expect("legal"),
+        provider: provider.to_owned(),
+        target: target.to_owned(),
+        version: 1,
+        registered_at: UnixMs::new(1_000),
+        epoch: Epoch::FIRST,
+        head: Seq::new(head),
+    }
+}
