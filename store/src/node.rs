@@ -378,6 +378,9 @@ impl Node {
         for (_, group) in self.hosted.groups() {
             group.shut_down().await;
         }
+        for (_, shard) in self.hosted.shards() {
+            shard.stop().await;
+        }
         let thread = self.log_thread.lock().take();
         if let Some(thread) = thread {
             tokio::task::spawn_blocking(|| thread.shut_down())

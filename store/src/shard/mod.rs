@@ -190,6 +190,11 @@ impl Shard {
         Shard { group, state, admission, proposer }
     }
 
+    /// Proposes nothing more; after it nobody holds the state but who holds this.
+    pub async fn stop(&self) {
+        self.proposer.stop().await;
+    }
+
     /// Its Raft group.
     pub fn group(&self) -> &Group {
         &self.group

@@ -18,11 +18,13 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
+use parking_lot::Mutex;
 use tidemark_env::Clock;
 use tidemark_mutants::{Mutant, is, keep_number};
 use tidemark_store_core::{Batch, Command, Reply};
 use tidemark_types::Recipient;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::{Error, RETRY_AFTER};
@@ -44,6 +46,8 @@ pub(super) struct Proposer {
     clients: Room,
     internal: Room,
     clock: Arc<dyn Clock>,
+    /// The task, until it is stopped.
+    task: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 /// Room for commands of one class, in bytes.
@@ -79,7 +83,8 @@ struct Waiting {
 }
 
 impl Proposer {
-    /// Starts the task; it ends when the last handle is dropped and everything is answered.
+    /// Starts the task; it ends when it is stopped, or the last handle is dropped and everything is
+    /// answered.
     pub(super) fn start(
         group: Group,
         config: &ProposalConfig,
@@ -96,10 +101,20 @@ impl Proposer {
             next: VecDeque::new(),
             given_up: Arc::default(),
         };
-        tokio::spawn(task.run());
+        let task = Arc::new(Mutex::new(Some(tokio::spawn(task.run()))));
         let clients = Room::of(config.client_bytes_max);
         let internal = Room::of(config.internal_bytes_max);
-        Proposer { queue, clients, internal, clock }
+        Proposer { queue, clients, internal, clock, task }
+    }
+
+    /// Ends the task, and with it what holds the group and its state: what is under way is unknown.
+    pub(super) async fn stop(&self) {
+        let task = self.task.lock().take();
+        if let Some(task) = task {
+            task.abort();
+            // Aborted or just at its end: either way it is over.
+            let _ = task.await;
+        }
     }
 
     /// Room for a command; the cluster's own have a share of it that no client can take (R7).
