@@ -23,7 +23,8 @@ pub(crate) fn of_reject(reject: Reject) -> Failure {
         | Reject::DedupExpired
         | Reject::NoDevice
         | Reject::SeqExhausted
-        | Reject::NotEmpty => failure,
+        | Reject::NotEmpty
+        | Reject::Group(_) => failure,
     }
 }
 

@@ -24,6 +24,7 @@ pub mod connect;
 pub mod devices;
 mod entry;
 mod failure;
+mod groups;
 mod http;
 mod kept;
 pub mod limits;

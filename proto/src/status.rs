@@ -26,15 +26,17 @@ pub const fn grpc(code: ErrorCode) -> Code {
         | ErrorCode::TooManyRecipients
         | ErrorCode::BadRecipient => Code::InvalidArgument,
         ErrorCode::Unauthenticated | ErrorCode::TokenExpired => Code::Unauthenticated,
-        ErrorCode::PermissionDenied | ErrorCode::Blocked | ErrorCode::NotMember => {
-            Code::PermissionDenied
-        }
+        ErrorCode::PermissionDenied
+        | ErrorCode::Blocked
+        | ErrorCode::NotMember
+        | ErrorCode::Forbidden => Code::PermissionDenied,
         ErrorCode::UnknownFrame => Code::Unimplemented,
         ErrorCode::NotLeader | ErrorCode::Unavailable | ErrorCode::GoingAway => Code::Unavailable,
         ErrorCode::Overloaded
         | ErrorCode::RetryAfter
         | ErrorCode::WindowFull
-        | ErrorCode::SeqExhausted => Code::ResourceExhausted,
+        | ErrorCode::SeqExhausted
+        | ErrorCode::GroupFull => Code::ResourceExhausted,
         ErrorCode::Unknown => Code::Unknown,
         ErrorCode::Internal => Code::Internal,
         ErrorCode::Displaced => Code::Aborted,

@@ -130,6 +130,8 @@ pub struct GroupReport {
     pub refusals_unwritable: u64,
     /// Messages dropped because their recipient blocks the sender silently (R6).
     pub blocked_silently: u64,
+    /// Entries of groups that a member's mailbox could not take (R10).
+    pub group_entries_untaken: u64,
 }
 
 fn display<S: Serializer>(group: &GroupId, serializer: S) -> Result<S::Ok, S::Error> {
@@ -344,6 +346,7 @@ fn report(log: &GroupSummary, position: Position, view: &dyn Read) -> Result<Gro
         inbound: inbound.collect(),
         refusals_unwritable: counted(|shard| shard.refusals_unwritable),
         blocked_silently: counted(|shard| shard.blocked_silently),
+        group_entries_untaken: counted(|shard| shard.group_entries_untaken),
     })
 }
 

@@ -5,6 +5,7 @@
 //!   node ── composition: directory, log, state, shards
 //!    ├─ watch ── appends, on their way to gateways
 //!    ├─ relay ── a shard's outbox to other shards
+//!    ├─ fan_out ── the logs of large groups to their members
 //!    └─ shard ── proposals and reads of one shard
 //!        └─ raft ── openraft, kept here: log, state machine, snapshots
 //!            └─ storage ── the log's files and RocksDB, kept here
@@ -15,6 +16,7 @@
 
 pub mod config;
 pub mod effects;
+pub mod fan_out;
 pub mod identity;
 pub mod inspect;
 pub mod metrics;

@@ -16,6 +16,7 @@ use tidemark_store::config::StoreConfig;
 use tidemark_store::inspect::{Inspector, Report};
 use tidemark_store::node::Node;
 use tidemark_store::storage::GroupId;
+use tidemark_store_core::group::{GroupEntry, GroupEvent};
 use tidemark_store_core::value::{ClusterMap, Content, Entry, NodeAddress, Settings};
 use tidemark_types::{ClusterId, NodeId, Recipient, Seq, ShardCount, ShardId, UserId};
 use tidemark_version::VERSION;
@@ -208,7 +209,7 @@ fn print_report(report: &Report, output: Output) -> Result<ExitCode> {
         for group in &report.groups {
             println!(
                 "{}: term={} purged={} stored={} at={} last={} tail={} mailboxes={} \
-                 refusals_unwritable={} blocked_silently={} state_hash={}",
+                 refusals_unwritable={} blocked_silently={} group_entries_untaken={} state_hash={}",
                 group.group,
                 group.term,
                 index(group.purged),
@@ -219,6 +220,7 @@ fn print_report(report: &Report, output: Output) -> Result<ExitCode> {
                 group.mailboxes.len(),
                 group.refusals_unwritable,
                 group.blocked_silently,
+                group.group_entries_untaken,
                 group.state_hash,
             );
         }
@@ -251,7 +253,14 @@ fn line(seq: Seq, entry: &Entry) -> String {
         Content::Message { message, .. } => {
             format!("kind={} {}", message.kind, message.body.escape_ascii())
         }
-        Content::Refused { recipient, code } => format!("refused by {recipient}: {code}"),
+        Content::Refused { recipient, code } => {
+            format!("refused by {}: {code}", recipient.id().name())
+        }
+        Content::Group(GroupEntry { group, seq, event: GroupEvent::Message(message) }) => {
+            let body = message.body.escape_ascii();
+            format!("in {group} at {seq} kind={} {body}", message.kind)
+        }
+        Content::Group(GroupEntry { group, seq, event }) => format!("{group} at {seq}: {event:?}"),
     };
     format!("{seq} time={time} from={} {content}", origin.sender())
 }

@@ -131,6 +131,10 @@ error_codes! {
     NotMember = 83, "NOT_MEMBER";
     /// The group does not exist.
     GroupGone = 84, "GROUP_GONE";
+    /// The group has as many members as it may have.
+    GroupFull = 85, "GROUP_FULL";
+    /// The group does not let the one who asks do this: it takes another role, or its policy.
+    Forbidden = 86, "FORBIDDEN";
 
     /// The cursor is of another epoch or above the head; the reply carries epoch, floor and head.
     Reset = 100, "RESET";
@@ -181,6 +185,8 @@ impl ErrorCode {
             | ErrorCode::NoMailbox
             | ErrorCode::NotMember
             | ErrorCode::GroupGone
+            | ErrorCode::GroupFull
+            | ErrorCode::Forbidden
             | ErrorCode::Reset
             | ErrorCode::NotEmpty => false,
         }
@@ -224,6 +230,8 @@ impl ErrorCode {
             | ErrorCode::NoMailbox
             | ErrorCode::NotMember
             | ErrorCode::GroupGone
+            | ErrorCode::GroupFull
+            | ErrorCode::Forbidden
             | ErrorCode::Reset
             | ErrorCode::NotEmpty => true,
         }
@@ -270,6 +278,8 @@ impl ErrorCode {
             | ErrorCode::DedupExpired
             | ErrorCode::IdInFuture
             | ErrorCode::NoDevice
+            | ErrorCode::GroupFull
+            | ErrorCode::Forbidden
             | ErrorCode::Reset
             | ErrorCode::NotEmpty => false,
         }
@@ -320,6 +330,8 @@ impl ErrorCode {
             ErrorCode::NoMailbox => "Wait until its owner comes back.",
             ErrorCode::NotMember => "Join the group first.",
             ErrorCode::GroupGone => "Check the group's id.",
+            ErrorCode::GroupFull => "Make a group for more members, or remove some.",
+            ErrorCode::Forbidden => "Ask an admin of the group, or its owner.",
             ErrorCode::Reset => {
                 "Start again from the floor of the reply, dropping by origin what \
                                  is known."

@@ -2,6 +2,7 @@
 //! attempt's failure means is the outcome's business.
 
 mod cluster;
+mod group;
 mod head;
 mod health;
 mod history;
@@ -42,6 +43,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Head { user } => head::run(&user, &mut gateways()?, output).await,
         Command::Block(pair) => settings::block(&pair, &mut gateways()?, output).await,
         Command::Unblock(pair) => settings::unblock(&pair, &mut gateways()?, output).await,
+        Command::Group(command) => group::run(command, &mut gateways()?, output).await,
         Command::Cluster(command) => cluster::run(&command, &mut gateways()?, output).await,
         Command::Shard(command) => shard::run(&command, &mut gateways()?, output).await,
         Command::Token(command) => token::run(command, &connection, output),

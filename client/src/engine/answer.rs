@@ -77,6 +77,8 @@ impl Answer {
             | ErrorCode::Stale
             | ErrorCode::DedupExpired
             | ErrorCode::IdInFuture
+            | ErrorCode::GroupFull
+            | ErrorCode::Forbidden
             | ErrorCode::Reset
             | ErrorCode::NotEmpty => Answer::Stop,
         }

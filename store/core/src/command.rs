@@ -8,11 +8,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidemark_types::limits::NAME_BYTES_MAX;
 use tidemark_types::{
-    ClientMsgId, ClusterId, ContentHash, CounterId, DeviceId, Epoch, ErrorCode, Id, OpenId,
-    Recipient, Seq, SessionId, ShardCount, ShardId, UnixMs, UserId,
+    ClientMsgId, ClusterId, ContentHash, CounterId, DeviceId, Epoch, ErrorCode, GroupId, Id,
+    OpenId, Recipient, Seq, SessionId, ShardCount, ShardId, UnixMs, UserId,
 };
 
 use crate::codec::{self, DecodeError};
+use crate::group::GroupCommand;
 use crate::value::{ClusterMap, OutSeq, Payload, Settings};
 
 /// One log entry: commands that are applied one after the other, each with a reply of its own.
@@ -25,7 +26,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
 
     /// Its bytes, as they lie in the Raft log.
     pub fn encode(&self) -> Bytes {
@@ -178,6 +179,13 @@ pub enum Command {
         /// [`ALLOCATE_CALLS_MAX`](tidemark_types::limits::ALLOCATE_CALLS_MAX) of them, all of one shard.
         allocations: Vec<(CounterId, u32)>,
     },
+    /// Somebody asks for a change of a group (R10).
+    Group(GroupCommand),
+    /// Goes on giving a group's log to its members.
+    FanOut {
+        /// Which group.
+        group: GroupId,
+    },
 }
 
 /// Where a device starts that has no cursor (R12).
@@ -245,7 +253,7 @@ pub struct Draft {
 }
 
 impl Command {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
 
     /// Its bytes, as a client sends it to a leader.
     pub fn encode(&self) -> Bytes {
@@ -276,6 +284,9 @@ impl Command {
             Command::AllocateMany { allocations } => {
                 allocations.first().map(|(counter, _)| Id::Counter(counter.clone()))
             }
+            Command::Group(GroupCommand { group, .. }) | Command::FanOut { group } => {
+                Some(Id::Group(group.clone()))
+            }
             Command::Init { .. }
             | Command::Configure { .. }
             | Command::RelayIn { .. }
@@ -295,7 +306,8 @@ impl Command {
             | Command::TrimOutbox { .. }
             | Command::TrimMailbox { .. }
             | Command::Expire { .. }
-            | Command::CreateCluster { .. } => true,
+            | Command::CreateCluster { .. }
+            | Command::FanOut { .. } => true,
             Command::RegisterDevice { .. }
             | Command::ForgetDevice { .. }
             | Command::Open { .. }
@@ -306,7 +318,8 @@ impl Command {
             | Command::Block { .. }
             | Command::Silence { .. }
             | Command::Allocate { .. }
-            | Command::AllocateMany { .. } => false,
+            | Command::AllocateMany { .. }
+            | Command::Group(_) => false,
         }
     }
 
@@ -322,6 +335,9 @@ impl Command {
             }
             Command::AllocateMany { allocations } => {
                 return FIXED + allocations.len() * (NAME_BYTES_MAX + size_of::<u64>());
+            }
+            Command::Group(GroupCommand { action, .. }) => {
+                return FIXED + action.users().len() * NAME_BYTES_MAX;
             }
             _ => None,
         };

@@ -23,6 +23,8 @@
 mod apply;
 pub mod codec;
 pub mod command;
+pub mod group;
+pub mod group_read;
 pub mod key;
 pub mod memory;
 pub mod read;

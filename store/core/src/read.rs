@@ -1,14 +1,18 @@
 //! What can be asked of a shard: a mailbox's head, and pages of its entries (R13); the outbox, for
-//! the relay (R4); a counter; what became of a message; and, in the control group, the cluster's map.
+//! the relay (R4); a counter; what became of a message; a group and its members (R10); and, in the
+//! control group, the cluster's map.
 //!
 //! Floor, head and entries of one answer come from one snapshot of the state.
 
 use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
-use tidemark_types::{CounterId, Epoch, Id, Recipient, Seq, SeqRange, ShardId};
+use tidemark_types::{
+    CounterId, Epoch, ErrorCode, GroupId, Id, Recipient, Seq, SeqRange, ShardId, UserId,
+};
 
 use crate::codec::{self, DecodeError};
+use crate::group_read::{self, GroupInfo, MembersPage};
 use crate::key::{
     ClusterMapKey, CounterKey, EntryKey, InboundKey, Key, MailboxKey, OutRecordKey, OutboundKey,
     ShardKey, after,
@@ -88,6 +92,22 @@ pub enum Query {
         /// Which one.
         origin: Origin,
     },
+    /// A group.
+    Group {
+        /// Which one.
+        group: GroupId,
+        /// Who asks, and must be a member; none for a back end.
+        by: Option<UserId>,
+    },
+    /// Some of a group's members.
+    GroupMembers {
+        /// Which group.
+        group: GroupId,
+        /// Who asks, and must be a member; none for a back end.
+        by: Option<UserId>,
+        /// Which page, from 0.
+        page: u32,
+    },
 }
 
 /// The answer to a [`Query`].
@@ -104,6 +124,10 @@ pub enum Answer {
     },
     /// To [`Query::Message`]; none when nothing is known of it.
     Message(Option<MessageStatus>),
+    /// To [`Query::Group`].
+    Group(Result<GroupInfo, ErrorCode>),
+    /// To [`Query::GroupMembers`].
+    GroupMembers(Result<MembersPage, ErrorCode>),
 }
 
 impl Query {
@@ -125,6 +149,9 @@ impl Query {
             Query::Mailbox { mailbox } | Query::Page { mailbox, .. } => mailbox.id(),
             Query::Counter { counter } => Id::Counter(counter.clone()),
             Query::Message { origin } => Id::User(origin.sender().clone()),
+            Query::Group { group, .. } | Query::GroupMembers { group, .. } => {
+                Id::Group(group.clone())
+            }
         }
     }
 
@@ -140,12 +167,18 @@ impl Query {
                 Ok(Answer::Counter { last: counter.unwrap_or_default().last })
             }
             Query::Message { origin } => status::message(state, origin).map(Answer::Message),
+            Query::Group { group, by } => {
+                group_read::group(state, group, by.as_ref()).map(Answer::Group)
+            }
+            Query::GroupMembers { group, by, page } => {
+                group_read::members(state, group, by.as_ref(), *page).map(Answer::GroupMembers)
+            }
         }
     }
 }
 
 impl Answer {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
 
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
@@ -285,7 +318,7 @@ fn pairs<K: Key>(
 
 #[cfg(test)]
 mod tests {
-    use tidemark_types::{ErrorCode, SessionId, UserId};
+    use tidemark_types::SessionId;
 
     use super::*;
     use crate::memory::MemoryState;
@@ -299,7 +332,10 @@ mod tests {
         let user = || UserId::new("a").expect("a name");
         let session = SessionId::new(1).expect("counted from 1");
         let origin = Origin::Session { sender: user(), session, n: 1 };
-        let payload = Payload::Refused { origin, refusals: vec![(user(), ErrorCode::Blocked)] };
+        let payload = Payload::Refused {
+            origin,
+            refusals: vec![(Recipient::User(user()), ErrorCode::Blocked)],
+        };
         let record = OutRecord { bytes_upto: 0, payload };
         let stream = Outbound { trim: OutSeq::new(trim), ..Outbound::default() };
         let key = |number: &u64| OutRecordKey { shard: TO, out_seq: OutSeq::new(*number) };

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tidemark_types::{Epoch, ErrorCode, Id, Recipient, Seq, SessionId, ShardId, UserId};
+use tidemark_types::{Epoch, ErrorCode, GroupId, Id, Recipient, Seq, SessionId, ShardId, UserId};
 
 use crate::codec::{self, DecodeError};
 use crate::value::{OutSeq, Verdict};
@@ -65,6 +65,11 @@ pub enum Reply {
     Rejected(Reject),
     /// `AllocateMany`: for each, in the same order, the first number, or why it has none.
     AllocatedMany(Vec<Result<u64, Reject>>),
+    /// `FanOut`: one command gives an entry to so many members; ask again for more.
+    FannedOut {
+        /// There is more.
+        more: bool,
+    },
 }
 
 impl Reply {
@@ -108,7 +113,7 @@ pub struct Relayed {
     pub returns: OutSeq,
     /// Why the batch was not taken to its end.
     pub stopped: Option<RelayStop>,
-    /// What became of the records that this command applied, for each of their recipients.
+    /// What became of the records that this command applied, for each user they were sent to.
     pub outcomes: Vec<(OutSeq, Vec<(UserId, Outcome)>)>,
 }
 
@@ -179,6 +184,8 @@ pub enum Reject {
     },
     /// The mailbox to adopt is in use.
     NotEmpty,
+    /// The group is not there, is full, or lets the one who asks not do it (R10).
+    Group(ErrorCode),
 }
 
 impl Reject {
@@ -199,6 +206,7 @@ impl Reject {
             Reject::SeqExhausted => ErrorCode::SeqExhausted,
             Reject::Reset { .. } => ErrorCode::Reset,
             Reject::NotEmpty => ErrorCode::NotEmpty,
+            Reject::Group(code) => *code,
         }
     }
 }
@@ -219,6 +227,11 @@ pub enum Effect {
     Outgoing {
         /// That shard.
         shard: ShardId,
+    },
+    /// A group's log was not yet given to all its members: propose `FanOut`.
+    FanOut {
+        /// Which group.
+        group: GroupId,
     },
     /// The cluster's map has changed.
     MapChanged,

@@ -11,12 +11,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tidemark_types::limits::GROUP_MEMBERS_MAX;
 use tidemark_types::{
-    ClientMsgId, ClusterId, ContentHash, DeviceId, Epoch, ErrorCode, NodeId, OpenId, Recipient,
-    Seq, SessionId, ShardCount, ShardId, UnixMs, UserId,
+    ClientMsgId, ClusterId, ContentHash, DeviceId, Epoch, ErrorCode, GroupId, NodeId, OpenId,
+    Recipient, Seq, SessionId, ShardCount, ShardId, UnixMs, UserId,
 };
 
 use crate::codec::{self, DecodeError};
+use crate::group::{Group, GroupEntry, Members, Waiting};
 
 /// A kind of value, with the version in which it is written.
 pub trait Value: Serialize + DeserializeOwned {
@@ -51,22 +53,25 @@ macro_rules! values {
 }
 
 values! {
-    Shard = 1;
+    Shard = 2;
     Chain = 1;
     Mailbox = 2;
-    Entry = 1;
+    Entry = 2;
     Device = 1;
     Block = 1;
     Session = 2;
     Ack = 1;
     Idle = 1;
     Outbound = 1;
-    OutRecord = 1;
+    OutRecord = 2;
     Inbound = 1;
     Sent = 1;
     Counter = 1;
     Allocated = 1;
-    ClusterMap = 1;
+    ClusterMap = 2;
+    Group = 1;
+    Members = 1;
+    Waiting = 1;
 }
 
 /// The shard's own facts.
@@ -94,6 +99,8 @@ pub struct Shard {
     pub refusals_unwritable: u64,
     /// Messages dropped because their recipient blocks the sender silently (R6).
     pub blocked_silently: u64,
+    /// Entries of groups that a member's mailbox could not take (R10).
+    pub group_entries_untaken: u64,
 }
 
 /// Windows and maxima of a shard; replicated, so that apply never reads a node's configuration.
@@ -107,6 +114,8 @@ pub struct Settings {
     pub allocate_window: Duration,
     /// A mailbox keeps this many entries; one more removes the oldest (R14).
     pub mailbox_entries_max: u32,
+    /// A group may be made for so many members at most (R10).
+    pub group_members_max: u32,
 }
 
 impl Default for Settings {
@@ -117,6 +126,7 @@ impl Default for Settings {
             dedup_window: 7 * DAY,
             allocate_window: Duration::from_secs(10 * 60),
             mailbox_entries_max: 1_000_000,
+            group_members_max: GROUP_MEMBERS_MAX,
         }
     }
 }
@@ -196,13 +206,24 @@ pub enum Origin {
         /// Its key beside the sender.
         id: ClientMsgId,
     },
+    /// No send: a change of a group.
+    Group {
+        /// In whose name it was made.
+        sender: UserId,
+        /// Which group.
+        group: GroupId,
+        /// The change's place in the group's log.
+        seq: Seq,
+    },
 }
 
 impl Origin {
-    /// Whose send it was.
+    /// Whose send it was, or in whose name a group was changed.
     pub fn sender(&self) -> &UserId {
         match self {
-            Origin::Session { sender, .. } | Origin::Backend { sender, .. } => sender,
+            Origin::Session { sender, .. }
+            | Origin::Backend { sender, .. }
+            | Origin::Group { sender, .. } => sender,
         }
     }
 }
@@ -219,11 +240,13 @@ pub enum Content {
     },
     /// In the sender's own mailbox: a recipient's side refused the message of this origin (R6).
     Refused {
-        /// Who did not get it.
-        recipient: UserId,
+        /// Who did not get it: a user, or the group it was sent to.
+        recipient: Recipient,
         /// Why.
         code: ErrorCode,
     },
+    /// An entry of a group's log, in the log or in a member's mailbox (R10).
+    Group(GroupEntry),
 }
 
 /// A message as every copy carries it.
@@ -301,9 +324,10 @@ pub struct Ack {
 /// What was decided about a send; the first committed one wins (R2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
-    /// It is in the sender's mailbox, and each recipient will have one outcome.
+    /// It is durable, and each recipient will have one outcome.
     Accepted {
-        /// Its seq in the sender's own mailbox.
+        /// Its seq in the sender's own mailbox; none for a send to a group, whose copies all come
+        /// from the group (R10).
         seq: Seq,
         /// Log time of the acceptance.
         time: UnixMs,
@@ -393,7 +417,26 @@ pub enum Payload {
         /// Which send was refused.
         origin: Origin,
         /// By whom, and why.
-        refusals: Vec<(UserId, ErrorCode)>,
+        refusals: Vec<(Recipient, ErrorCode)>,
+    },
+    /// A message for a group of the destination, which decides whether its log takes it (R10).
+    GroupPost {
+        /// Which send it is.
+        origin: Origin,
+        /// The message.
+        message: Message,
+        /// The group.
+        group: GroupId,
+    },
+    /// An entry of a group's log for members on the destination; the body once, however many they
+    /// are.
+    GroupEntry {
+        /// Which send it comes from, or which change.
+        origin: Origin,
+        /// The entry.
+        entry: GroupEntry,
+        /// The members there, each once.
+        to: Vec<UserId>,
     },
 }
 
@@ -405,6 +448,8 @@ impl Payload {
         let bytes = match self {
             Payload::Message { message, to, .. } => message.body.len() + to.len() * NAME,
             Payload::Refused { refusals, .. } => refusals.len() * NAME,
+            Payload::GroupPost { message, .. } => message.body.len(),
+            Payload::GroupEntry { entry, to, .. } => entry.event.cost() + to.len() * NAME,
         };
         (bytes + RECORD) as u64
     }

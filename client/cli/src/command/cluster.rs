@@ -202,6 +202,7 @@ struct Settings {
     dedup_window_ms: u64,
     allocate_window_ms: u64,
     mailbox_entries_max: u32,
+    group_members_max: u32,
 }
 
 impl Map {
@@ -231,8 +232,15 @@ impl From<MapSettings> for Settings {
             dedup_window_ms,
             allocate_window_ms,
             mailbox_entries_max,
+            group_members_max,
         } = settings;
-        Settings { session_idle_ms, dedup_window_ms, allocate_window_ms, mailbox_entries_max }
+        Settings {
+            session_idle_ms,
+            dedup_window_ms,
+            allocate_window_ms,
+            mailbox_entries_max,
+            group_members_max,
+        }
     }
 }
 
@@ -256,12 +264,13 @@ impl fmt::Display for Map {
 }
 
 impl Settings {
-    fn rows(&self) -> [Vec<String>; 4] {
+    fn rows(&self) -> [Vec<String>; 5] {
         [
             row([&"sessions are kept idle for", &duration(self.session_idle_ms)]),
             row([&"back ends' ids are kept for", &duration(self.dedup_window_ms)]),
             row([&"allocations' ids are kept for", &duration(self.allocate_window_ms)]),
             row([&"entries in a mailbox, at most", &self.mailbox_entries_max]),
+            row([&"members of a group, at most", &self.group_members_max]),
         ]
     }
 }

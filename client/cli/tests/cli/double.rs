@@ -10,6 +10,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use tidemark_proto::v1::cluster_server::{Cluster, ClusterServer};
 use tidemark_proto::v1::gateway_server::{Gateway as Connections, GatewayServer};
+use tidemark_proto::v1::groups_server::GroupsServer;
 use tidemark_proto::v1::mailboxes_server::{Mailboxes, MailboxesServer};
 use tidemark_proto::v1::messages_server::{Messages, MessagesServer};
 use tidemark_proto::v1::settings_server::{Settings, SettingsServer};
@@ -65,6 +66,7 @@ impl Double {
             .add_service(MailboxesServer::new(gateway.clone()))
             .add_service(SettingsServer::new(gateway.clone()))
             .add_service(ClusterServer::new(gateway.clone()))
+            .add_service(GroupsServer::new(gateway.clone()))
             .add_service(GatewayServer::new(gateway));
         runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         std::thread::spawn(move || {
@@ -103,10 +105,11 @@ fn lock(shared: &Shared) -> MutexGuard<'_, State> {
 }
 
 #[derive(Clone)]
-struct Gateway(Shared);
+pub(crate) struct Gateway(Shared);
 
 impl Gateway {
-    async fn meet<T>(&self, request: Request<T>) -> Result<T, Status> {
+    /// Counts the call, and gives what was asked unless it meets a fault.
+    pub(crate) async fn meet<T>(&self, request: Request<T>) -> Result<T, Status> {
         let fault = {
             let header = |name| request.metadata().get(name).and_then(|value| value.to_str().ok());
             let header = |name| header(name).unwrap_or_default().to_owned();
@@ -194,7 +197,12 @@ fn entries() -> Vec<Entry> {
     };
     let own =
         Message { to: vec![user("bob"), user("carol")], ..message("phone", "grüße".as_bytes()) };
-    let club = Message { conversation: Some(group("club")), kind: 3, ..message("", b"\x1b[2Jhi") };
+    let club = Message {
+        conversation: Some(group("club")),
+        group_seq: 7,
+        kind: 3,
+        ..message("", b"\x1b[2Jhi")
+    };
     let refused =
         Refused { recipient: Some(user("carol")), code: ErrorCode::Blocked.number().into() };
     let contents = [
@@ -390,6 +398,7 @@ impl Cluster for Gateway {
                 dedup_window_ms: 7 * 86_400_000,
                 allocate_window_ms: 600_000,
                 mailbox_entries_max: 100_000,
+                group_members_max: 10_000,
             }),
         }))
     }

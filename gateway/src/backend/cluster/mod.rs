@@ -88,8 +88,13 @@ fn map(map: &ClusterMap) -> MapResponse {
         leader_hint: placement.preferred.get(),
     });
     let millis = |window: Duration| u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
-    let Settings { session_idle, dedup_window, allocate_window, mailbox_entries_max } =
-        map.settings;
+    let Settings {
+        session_idle,
+        dedup_window,
+        allocate_window,
+        mailbox_entries_max,
+        group_members_max,
+    } = map.settings;
     MapResponse {
         cluster_id: bytes_of(map.cluster.as_bytes()),
         version: map.version,
@@ -101,6 +106,7 @@ fn map(map: &ClusterMap) -> MapResponse {
             dedup_window_ms: millis(dedup_window),
             allocate_window_ms: millis(allocate_window),
             mailbox_entries_max,
+            group_members_max,
         }),
     }
 }

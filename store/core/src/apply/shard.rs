@@ -1,5 +1,6 @@
 //! The shard itself: who it is, its settings, and what expires in it (R17).
 
+use tidemark_types::limits::GROUP_MEMBERS_MAX;
 use tidemark_types::{ClusterId, ShardCount, ShardId, UnixMs};
 
 use super::session;
@@ -50,6 +51,7 @@ pub(super) fn init(
                 allocate_floor: UnixMs::default(),
                 refusals_unwritable: 0,
                 blocked_silently: 0,
+                group_entries_untaken: 0,
             });
             Ok(Reply::Done)
         }
@@ -64,10 +66,14 @@ pub(super) fn configure(shard: &mut Shard, settings: &Settings) -> Result<Reply,
 }
 
 fn check(settings: &Settings) -> Result<(), Reject> {
-    match settings.mailbox_entries_max {
-        0 => Err(Reject::Invalid("settings.mailbox_entries_max: at least 1".to_owned())),
-        _ => Ok(()),
+    let invalid = |text: String| Err(Reject::Invalid(text));
+    if settings.mailbox_entries_max == 0 {
+        return invalid("settings.mailbox_entries_max: at least 1".to_owned());
     }
+    if !(1..=GROUP_MEMBERS_MAX).contains(&settings.group_members_max) {
+        return invalid(format!("settings.group_members_max: 1 to {GROUP_MEMBERS_MAX}"));
+    }
+    Ok(())
 }
 
 /// `Expire`. Floors only rise, whatever becomes of the windows.

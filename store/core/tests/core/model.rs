@@ -349,7 +349,8 @@ impl Run {
                 });
                 let refused = count(&mailboxes[sender], |entry| {
                     let code = ErrorCode::Blocked;
-                    let content = Content::Refused { recipient: recipient.clone(), code };
+                    let recipient = Recipient::User(recipient.clone());
+                    let content = Content::Refused { recipient, code };
                     entry.origin == *origin && entry.content == content
                 });
                 assert_eq!(appended + refused, 1, "{origin:?} to {recipient}");
