@@ -19,6 +19,7 @@ const MARK: &str = "<!-- Made from proto/tidemark/v1: UPDATE_GOLDENFILES=1 cargo
 const FILES: [(&str, &str); 7] = [
     ("gateway", "Frames"),
     ("entry", "Entries and pages"),
+    ("group", "Groups"),
     ("id", "Ids and origins"),
     ("error", "Failures"),
     ("backend", "Calls of back ends"),
