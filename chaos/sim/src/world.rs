@@ -18,6 +18,7 @@ use tidemark_store_core::value::{ClusterMap, NodeAddress, Settings};
 use tidemark_token::SigningKey;
 use tidemark_types::{ClusterId, NodeId, ShardCount, UnixMs};
 
+use crate::groups::Groups;
 use crate::interpose;
 use crate::machine::Machine;
 use crate::phone::Pocket;
@@ -38,6 +39,8 @@ pub struct World {
     pub machines: Vec<Arc<Machine>>,
     /// What devices keep, and what is known of their sends.
     pub pockets: Vec<Arc<Pocket>>,
+    /// What is known of groups.
+    pub groups: Groups,
     /// The history.
     pub notes: Notes,
     /// Checks while it runs.
@@ -167,6 +170,7 @@ impl World {
             }
             World {
                 pockets: Pocket::all(&plan),
+                groups: Groups::default(),
                 silent: AtomicBool::new(false),
                 unasked: AtomicBool::new(false),
                 accepted: AtomicU64::new(0),
