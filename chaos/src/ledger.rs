@@ -153,7 +153,7 @@ fn is_message(entry: &Entry) -> bool {
 }
 
 fn refuses(entry: &Entry, by: &UserId) -> bool {
-    matches!(&entry.content, Content::Refused { recipient, .. } if recipient == by)
+    matches!(&entry.content, Content::Refused { recipient: Recipient::User(user), .. } if user == by)
 }
 
 fn says(entry: &Entry, ack: &Acked) -> bool {

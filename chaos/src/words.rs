@@ -26,6 +26,11 @@ pub fn user(name: &UserId) -> Result<User> {
     number.map(User).with_context(|| format!("{name} is nobody of this run"))
 }
 
+/// Is it a member of a group, and none of the history's users?
+pub fn is_member(name: &UserId) -> bool {
+    name.as_str().starts_with("member-")
+}
+
 /// A body of so many bytes, but for the id in front of them.
 pub fn body(id: u128, bytes: usize) -> Bytes {
     let mut body = BytesMut::with_capacity(ID_BYTES + bytes);
@@ -66,6 +71,7 @@ pub fn taken(entry: &client::Entry) -> Result<Copy> {
             (user(sender)?, Origin::Session { session: session.get(), n: *n }, None)
         }
         proto::Origin::Backend { sender, id } => (user(sender)?, Origin::Backend, Some(number(id))),
+        proto::Origin::Group { .. } => anyhow::bail!("there are no groups in this run"),
     };
     match &entry.content {
         client::Content::Message(message) => Ok(Copy::Message {
@@ -77,6 +83,7 @@ pub fn taken(entry: &client::Entry) -> Result<Copy> {
         client::Content::Refused { recipient: to, code } => {
             Ok(Copy::Refusal { sender, origin, id: key, recipient: recipient(to)?, code: *code })
         }
+        client::Content::Group(_) => anyhow::bail!("there are no groups in this run"),
         client::Content::Unknown(entry) => anyhow::bail!("an unknown entry: {entry:?}"),
     }
 }
@@ -88,6 +95,7 @@ pub fn held(entry: &value::Entry) -> Result<Copy> {
             (user(sender)?, Origin::Session { session: session.get(), n: *n }, None)
         }
         value::Origin::Backend { sender, id } => (user(sender)?, Origin::Backend, Some(number(id))),
+        value::Origin::Group { .. } => anyhow::bail!("there are no groups in this run"),
     };
     match &entry.content {
         value::Content::Message { message, .. } => Ok(Copy::Message {
@@ -97,7 +105,8 @@ pub fn held(entry: &value::Entry) -> Result<Copy> {
             content: content(message.kind, &message.body),
         }),
         value::Content::Refused { recipient: to, code } => {
-            Ok(Copy::Refusal { sender, origin, id: key, recipient: user(to)?, code: *code })
+            Ok(Copy::Refusal { sender, origin, id: key, recipient: recipient(to)?, code: *code })
         }
+        value::Content::Group(_) => anyhow::bail!("there are no groups in this run"),
     }
 }

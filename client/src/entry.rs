@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidemark_proto::convert::{FieldError, error_code, name, required, uuid};
+use tidemark_proto::convert::{FieldError, at_least_1, error_code, name, required, uuid};
 use tidemark_proto::{Origin, v1};
 use tidemark_types::limits::NAME_BYTES_MAX;
 use tidemark_types::{
-    ClientMsgId, DeviceId, Epoch, ErrorCode, Id, Recipient, Seq, SeqRange, UnixMs,
+    ClientMsgId, DeviceId, Epoch, ErrorCode, GroupId, Id, Recipient, Seq, SeqRange, UnixMs,
 };
 
 /// What an entry costs in memory beside its body and its recipients: names, numbers.
@@ -43,6 +43,8 @@ pub enum Content {
         /// Why.
         code: ErrorCode,
     },
+    /// A group changed. It stands at the same place among the group's messages for all members.
+    Group(GroupChange),
     /// Something that this version does not know. It counts as any other entry.
     Unknown(Box<v1::Entry>),
 }
@@ -60,10 +62,23 @@ pub struct Message {
     pub to: Vec<Recipient>,
     /// The conversation, when it is a group.
     pub conversation: Option<Id>,
+    /// Its number in the group's log; the messages and changes of a group come in this order.
+    pub group_seq: Option<Seq>,
     /// The application's kind of message.
     pub kind: u32,
     /// The application's bytes.
     pub body: Bytes,
+}
+
+/// A change of a group; who made it stands in the entry's origin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupChange {
+    /// Which group.
+    pub group: GroupId,
+    /// Its number in the group's log.
+    pub group_seq: Seq,
+    /// What changed.
+    pub change: v1::group_change::Change,
 }
 
 /// What the application is given, in the order of seqs.
@@ -94,6 +109,7 @@ impl Item {
                         message.body.len() + message.to.len() * RECIPIENT_BYTES
                     }
                     Content::Refused { .. } => 0,
+                    Content::Group(change) => group_change_bytes(&change.change),
                     Content::Unknown(raw) => prost::Message::encoded_len(raw.as_ref()),
                 },
             }
@@ -120,12 +136,32 @@ fn parts(raw: &v1::Entry) -> Result<(Origin, Content), FieldError> {
     let origin = required("origin", raw.origin.as_ref())?;
     let content = match required("content", raw.content.as_ref())? {
         v1::entry::Content::Message(message) => Content::Message(checked_message(message)?),
+        v1::entry::Content::GroupChange(change) => Content::Group(checked_change(change)?),
         v1::entry::Content::Refused(refused) => Content::Refused {
             recipient: Recipient::try_from(required("recipient", refused.recipient.as_ref())?)?,
             code: error_code(refused.code),
         },
     };
     Ok((Origin::try_from(origin)?, content))
+}
+
+fn checked_change(change: &v1::GroupChange) -> Result<GroupChange, FieldError> {
+    at_least_1("group_seq", change.group_seq.into())?;
+    Ok(GroupChange {
+        group: name("group", &change.group)?,
+        group_seq: Seq::new(change.group_seq),
+        change: required("change", change.change.clone())?,
+    })
+}
+
+fn group_change_bytes(change: &v1::group_change::Change) -> usize {
+    use v1::group_change::Change;
+    match change {
+        Change::Created(v1::GroupCreated { members: users })
+        | Change::Joined(v1::GroupJoined { users })
+        | Change::Left(v1::GroupLeft { users }) => users.len() * RECIPIENT_BYTES,
+        Change::RoleSet(_) | Change::PolicySet(_) | Change::Deleted(_) => 0,
+    }
 }
 
 fn checked_message(message: &v1::Message) -> Result<Message, FieldError> {
@@ -136,6 +172,7 @@ fn checked_message(message: &v1::Message) -> Result<Message, FieldError> {
         sent: UnixMs::new(message.sent_ms),
         to: message.to.iter().map(Recipient::try_from).collect::<Result<_, _>>()?,
         conversation: message.conversation.as_ref().map(Id::try_from).transpose()?,
+        group_seq: Some(Seq::new(message.group_seq)).filter(|seq| *seq != Seq::NONE),
         kind: message.kind,
         body: message.body.clone(),
     })

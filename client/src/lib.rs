@@ -76,7 +76,7 @@ pub use carrier::{Connector, OUTGOING_FRAMES, Wire};
 pub use config::{Config, ConfigError, Label};
 pub use device::{Closed, Device, Events, OpenError, Parts, SendError, Sending};
 pub use engine::{ConnectionState, ORIGINS_MAX, Status};
-pub use entry::{Content, Entry, Item, Message};
+pub use entry::{Content, Entry, GroupChange, Item, Message};
 pub use event::{Event, Fatal};
 pub use grpc::GrpcConnector;
 pub use handler::{AppError, FixedToken, Handler, TokenSource};

@@ -4,20 +4,38 @@
 
 use tidemark_proto::convert::bytes_of;
 use tidemark_proto::v1;
+use tidemark_store_core::group::{GroupEntry, GroupEvent};
 use tidemark_store_core::read::Page;
-use tidemark_store_core::value::{Content, Entry, Message, Origin, Outgoing};
-use tidemark_types::{Recipient, Seq, UserId};
+use tidemark_store_core::value::{Content, Entry, Message, Origin};
+use tidemark_types::{Recipient, Seq};
+
+use crate::groups;
 
 /// An entry, under its seq.
 pub(crate) fn entry(seq: Seq, entry: &Entry) -> v1::Entry {
     let content = match &entry.content {
         Content::Message { message, outgoing } => {
-            v1::entry::Content::Message(self::message(message, outgoing.as_ref()))
+            let to = outgoing.iter().flat_map(|outgoing| &outgoing.to).map(v1::Id::from).collect();
+            v1::entry::Content::Message(v1::Message { to, ..self::message(message) })
         }
         Content::Refused { recipient, code } => v1::entry::Content::Refused(v1::Refused {
-            recipient: Some(user(recipient)),
+            recipient: Some(v1::Id::from(recipient)),
             code: v1::ErrorCode::from(*code).into(),
         }),
+        Content::Group(GroupEntry { group, seq, event: GroupEvent::Message(message) }) => {
+            v1::entry::Content::Message(v1::Message {
+                conversation: Some(v1::Id::from(&Recipient::Group(group.clone()))),
+                group_seq: seq.get(),
+                ..self::message(message)
+            })
+        }
+        Content::Group(GroupEntry { group, seq, event }) => {
+            v1::entry::Content::GroupChange(v1::GroupChange {
+                group: group.to_string(),
+                group_seq: seq.get(),
+                change: groups::change(event),
+            })
+        }
     };
     v1::Entry {
         seq: seq.get(),
@@ -34,6 +52,9 @@ pub(crate) fn origin(origin: &Origin) -> v1::Origin {
             tidemark_proto::Origin::Session { sender, session, n }
         }
         Origin::Backend { sender, id } => tidemark_proto::Origin::Backend { sender, id },
+        Origin::Group { sender, group, seq } => {
+            tidemark_proto::Origin::Group { sender, group, seq }
+        }
     })
 }
 
@@ -53,27 +74,25 @@ pub(crate) fn page(seq_cli: Seq, page: &Page) -> v1::Page {
     }
 }
 
-/// A message between users; the store keeps none of a group yet, so there is no conversation.
-fn message(message: &Message, outgoing: Option<&Outgoing>) -> v1::Message {
+/// What all copies of a message have in common.
+fn message(message: &Message) -> v1::Message {
     v1::Message {
         device: message.device.as_ref().map(ToString::to_string).unwrap_or_default(),
         client_msg_id: bytes_of(message.client_msg_id.as_bytes()),
         sent_ms: message.sent.get(),
-        to: outgoing.iter().flat_map(|outgoing| &outgoing.to).map(v1::Id::from).collect(),
+        to: Vec::new(),
         conversation: None,
+        group_seq: 0,
         kind: message.kind,
         body: message.body.clone(),
     }
 }
 
-fn user(user: &UserId) -> v1::Id {
-    v1::Id::from(&Recipient::User(user.clone()))
-}
-
 #[cfg(test)]
 mod tests {
     use tidemark_proto::page::Page as Checked;
-    use tidemark_types::{ClientMsgId, Epoch, ErrorCode, SeqRange, SessionId, UnixMs};
+    use tidemark_store_core::value::Outgoing;
+    use tidemark_types::{ClientMsgId, Epoch, ErrorCode, SeqRange, SessionId, UnixMs, UserId};
 
     use super::*;
 
@@ -83,7 +102,7 @@ mod tests {
             time: UnixMs::new(5),
             origin: Origin::Session { sender, session: SessionId::new(3).expect("legal"), n: 8 },
             content: Content::Refused {
-                recipient: UserId::new("bob").expect("legal"),
+                recipient: Recipient::User(UserId::new("bob").expect("legal")),
                 code: ErrorCode::Blocked,
             },
         }

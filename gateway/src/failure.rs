@@ -25,7 +25,8 @@ pub(crate) fn of_reject(reject: Reject) -> Failure {
         | Reject::NoDevice
         | Reject::SeqExhausted
         | Reject::LoggedOut
-        | Reject::NotEmpty => failure,
+        | Reject::NotEmpty
+        | Reject::Group(_) => failure,
     }
 }
 

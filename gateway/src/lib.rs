@@ -29,6 +29,7 @@ pub mod connect;
 pub mod devices;
 mod entry;
 mod failure;
+mod groups;
 mod hints;
 mod http;
 mod kept;

@@ -18,6 +18,7 @@ use tidemark_proto::FILE_DESCRIPTOR_SET;
 use tidemark_proto::v1::cluster_server::ClusterServer;
 use tidemark_proto::v1::devices_server::DevicesServer;
 use tidemark_proto::v1::gateway_server::GatewayServer;
+use tidemark_proto::v1::groups_server::GroupsServer;
 use tidemark_proto::v1::mailboxes_server::MailboxesServer;
 use tidemark_proto::v1::messages_server::MessagesServer;
 use tidemark_proto::v1::sequence_server::SequenceServer;
@@ -55,12 +56,13 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 const GATEWAY: &str = "";
 
 /// What is served here: the descriptors also hold the store nodes' service.
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 8] = [
     GatewayServer::<GrpcCarrier>::NAME,
     MessagesServer::<Backend>::NAME,
     MailboxesServer::<Backend>::NAME,
     SettingsServer::<Backend>::NAME,
     DevicesServer::<Backend>::NAME,
+    GroupsServer::<Backend>::NAME,
     SequenceServer::<Backend>::NAME,
     ClusterServer::<Backend>::NAME,
 ];
@@ -189,6 +191,7 @@ pub fn grpc(app: &App) -> Router {
         .add_service(Keeping(MailboxesServer::new(backend.clone())))
         .add_service(Keeping(SettingsServer::new(backend.clone())))
         .add_service(Keeping(DevicesServer::new(backend.clone())))
+        .add_service(Keeping(GroupsServer::new(backend.clone())))
         .add_service(Keeping(
             SequenceServer::new(backend.clone()).max_decoding_message_size(FRAME_BYTES_MAX),
         ))

@@ -8,7 +8,9 @@ use std::str::FromStr;
 
 use thiserror::Error;
 use tidemark_types::limits::{BODY_BYTES_MAX, RECIPIENTS_MAX};
-use tidemark_types::{ClientMsgId, ErrorCode, Id, IdError, IdKind, Recipient, SessionId, UserId};
+use tidemark_types::{
+    ClientMsgId, ErrorCode, GroupId, Id, IdError, IdKind, Recipient, Seq, SessionId, UserId,
+};
 
 use crate::v1;
 
@@ -230,13 +232,24 @@ pub enum Origin {
         /// Its key beside the sender.
         id: ClientMsgId,
     },
+    /// No send: a change of a group.
+    Group {
+        /// In whose name it was made.
+        sender: UserId,
+        /// Which group.
+        group: GroupId,
+        /// The change's number in the group's log.
+        seq: Seq,
+    },
 }
 
 impl Origin {
-    /// In whose name it was sent.
+    /// In whose name it was sent, or a group was changed.
     pub fn sender(&self) -> &UserId {
         match self {
-            Origin::Session { sender, .. } | Origin::Backend { sender, .. } => sender,
+            Origin::Session { sender, .. }
+            | Origin::Backend { sender, .. }
+            | Origin::Group { sender, .. } => sender,
         }
     }
 }
@@ -254,6 +267,11 @@ impl TryFrom<&v1::Origin> for Origin {
             v1::origin::Key::ClientMsgId(id) => {
                 Ok(Origin::Backend { sender, id: uuid("client_msg_id", id)? })
             }
+            v1::origin::Key::GroupChange(v1::GroupPlace { group, seq }) => {
+                at_least_1("group_change.seq", (*seq).into())?;
+                let group = name("group_change.group", group)?;
+                Ok(Origin::Group { sender, group, seq: Seq::new(*seq) })
+            }
         }
     }
 }
@@ -265,6 +283,10 @@ impl From<&Origin> for v1::Origin {
                 v1::origin::Key::SessionSend(v1::SessionSend { session: session.get(), n: *n })
             }
             Origin::Backend { id, .. } => v1::origin::Key::ClientMsgId(bytes_of(id.as_bytes())),
+            Origin::Group { group, seq, .. } => v1::origin::Key::GroupChange(v1::GroupPlace {
+                group: group.to_string(),
+                seq: seq.get(),
+            }),
         };
         v1::Origin { sender: origin.sender().to_string(), key: Some(key) }
     }
@@ -307,12 +329,13 @@ codes! {
     WrongShard NotLeader Unavailable Overloaded RetryAfter GoingAway Unknown Internal Displaced Stale
     Settled Conflict OutOfOrder WindowFull SessionEnded SessionExpired DedupExpired IdInFuture NoDevice
     LoggedOut TooManyDevices BodyTooLarge TooManyRecipients BadRecipient KindNotAllowed Filtered
-    HookRefused Blocked SeqExhausted NoMailbox NotMember GroupGone Stranger Reset NotEmpty
+    HookRefused Blocked SeqExhausted NoMailbox NotMember GroupGone GroupFull Forbidden Stranger Reset
+    NotEmpty
 }
 
 #[cfg(test)]
 mod tests {
-    use tidemark_types::{DeviceId, GroupId, OpenId};
+    use tidemark_types::{DeviceId, OpenId};
 
     use super::*;
 
@@ -397,7 +420,8 @@ mod tests {
         let id = ClientMsgId::new(tidemark_types::UnixMs::new(1), [9; 10]);
         for origin in [
             Origin::Session { sender: sender.clone(), session, n: 8 },
-            Origin::Backend { sender, id },
+            Origin::Backend { sender: sender.clone(), id },
+            Origin::Group { sender, group: "g".parse().expect("legal"), seq: Seq::new(3) },
         ] {
             assert_eq!(Origin::try_from(&v1::Origin::from(&origin)), Ok(origin));
         }

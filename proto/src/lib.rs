@@ -16,6 +16,7 @@ pub mod codec;
 pub mod convert;
 pub mod failure;
 pub mod frame;
+pub mod group;
 pub mod headers;
 pub mod hello;
 pub mod over;

@@ -34,14 +34,16 @@ pub const fn grpc(code: ErrorCode) -> Code {
         | ErrorCode::HookRefused
         | ErrorCode::Blocked
         | ErrorCode::NotMember
-        | ErrorCode::Stranger => Code::PermissionDenied,
+        | ErrorCode::Stranger
+        | ErrorCode::Forbidden => Code::PermissionDenied,
         ErrorCode::UnknownFrame => Code::Unimplemented,
         ErrorCode::NotLeader | ErrorCode::Unavailable | ErrorCode::GoingAway => Code::Unavailable,
         ErrorCode::Overloaded
         | ErrorCode::RetryAfter
         | ErrorCode::WindowFull
         | ErrorCode::TooManyDevices
-        | ErrorCode::SeqExhausted => Code::ResourceExhausted,
+        | ErrorCode::SeqExhausted
+        | ErrorCode::GroupFull => Code::ResourceExhausted,
         ErrorCode::Unknown => Code::Unknown,
         ErrorCode::Internal => Code::Internal,
         ErrorCode::Displaced => Code::Aborted,

@@ -1,11 +1,12 @@
-//! Where the effects of applied commands go: records wake the relay, entries wake watchers, and
-//! what must never happen, or will soon, is seen by a person.
+//! Where the effects of applied commands go: records wake the relay, entries wake watchers, large
+//! groups wake their fan-out, and what must never happen, or will soon, is seen by a person.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tidemark_store_core::{Alarm, Effect};
 use tidemark_types::{Recipient, Seq, ShardId};
+use tokio::sync::Notify;
 
 use crate::metrics;
 use crate::raft::machine::Effects;
@@ -16,23 +17,36 @@ use crate::watch::Hub;
 /// Behind it a mailbox has used nine tenths of its seqs.
 const NEARLY_FULL: Seq = Seq::new(u32::MAX / 10 * 9);
 
+/// A shard of this node, and what its effects wake.
+struct Woken {
+    shard: ShardId,
+    relay: Arc<Wake>,
+    fan_out: Arc<Notify>,
+}
+
 /// Hands effects to whoever acts on them. Nothing of it blocks, and losing it is safe.
 #[derive(Default)]
 pub struct Dispatch {
-    shards: BTreeMap<GroupId, (ShardId, Arc<Wake>)>,
+    shards: BTreeMap<GroupId, Woken>,
     hub: Arc<Hub>,
 }
 
 impl Dispatch {
     /// For a node that hosts these shards.
     pub fn new(shards: impl Iterator<Item = ShardId>, hub: Arc<Hub>) -> Self {
-        let shards = shards.map(|shard| (GroupId::shard(shard), (shard, Arc::default())));
+        let woken = |shard| Woken { shard, relay: Arc::default(), fan_out: Arc::default() };
+        let shards = shards.map(|shard| (GroupId::shard(shard), woken(shard)));
         Dispatch { shards: shards.collect(), hub }
     }
 
     /// What wakes the relay of a shard.
     pub fn wake(&self, shard: ShardId) -> Arc<Wake> {
-        self.shards[&GroupId::shard(shard)].1.clone()
+        self.shards[&GroupId::shard(shard)].relay.clone()
+    }
+
+    /// What wakes the fan-out of a shard's large groups.
+    pub fn fan_out(&self, shard: ShardId) -> Arc<Notify> {
+        self.shards[&GroupId::shard(shard)].fan_out.clone()
     }
 }
 
@@ -42,23 +56,25 @@ impl Effects for Dispatch {
         for effect in effects {
             match (effect, shard) {
                 (Effect::Alarm(alarm), _) => raise(group, &alarm),
-                (Effect::Outgoing { shard: to }, Some((_, wake))) => wake.outgoing(to),
+                (Effect::Outgoing { shard: to }, Some(woken)) => woken.relay.outgoing(to),
                 (
                     Effect::Appended { mailbox: Recipient::User(user), seq, entry },
-                    Some((shard, _)),
+                    Some(Woken { shard, .. }),
                 ) => {
                     if seq > NEARLY_FULL {
                         metrics::nearly_full_append();
                     }
                     self.hub.appended(*shard, &user, seq, &entry);
                 }
-                (Effect::Unseated { user, device, below, code }, Some((shard, _))) => {
-                    self.hub.unseated(*shard, &user, &device, below, code);
+                (Effect::Unseated { user, device, below, code }, Some(woken)) => {
+                    self.hub.unseated(woken.shard, &user, &device, below, code);
                 }
+                (Effect::FanOut { .. }, Some(woken)) => woken.fan_out.notify_one(),
                 (
                     Effect::Outgoing { .. }
                     | Effect::Appended { .. }
                     | Effect::Unseated { .. }
+                    | Effect::FanOut { .. }
                     | Effect::MapChanged,
                     _,
                 ) => {}

@@ -132,6 +132,8 @@ pub struct GroupReport {
     pub blocked_silently: u64,
     /// Copies that nobody got because the gateway's verdict was to drop the message (R2).
     pub dropped: u64,
+    /// Entries of groups that a member's mailbox could not take (R10).
+    pub group_entries_untaken: u64,
 }
 
 fn display<S: Serializer>(group: &GroupId, serializer: S) -> Result<S::Ok, S::Error> {
@@ -347,6 +349,7 @@ fn report(log: &GroupSummary, position: Position, view: &dyn Read) -> Result<Gro
         refusals_unwritable: counted(|shard| shard.refusals_unwritable),
         blocked_silently: counted(|shard| shard.blocked_silently),
         dropped: counted(|shard| shard.dropped),
+        group_entries_untaken: counted(|shard| shard.group_entries_untaken),
     })
 }
 

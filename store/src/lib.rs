@@ -6,6 +6,7 @@
 //!    ├─ watch ── appends, on their way to gateways
 //!    ├─ hints ── hints to devices, handed out to gateways
 //!    ├─ relay ── a shard's outbox to other shards
+//!    ├─ fan_out ── the logs of large groups to their members
 //!    └─ shard ── proposals and reads of one shard
 //!        └─ raft ── openraft, kept here: log, state machine, snapshots
 //!            └─ storage ── the log's files and RocksDB, kept here
@@ -16,6 +17,7 @@
 
 pub mod config;
 pub mod effects;
+pub mod fan_out;
 pub mod hints;
 pub mod identity;
 pub mod inspect;

@@ -17,6 +17,7 @@ use tidemark_store::inspect::{Inspector, Report};
 use tidemark_store::node::Node;
 use tidemark_store::settings;
 use tidemark_store::storage::GroupId;
+use tidemark_store_core::group::{GroupEntry, GroupEvent};
 use tidemark_store_core::value::{ClusterMap, Content, Entry, NodeAddress, Settings};
 use tidemark_types::{ClusterId, NodeId, Recipient, Seq, ShardCount, ShardId, UserId};
 use tidemark_version::VERSION;
@@ -217,7 +218,8 @@ fn print_report(report: &Report, output: Output) -> Result<ExitCode> {
         for group in &report.groups {
             println!(
                 "{}: term={} purged={} stored={} at={} last={} tail={} mailboxes={} \
-                 refusals_unwritable={} blocked_silently={} dropped={} state_hash={}",
+                 refusals_unwritable={} blocked_silently={} dropped={} group_entries_untaken={} \
+                 state_hash={}",
                 group.group,
                 group.term,
                 index(group.purged),
@@ -229,6 +231,7 @@ fn print_report(report: &Report, output: Output) -> Result<ExitCode> {
                 group.refusals_unwritable,
                 group.blocked_silently,
                 group.dropped,
+                group.group_entries_untaken,
                 group.state_hash,
             );
         }
@@ -261,7 +264,14 @@ fn line(seq: Seq, entry: &Entry) -> String {
         Content::Message { message, .. } => {
             format!("kind={} {}", message.kind, message.body.escape_ascii())
         }
-        Content::Refused { recipient, code } => format!("refused by {recipient}: {code}"),
+        Content::Refused { recipient, code } => {
+            format!("refused by {}: {code}", recipient.id().name())
+        }
+        Content::Group(GroupEntry { group, seq, event: GroupEvent::Message(message) }) => {
+            let body = message.body.escape_ascii();
+            format!("in {group} at {seq} kind={} {body}", message.kind)
+        }
+        Content::Group(GroupEntry { group, seq, event }) => format!("{group} at {seq}: {event:?}"),
     };
     format!("{seq} time={time} from={} {content}", origin.sender())
 }

@@ -45,6 +45,7 @@ file! {
     eligible: Duration = "duration",
     device_expiry: Duration = "duration",
     devices_max: u32 = "number",
+    group_members_max: u32 = "number",
     push_after: Duration = "duration",
     push_every: Duration = "duration",
 }

@@ -78,6 +78,14 @@ impl Claims {
         }
     }
 
+    /// May it change any group with its owner's rights, in nobody's name?
+    pub fn may_act_for_groups(&self) -> Result<(), Error> {
+        match &self.role {
+            Role::Device { .. } => Err(Error::NeedsRole("service")),
+            Role::Service | Role::Admin => Ok(()),
+        }
+    }
+
     /// May it look at and change the cluster, adopt and trim mailboxes?
     pub fn may_administer(&self) -> Result<(), Error> {
         match &self.role {

@@ -143,6 +143,10 @@ error_codes! {
     GroupGone = 84, "GROUP_GONE";
     /// The recipient takes messages of contacts only, and the sender is none.
     Stranger = 90, "STRANGER";
+    /// The group has as many members as it may have.
+    GroupFull = 85, "GROUP_FULL";
+    /// The group does not let the one who asks do this: it takes another role, or its policy.
+    Forbidden = 86, "FORBIDDEN";
 
     /// The cursor is of another epoch or above the head; the reply carries epoch, floor and head.
     Reset = 100, "RESET";
@@ -199,6 +203,8 @@ impl ErrorCode {
             | ErrorCode::NotMember
             | ErrorCode::GroupGone
             | ErrorCode::Stranger
+            | ErrorCode::GroupFull
+            | ErrorCode::Forbidden
             | ErrorCode::Reset
             | ErrorCode::NotEmpty => false,
         }
@@ -248,6 +254,8 @@ impl ErrorCode {
             | ErrorCode::NotMember
             | ErrorCode::GroupGone
             | ErrorCode::Stranger
+            | ErrorCode::GroupFull
+            | ErrorCode::Forbidden
             | ErrorCode::Reset
             | ErrorCode::NotEmpty => true,
         }
@@ -300,6 +308,8 @@ impl ErrorCode {
             | ErrorCode::NoDevice
             | ErrorCode::LoggedOut
             | ErrorCode::TooManyDevices
+            | ErrorCode::GroupFull
+            | ErrorCode::Forbidden
             | ErrorCode::Reset
             | ErrorCode::NotEmpty => false,
         }
@@ -356,6 +366,8 @@ impl ErrorCode {
             ErrorCode::NotMember => "Join the group first.",
             ErrorCode::GroupGone => "Check the group's id.",
             ErrorCode::Stranger => "Nothing: the recipient decides whom it takes messages of.",
+            ErrorCode::GroupFull => "Make a group for more members, or remove some.",
+            ErrorCode::Forbidden => "Ask an admin of the group, or its owner.",
             ErrorCode::Reset => {
                 "Start again from the floor of the reply, dropping by origin what \
                                  is known."

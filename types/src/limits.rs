@@ -46,6 +46,16 @@ pub const ALLOCATE_MAX: u32 = 1_000_000;
 /// answer, and allocations in one command.
 pub const ALLOCATE_CALLS_MAX: usize = 1_024;
 
+/// Members of a group, for which a larger maximum is never set; beyond it fan-out by writing does
+/// not pay.
+pub const GROUP_MEMBERS_MAX: u32 = 10_000;
+
+/// Members that a group may have when it is made without a maximum of its own.
+pub const GROUP_MEMBERS_DEFAULT: u32 = 500;
+
+/// Users whom one change of a group may name: its entry has all of them, for all members.
+pub const GROUP_CHANGE_USERS_MAX: usize = 256;
+
 /// How far ahead of cluster time the creation time in a client's message id may lie.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(5 * 60);
 
@@ -64,6 +74,10 @@ const _: () = assert!(
         <= FRAME_BYTES_MAX
 );
 const _: () = assert!(BODY_BYTES_MAX <= SEND_WINDOW_BYTES);
+// A change of a group fits as well, as a call and as an entry.
+const _: () =
+    assert!(GROUP_CHANGE_USERS_MAX * (NAME_BYTES_MAX + RECIPIENT_OVERHEAD) <= FRAME_BYTES_MAX);
+const _: () = assert!(GROUP_MEMBERS_DEFAULT <= GROUP_MEMBERS_MAX);
 // As do the calls of a stream of allocations, with their numbers and lengths.
 const _: () = assert!(ALLOCATE_CALLS_MAX * (NAME_BYTES_MAX + 16) <= FRAME_BYTES_MAX);
 // An entry holds what a send holds, and fits into a frame of its own.

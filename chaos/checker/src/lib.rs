@@ -20,6 +20,7 @@
 //! the run claims to have had, so it is only compared with what was seen, never searched for.
 
 pub mod check;
+pub mod groups;
 pub mod history;
 pub mod report;
 pub mod story;

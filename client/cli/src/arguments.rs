@@ -112,6 +112,9 @@ pub(crate) enum Command {
         #[arg(value_enum)]
         from: Whose,
     },
+    /// Groups: conversations of many. What is so already is done, so a command may be repeated.
+    #[command(subcommand)]
+    Group(Group),
     /// The cluster as a whole.
     #[command(subcommand)]
     Cluster(Cluster),
@@ -249,6 +252,132 @@ pub(crate) struct OneDevice {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Group {
+    /// Makes a group.
+    Create {
+        /// Its id, never used before.
+        group: GroupId,
+        /// Its owner.
+        #[arg(long, value_name = "USER")]
+        owner: UserId,
+        /// A first member; up to 256 times.
+        #[arg(long = "member", value_name = "USER")]
+        members: Vec<UserId>,
+        /// How many members it may have; 500 without it.
+        #[arg(long, value_name = "N")]
+        max: Option<NonZeroU32>,
+        #[command(flatten)]
+        allowed: Allowed,
+    },
+    /// Joins an open group.
+    Join {
+        /// Which one.
+        group: GroupId,
+        /// Who joins.
+        user: UserId,
+    },
+    /// Leaves a group. Its owner hands it over first.
+    Leave {
+        /// Which one.
+        group: GroupId,
+        /// Who leaves.
+        user: UserId,
+    },
+    /// Adds members.
+    Add {
+        #[command(flatten)]
+        asked: Asked,
+        /// Whom; up to 256.
+        #[arg(required = true)]
+        users: Vec<UserId>,
+    },
+    /// Removes members.
+    Kick {
+        #[command(flatten)]
+        asked: Asked,
+        /// Whom; up to 256.
+        #[arg(required = true)]
+        users: Vec<UserId>,
+    },
+    /// Gives a member a role; `owner` hands the group over.
+    Role {
+        #[command(flatten)]
+        asked: Asked,
+        /// The member.
+        user: UserId,
+        /// The role.
+        #[arg(value_enum)]
+        role: MemberRole,
+    },
+    /// Changes what members and strangers may do: all of it.
+    Policy {
+        #[command(flatten)]
+        asked: Asked,
+        #[command(flatten)]
+        allowed: Allowed,
+    },
+    /// Prints how a group stands.
+    Info {
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Prints the members of a group, in no order.
+    Members {
+        #[command(flatten)]
+        asked: Asked,
+    },
+    /// Deletes a group, for good.
+    Delete {
+        #[command(flatten)]
+        asked: Asked,
+    },
+}
+
+/// A group, and who asks.
+#[derive(Debug, Args)]
+pub(crate) struct Asked {
+    /// Which group.
+    pub(crate) group: GroupId,
+    /// Who asks, and is judged by their role. Without it: a back end, with the owner's rights.
+    #[arg(long, value_name = "USER")]
+    pub(crate) by: Option<UserId>,
+}
+
+/// What a group lets its members do, and strangers.
+#[derive(Debug, Args)]
+pub(crate) struct Allowed {
+    /// Who may send to it.
+    #[arg(long, value_enum, default_value_t = Who::Everybody)]
+    pub(crate) post: Who,
+    /// Who may add others.
+    #[arg(long, value_enum, default_value_t = Who::Everybody)]
+    pub(crate) add: Who,
+    /// Anybody may join.
+    #[arg(long)]
+    pub(crate) open: bool,
+}
+
+/// Some of a group's members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Who {
+    /// All of them.
+    Everybody,
+    /// Its admins and its owner.
+    Admins,
+}
+
+/// What a member is in a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MemberRole {
+    /// One of its members.
+    Member,
+    /// May remove members and change the policy.
+    Admin,
+    /// May do everything.
+    Owner,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Cluster {
     /// Who is up, who leads, how far each replica is.
     Status,
@@ -371,6 +500,10 @@ mod tests {
             "accept alice",
             "accept alice nobody",
             "allow alice",
+            "group create team",
+            "group add team",
+            "group role team bob king",
+            "group create team --owner a --max 0",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

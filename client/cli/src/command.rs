@@ -3,6 +3,7 @@
 
 mod cluster;
 mod device;
+mod group;
 mod head;
 mod health;
 mod history;
@@ -49,6 +50,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Accept { user, from } => {
             settings::accept(&user, from, &mut gateways()?, output).await
         }
+        Command::Group(command) => group::run(command, &mut gateways()?, output).await,
         Command::Cluster(command) => cluster::run(&command, &mut gateways()?, output).await,
         Command::Shard(command) => shard::run(&command, &mut gateways()?, output).await,
         Command::Token(command) => token::run(command, &connection, output),

@@ -7,10 +7,11 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
-use tidemark_client::{Content, Entry, Message};
+use tidemark_client::{Content, Entry, GroupChange, Message};
 use tidemark_proto::Origin;
 use tidemark_types::SeqRange;
 
+use crate::change::Change;
 use crate::output::{date, plain};
 
 /// One line of a mailbox.
@@ -30,6 +31,9 @@ pub(crate) enum Line {
         /// A group.
         #[serde(skip_serializing_if = "Option::is_none")]
         conversation: Option<String>,
+        /// Its number in the group's log.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        group_seq: Option<u32>,
         kind: u32,
         #[serde(flatten)]
         body: Body,
@@ -40,6 +44,15 @@ pub(crate) enum Line {
         place: Place,
         recipient: String,
         code: &'static str,
+    },
+    /// A group changed.
+    Group {
+        #[serde(flatten)]
+        place: Place,
+        group: String,
+        group_seq: u32,
+        #[serde(flatten)]
+        change: Change,
     },
     /// A content that this version does not know.
     Unknown {
@@ -90,6 +103,12 @@ impl From<&Entry> for Line {
                 Line::Refused { place, recipient: recipient.to_string(), code: code.name() }
             }
             Content::Message(message) => Line::message(place, message),
+            Content::Group(GroupChange { group, group_seq, change }) => Line::Group {
+                place,
+                group: group.to_string(),
+                group_seq: group_seq.get(),
+                change: Change::from(change),
+            },
         }
     }
 }
@@ -108,6 +127,7 @@ impl Line {
             sent_ms: message.sent.get(),
             to: message.to.iter().map(ToString::to_string).collect(),
             conversation: message.conversation.as_ref().map(ToString::to_string),
+            group_seq: message.group_seq.map(|seq| seq.get()),
             kind: message.kind,
             body: match String::from_utf8(message.body.to_vec()) {
                 Ok(text) => Body::Text(text),
@@ -122,12 +142,14 @@ impl From<&Entry> for Place {
         // Where the content cannot be read, the origin often can.
         let origin = match &entry.content {
             Content::Unknown(raw) => raw.origin.as_ref().and_then(|it| Origin::try_from(it).ok()),
-            Content::Message(_) | Content::Refused { .. } => entry.origin.clone(),
+            Content::Message(_) | Content::Refused { .. } | Content::Group(_) => {
+                entry.origin.clone()
+            }
         };
         let (session, n, client_msg_id) = match &origin {
             Some(Origin::Session { session, n, .. }) => (Some(session.get()), Some(*n), None),
             Some(Origin::Backend { id, .. }) => (None, None, Some(id.to_string())),
-            None => (None, None, None),
+            Some(Origin::Group { .. }) | None => (None, None, None),
         };
         let sender = origin.map(|origin| origin.sender().to_string());
         let (seq, time_ms) = (entry.seq.get(), entry.time.get());
@@ -170,6 +192,10 @@ impl fmt::Display for Line {
             }
             Line::Refused { place, recipient, code } => {
                 write!(f, "{place}  refused by {}: {code} ({})", plain(recipient), place.send())
+            }
+            Line::Group { place, group, change, .. } => {
+                let sender = plain(place.sender());
+                write!(f, "{place}  {sender} in {}: {change}", plain(group))
             }
             Line::Unknown { place } => {
                 write!(f, "{place}  {}: (newer than this program)", plain(place.sender()))

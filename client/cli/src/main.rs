@@ -12,6 +12,7 @@
 //! a command after exit code 4 repeats it with the same id.
 
 mod arguments;
+mod change;
 mod cluster_file;
 mod command;
 mod device_file;

@@ -83,6 +83,8 @@ impl Answer {
             | ErrorCode::Stale
             | ErrorCode::DedupExpired
             | ErrorCode::IdInFuture
+            | ErrorCode::GroupFull
+            | ErrorCode::Forbidden
             | ErrorCode::Reset
             | ErrorCode::NotEmpty => Answer::Stop,
         }

@@ -46,6 +46,11 @@ impl Caller {
         self.0.may_count().map_err(failure::of_token)
     }
 
+    /// May it change groups with their owners' rights?
+    pub(super) fn act_for_groups(&self) -> Result<(), Failure> {
+        self.0.may_act_for_groups().map_err(failure::of_token)
+    }
+
     /// Until when its token is good.
     pub(super) fn expires(&self) -> UnixMs {
         self.0.expires

@@ -12,6 +12,7 @@
 mod caller;
 mod cluster;
 mod devices;
+mod groups;
 mod mailboxes;
 mod messages;
 mod sequence;

@@ -31,6 +31,7 @@ pub(crate) async fn status(
     let origin = match origin {
         Origin::Session { sender, session, n } => value::Origin::Session { sender, session, n },
         Origin::Backend { sender, id } => value::Origin::Backend { sender, id },
+        Origin::Group { sender, group, seq } => value::Origin::Group { sender, group, seq },
     };
     match ask(store.as_ref(), Query::Message { origin }).await? {
         Answer::Message(None) => Ok(v1::MessageStatus::default()),

@@ -132,7 +132,7 @@ impl Mailbox {
 #[cfg(test)]
 pub(crate) mod tests {
     use tidemark_store_core::value::{Content, Entry, Origin};
-    use tidemark_types::{ErrorCode, SessionId, UnixMs, UserId};
+    use tidemark_types::{ErrorCode, Recipient, SessionId, UnixMs, UserId};
 
     use super::*;
 
@@ -153,7 +153,8 @@ pub(crate) mod tests {
             session: SessionId::new(1).expect("legal"),
             n: seq.into(),
         };
-        let content = Content::Refused { recipient: user(), code: ErrorCode::Blocked };
+        let recipient = Recipient::User(user());
+        let content = Content::Refused { recipient, code: ErrorCode::Blocked };
         let entry = Entry { time: UnixMs::new(1), origin, content };
         WatchEvent::Appended { user: user(), seq: Seq::new(seq), entry }
     }

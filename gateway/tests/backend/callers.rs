@@ -30,6 +30,7 @@ fn done<T>(outcome: Result<Response<T>, Status>) -> Result<(), Status> {
 async fn every_call(caller: &Caller) -> Vec<Made> {
     let mut made = mailbox_calls(caller).await;
     made.extend(user_calls(caller).await);
+    made.extend(group_calls(caller).await);
     made.extend(other_calls(caller).await);
     made
 }
@@ -80,6 +81,41 @@ async fn user_calls(caller: &Caller) -> Vec<Made> {
         ("Devices.SetPush", Needs::Own, done(set_push)),
         ("Devices.LogOut", Needs::Own, done(log_out)),
         ("Devices.Forget", Needs::Own, done(forget)),
+    ]
+}
+
+async fn group_calls(caller: &Caller) -> Vec<Made> {
+    let (group, by) = (|| "team".to_owned(), || "alice".to_owned());
+    let users = || vec!["bob".to_owned()];
+    let mut groups = groups_client::GroupsClient::new(caller.clone());
+    let request =
+        CreateGroupRequest { group: group(), owner: by(), ..CreateGroupRequest::default() };
+    let create = groups.create(request).await;
+    let add = AddMembersRequest { group: group(), by: by(), users: users() };
+    let add = groups.add(add).await;
+    let get = groups.get(GetGroupRequest { group: group(), by: by() }).await;
+    let by_nobody = groups.get(GetGroupRequest { group: group(), by: String::new() }).await;
+    let members = groups.members(MembersRequest { group: group(), by: by(), page: 0 }).await;
+    let (user, role) = ("bob".to_owned(), GroupRole::Admin.into());
+    let set_role = groups.set_role(SetRoleRequest { group: group(), by: by(), user, role }).await;
+    let policy = Some(GroupPolicy::default());
+    let set_policy = groups.set_policy(SetPolicyRequest { group: group(), by: by(), policy }).await;
+    let remove = RemoveMembersRequest { group: group(), by: by(), users: users() };
+    let remove = groups.remove(remove).await;
+    let by_nobody_too = RemoveMembersRequest { group: group(), by: String::new(), users: users() };
+    let by_nobody_too = groups.remove(by_nobody_too).await;
+    let delete = groups.delete(DeleteGroupRequest { group: group(), by: by() }).await;
+    vec![
+        ("Groups.Create", Needs::Own, done(create)),
+        ("Groups.Add", Needs::Own, done(add)),
+        ("Groups.Get", Needs::Own, done(get)),
+        ("Groups.Get by nobody", Needs::Service, done(by_nobody)),
+        ("Groups.Members", Needs::Own, done(members)),
+        ("Groups.SetRole", Needs::Own, done(set_role)),
+        ("Groups.SetPolicy", Needs::Own, done(set_policy)),
+        ("Groups.Remove", Needs::Own, done(remove)),
+        ("Groups.Remove by nobody", Needs::Service, done(by_nobody_too)),
+        ("Groups.Delete", Needs::Own, done(delete)),
     ]
 }
 

@@ -9,6 +9,7 @@ mod cluster;
 mod command_line;
 mod counters;
 mod gateway;
+mod groups;
 mod mailboxes;
 mod memory;
 mod messages;

@@ -100,8 +100,15 @@ async fn a_message_that_cannot_be_is_refused_by_its_field() {
         let said = failure.message.split([':', ' ']).next();
         assert_eq!(said, Some(field), "{failure}");
     }
-    // A verdict of the store.
-    assert_eq!(refused(send(&gateway, to(vec![group])).await).code, ErrorCode::GroupGone);
+    // The group decides: it is accepted, and then refused.
+    let accepted = send(&gateway, to(vec![group.clone()])).await.unwrap().into_inner();
+    assert_eq!(accepted, SendResponse { seq: 0, time_ms: NOW.get() });
+    let found = status(&gateway, origin("alice", 1)).await;
+    assert_eq!((found.stage(), found.seq), (Stage::Refused, 0));
+    let refused = Refusal::GroupGone.into();
+    let stage = Stage::Refused.into();
+    let told = RecipientStatus { recipient: Some(group), stage, refused, ..Default::default() };
+    assert_eq!(found.recipients, [told]);
 }
 
 #[tokio::test]

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidemark_types::limits::NAME_BYTES_MAX;
 use tidemark_types::{
-    ClientMsgId, ClusterId, ContentHash, CounterId, DeviceId, Epoch, ErrorCode, Id, OpenId,
-    Recipient, Seq, SessionId, ShardCount, ShardId, UnixMs, UserId,
+    ClientMsgId, ClusterId, ContentHash, CounterId, DeviceId, Epoch, ErrorCode, GroupId, Id,
+    OpenId, Recipient, Seq, SessionId, ShardCount, ShardId, UnixMs, UserId,
 };
 
 use crate::codec::{self, DecodeError};
+use crate::group::GroupCommand;
 use crate::value::{AcceptFrom, ClusterMap, Label, OutSeq, Payload, PushTarget, Settings};
 
 /// One log entry: commands that are applied one after the other, each with a reply of its own.
@@ -25,7 +26,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
 
     /// Its bytes, as they lie in the Raft log.
     pub fn encode(&self) -> Bytes {
@@ -263,6 +264,13 @@ pub enum Command {
     },
     /// A back end's send that is accepted, and reaches nobody (R2).
     DropBackend(BackendSend),
+    /// Somebody asks for a change of a group (R10).
+    Group(GroupCommand),
+    /// Goes on giving a group's log to its members.
+    FanOut {
+        /// Which group.
+        group: GroupId,
+    },
 }
 
 /// A device's connection.
@@ -349,7 +357,7 @@ pub struct Draft {
 }
 
 impl Command {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
 
     /// Its bytes, as a client sends it to a leader.
     pub fn encode(&self) -> Bytes {
@@ -390,6 +398,9 @@ impl Command {
             Command::AllocateMany { allocations } => {
                 allocations.first().map(|(counter, _)| Id::Counter(counter.clone()))
             }
+            Command::Group(GroupCommand { group, .. }) | Command::FanOut { group } => {
+                Some(Id::Group(group.clone()))
+            }
             Command::Init { .. }
             | Command::Configure { .. }
             | Command::RelayIn { .. }
@@ -413,7 +424,8 @@ impl Command {
             | Command::Depart { .. }
             | Command::PushSent { .. }
             | Command::DropPush { .. }
-            | Command::Retain { .. } => true,
+            | Command::Retain { .. }
+            | Command::FanOut { .. } => true,
             Command::RegisterDevice { .. }
             | Command::ForgetDevice { .. }
             | Command::Open { .. }
@@ -430,7 +442,8 @@ impl Command {
             | Command::Allocate { .. }
             | Command::AllocateMany { .. }
             | Command::LogOut { .. }
-            | Command::SetPush { .. } => false,
+            | Command::SetPush { .. }
+            | Command::Group(_) => false,
         }
     }
 
@@ -449,6 +462,9 @@ impl Command {
                 return FIXED + allocations.len() * (NAME_BYTES_MAX + size_of::<u64>());
             }
             Command::SetPush { target: Some(target), .. } => return FIXED + target.target.len(),
+            Command::Group(GroupCommand { action, .. }) => {
+                return FIXED + action.users().len() * NAME_BYTES_MAX;
+            }
             _ => None,
         };
         FIXED + draft.map_or(0, |draft| draft.body.len() + draft.to.len() * NAME_BYTES_MAX)

@@ -18,6 +18,7 @@ use tidemark_types::{
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::codec::DecodeError;
+use crate::group::{Group, Members, Waiting};
 use crate::value::{
     Ack, Allocated, Allow, Block, Chain, ClusterMap, Counter, Device, Devices, Due, Entry, Idle,
     Inbound, Mailbox, OutRecord, OutSeq, Outbound, Sent, Session, Shard, Value,
@@ -67,6 +68,12 @@ pub enum Kind {
     Allocated = 0x41,
     /// `50` → [`ClusterMap`], in the control group only.
     ClusterMap = 0x50,
+    /// `60 group` → [`Group`].
+    Group = 0x60,
+    /// `61 group bucket:u32` → [`Members`].
+    Members = 0x61,
+    /// `62 group` → [`Waiting`].
+    Waiting = 0x62,
 }
 
 impl Kind {
@@ -141,13 +148,14 @@ impl KeyBytes {
             let hash = self.hash.wrapping_sub(number.wrapping_mul(SPREAD));
             return Place::Log { prefix, hash, number };
         }
-        const ORDERED: [u8; 6] = [
+        const ORDERED: [u8; 7] = [
             Kind::Block as u8,
             Kind::Allow as u8,
             Kind::Idle as u8,
             Kind::Due as u8,
             Kind::Sent as u8,
             Kind::Allocated as u8,
+            Kind::Waiting as u8,
         ];
         match self.bytes.first() {
             Some(kind) if ORDERED.contains(kind) => Place::Ordered,
@@ -243,10 +251,10 @@ impl fmt::Debug for KeyBytes {
     }
 }
 
-/// Is it one of the few values that nearly every command reads, or one of its user's? They are
+/// Is it one of the few values that nearly every command reads, or one of its user's or group's? They are
 /// small; entries, records and acknowledgements are written once and seldom read by apply.
 pub fn is_read_often(key: &[u8]) -> bool {
-    const OFTEN: [u8; 7] = [
+    const OFTEN: [u8; 8] = [
         Kind::Shard as u8,
         Kind::Chain as u8,
         Kind::Mailbox as u8,
@@ -254,6 +262,7 @@ pub fn is_read_often(key: &[u8]) -> bool {
         Kind::Session as u8,
         Kind::Outbound as u8,
         Kind::Inbound as u8,
+        Kind::Group as u8,
     ];
     key.first().is_some_and(|kind| OFTEN.contains(kind))
 }
@@ -351,6 +360,12 @@ keys! {
     AllocatedKey { id: ClientMsgId, counter: CounterId } => Allocated;
     /// The cluster's map; there is one, in the control group.
     ClusterMapKey {} => ClusterMap;
+    /// A group without its members and its log.
+    GroupKey { group: GroupId } => Group;
+    /// Some of a group's members.
+    MembersKey { group: GroupId, bucket: u32 } => Members;
+    /// A group that has something left to do; a scan finds them all.
+    WaitingKey { group: GroupId } => Waiting;
 }
 
 /// A field of a key.
@@ -541,6 +556,10 @@ mod tests {
         assert_eq!(hex(&CounterKey { counter: counter.clone() }), "40630000");
         let key = AllocatedKey { id, counter };
         assert_eq!(hex(&key), "410192f5a012347abc8def0123456789ab630000");
+        let group = GroupId::new("g").expect("legal");
+        assert_eq!(hex(&GroupKey { group: group.clone() }), "60670000");
+        assert_eq!(hex(&MembersKey { group: group.clone(), bucket: 258 }), "6167000000000102");
+        assert_eq!(hex(&WaitingKey { group }), "62670000");
     }
 
     #[test]

@@ -24,6 +24,8 @@ mod apply;
 pub mod codec;
 pub mod command;
 pub mod devices;
+pub mod group;
+pub mod group_read;
 pub mod hints;
 pub mod key;
 pub mod memory;

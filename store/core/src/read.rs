@@ -1,15 +1,19 @@
 //! What can be asked of a shard: a mailbox's head, and pages of its entries (R13); the outbox, for
-//! the relay (R4); a counter; what became of a message; and, in the control group, the cluster's map.
+//! the relay (R4); a counter; what became of a message; a group and its members (R10); and, in the
+//! control group, the cluster's map.
 //!
 //! Floor, head and entries of one answer come from one snapshot of the state.
 
 use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
-use tidemark_types::{CounterId, DeviceId, Epoch, Id, Recipient, Seq, SeqRange, ShardId, UserId};
+use tidemark_types::{
+    CounterId, DeviceId, Epoch, ErrorCode, GroupId, Id, Recipient, Seq, SeqRange, ShardId, UserId,
+};
 
 use crate::codec::{self, DecodeError};
 use crate::devices;
+use crate::group_read::{self, GroupInfo, MembersPage};
 use crate::key::{
     ClusterMapKey, CounterKey, EntryKey, InboundKey, Key, MailboxKey, OutRecordKey, OutboundKey,
     ShardKey, after,
@@ -94,6 +98,22 @@ pub enum Query {
         /// Whose.
         user: UserId,
     },
+    /// A group.
+    Group {
+        /// Which one.
+        group: GroupId,
+        /// Who asks, and must be a member; none for a back end.
+        by: Option<UserId>,
+    },
+    /// Some of a group's members.
+    GroupMembers {
+        /// Which group.
+        group: GroupId,
+        /// Who asks, and must be a member; none for a back end.
+        by: Option<UserId>,
+        /// Which page, from 0.
+        page: u32,
+    },
 }
 
 /// The answer to a [`Query`].
@@ -112,6 +132,10 @@ pub enum Answer {
     Message(Option<MessageStatus>),
     /// To [`Query::Devices`], by name.
     Devices(Vec<(DeviceId, Device)>),
+    /// To [`Query::Group`].
+    Group(Result<GroupInfo, ErrorCode>),
+    /// To [`Query::GroupMembers`].
+    GroupMembers(Result<MembersPage, ErrorCode>),
 }
 
 impl Query {
@@ -134,6 +158,9 @@ impl Query {
             Query::Counter { counter } => Id::Counter(counter.clone()),
             Query::Message { origin } => Id::User(origin.sender().clone()),
             Query::Devices { user } => Id::User(user.clone()),
+            Query::Group { group, .. } | Query::GroupMembers { group, .. } => {
+                Id::Group(group.clone())
+            }
         }
     }
 
@@ -150,12 +177,18 @@ impl Query {
             }
             Query::Message { origin } => status::message(state, origin).map(Answer::Message),
             Query::Devices { user } => devices::all(state, user).map(Answer::Devices),
+            Query::Group { group, by } => {
+                group_read::group(state, group, by.as_ref()).map(Answer::Group)
+            }
+            Query::GroupMembers { group, by, page } => {
+                group_read::members(state, group, by.as_ref(), *page).map(Answer::GroupMembers)
+            }
         }
     }
 }
 
 impl Answer {
-    const VERSION: u8 = 1;
+    const VERSION: u8 = 2;
 
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
@@ -311,7 +344,7 @@ pub(crate) fn pairs<K: Key>(
 
 #[cfg(test)]
 mod tests {
-    use tidemark_types::{ErrorCode, SessionId, UserId};
+    use tidemark_types::SessionId;
 
     use super::*;
     use crate::memory::MemoryState;
@@ -325,7 +358,10 @@ mod tests {
         let user = || UserId::new("a").expect("a name");
         let session = SessionId::new(1).expect("counted from 1");
         let origin = Origin::Session { sender: user(), session, n: 1 };
-        let payload = Payload::Refused { origin, refusals: vec![(user(), ErrorCode::Blocked)] };
+        let payload = Payload::Refused {
+            origin,
+            refusals: vec![(Recipient::User(user()), ErrorCode::Blocked)],
+        };
         let record = OutRecord { bytes_upto: 0, payload };
         let stream = Outbound { trim: OutSeq::new(trim), ..Outbound::default() };
         let key = |number: &u64| OutRecordKey { shard: TO, out_seq: OutSeq::new(*number) };

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tidemark_types::{DeviceId, Epoch, ErrorCode, Id, Recipient, Seq, SessionId, ShardId, UserId};
+use tidemark_types::{
+    DeviceId, Epoch, ErrorCode, GroupId, Id, Recipient, Seq, SessionId, ShardId, UserId,
+};
 
 use crate::codec::{self, DecodeError};
 use crate::value::{OutSeq, Verdict};
@@ -72,6 +74,11 @@ pub enum Reply {
         /// There is more to remove; ask again.
         more: bool,
     },
+    /// `FanOut`: one command gives an entry to so many members; ask again for more.
+    FannedOut {
+        /// There is more.
+        more: bool,
+    },
 }
 
 impl Reply {
@@ -119,7 +126,7 @@ pub struct Relayed {
     pub returns: OutSeq,
     /// Why the batch was not taken to its end.
     pub stopped: Option<RelayStop>,
-    /// What became of the records that this command applied, for each of their recipients.
+    /// What became of the records that this command applied, for each user they were sent to.
     pub outcomes: Vec<(OutSeq, Vec<(UserId, Outcome)>)>,
 }
 
@@ -194,6 +201,8 @@ pub enum Reject {
     LoggedOut,
     /// The user has as many devices as there may be.
     TooManyDevices,
+    /// The group is not there, is full, or lets the one who asks not do it (R10).
+    Group(ErrorCode),
 }
 
 impl Reject {
@@ -216,6 +225,7 @@ impl Reject {
             Reject::NotEmpty => ErrorCode::NotEmpty,
             Reject::LoggedOut => ErrorCode::LoggedOut,
             Reject::TooManyDevices => ErrorCode::TooManyDevices,
+            Reject::Group(code) => *code,
         }
     }
 }
@@ -247,6 +257,11 @@ pub enum Effect {
         below: u64,
         /// Why the others do not.
         code: ErrorCode,
+    },
+    /// A group's log was not yet given to all its members: propose `FanOut`.
+    FanOut {
+        /// Which group.
+        group: GroupId,
     },
     /// The cluster's map has changed.
     MapChanged,

@@ -9,6 +9,9 @@
 //!         ◄─── LOOK, where no acknowledgement is stored ─────┘
 //! ```
 //!
+//! A send to a group has no copy of its own: the copy that the group gives its sender says that the
+//! group took it, and a refusal by the group that it did not (R10).
+//!
 //! It tells a sender no more than the sender's mailbox does: a message that was dropped because
 //! its recipient refuses silently counts as delivered, and so does one that the gateway's verdict
 //! dropped, which has no record for other shards.
@@ -17,8 +20,9 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
-use tidemark_types::{ErrorCode, Id, Recipient, Seq, SeqRange, ShardId, UnixMs, UserId};
+use tidemark_types::{ErrorCode, Recipient, Seq, SeqRange, ShardId, UnixMs};
 
+use crate::group::{GroupEntry, GroupEvent};
 use crate::key::{AckKey, EntryKey, Key, KeyBytes, SentKey, after};
 use crate::read;
 use crate::storage::{Fatal, Read};
@@ -32,11 +36,13 @@ const LOOK_BYTES: usize = 8 << 20;
 /// What became of an accepted message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessageStatus {
-    /// Its seq in the sender's own mailbox.
+    /// Its seq in the sender's own mailbox; none if it went to a group that has not taken it yet.
     pub seq: Seq,
-    /// Log time of the acceptance.
+    /// Log time of the acceptance; of the refusal, where a group refused it and no acknowledgement
+    /// is stored any more.
     pub time: UnixMs,
-    /// How far it has come at each recipient; empty when the sender's copy is no longer kept.
+    /// How far it has come at each recipient; empty when the sender's copy is no longer kept, or
+    /// has not come yet from a group.
     pub recipients: Vec<(Recipient, Stage)>,
 }
 
@@ -45,7 +51,7 @@ pub struct MessageStatus {
 pub enum Stage {
     /// The recipient will have an outcome.
     Accepted,
-    /// The recipient's shard has taken it; a refusal may still be on its way.
+    /// The recipient's shard has taken it: into the mailbox, or the group's log.
     Delivered,
     /// It was refused, for good.
     Refused(ErrorCode),
@@ -55,16 +61,50 @@ pub enum Stage {
 pub fn message(state: &dyn Read, origin: &Origin) -> Result<Option<MessageStatus>, Fatal> {
     let own = Own::of(state, origin)?;
     let found = match stored_verdict(state, origin)? {
-        Some(Verdict::Accepted { seq, time }) => Some((seq, time, own.copy(seq)?)),
+        Some(Verdict::Accepted { seq: Seq::NONE, time }) => {
+            let nothing = Found { seq: Seq::NONE, time, told: None };
+            let found = own.search()?.unwrap_or(nothing);
+            Some(Found { time, ..found })
+        }
+        Some(Verdict::Accepted { seq, time }) => Some(Found { seq, time, told: own.copy(seq)? }),
         Some(Verdict::Refused(_)) => None,
         None => own.search()?,
     };
-    let Some((seq, time, outgoing)) = found else { return Ok(None) };
-    let recipients = match outgoing {
-        Some(outgoing) => own.stages(outgoing, &own.refusals(seq)?)?,
+    let Some(Found { seq, time, told }) = found else { return Ok(None) };
+    let recipients = match told {
+        Some(Told::Copy(outgoing)) => own.stages(outgoing, &own.refusals(seq)?)?,
+        Some(Told::ByGroup(group, stage, _)) => vec![(group, stage)],
         None => Vec::new(),
     };
     Ok(Some(MessageStatus { seq, time, recipients }))
+}
+
+/// What was found of a message.
+struct Found {
+    seq: Seq,
+    time: UnixMs,
+    told: Option<Told>,
+}
+
+impl Found {
+    /// An entry that tells of the message, appended at this time.
+    fn at(seq: Seq, appended: UnixMs, told: Told) -> Self {
+        let (seq, time) = match &told {
+            Told::Copy(_) => (seq, appended),
+            Told::ByGroup(_, Stage::Refused(_), _) => (Seq::NONE, appended),
+            Told::ByGroup(_, _, sent) => (seq, sent.unwrap_or(appended)),
+        };
+        Found { seq, time, told: Some(told) }
+    }
+}
+
+/// What an entry of its sender's mailbox tells of a message.
+enum Told {
+    /// It is the sender's copy, and says where the message went.
+    Copy(Outgoing),
+    /// It comes from the group that the message was sent to: how far it has come there, and when it
+    /// was accepted, if that is known.
+    ByGroup(Recipient, Stage, Option<UnixMs>),
 }
 
 fn stored_verdict(state: &dyn Read, origin: &Origin) -> Result<Option<Verdict>, Fatal> {
@@ -75,6 +115,7 @@ fn stored_verdict(state: &dyn Read, origin: &Origin) -> Result<Option<Verdict>, 
         Origin::Backend { sender, id } => {
             read::get(state, &SentKey { id, sender })?.map(|sent| sent.ack)
         }
+        Origin::Group { .. } => None,
     };
     Ok(ack.map(|ack| ack.verdict))
 }
@@ -98,26 +139,37 @@ impl<'a> Own<'a> {
         EntryKey { mailbox: self.id.clone(), seq }.encode()
     }
 
-    /// Where the message went, if the entry at `seq` is still kept.
-    fn copy(&self, seq: Seq) -> Result<Option<Outgoing>, Fatal> {
+    /// What the sender's copy tells, if the entry at `seq` is still kept.
+    fn copy(&self, seq: Seq) -> Result<Option<Told>, Fatal> {
         if seq <= self.mailbox.floor {
             return Ok(None);
         }
         let bytes = self.state.get(&self.key(seq))?;
         let entry = bytes.map(|bytes| Entry::decode(&bytes)).transpose()?;
-        Ok(entry.and_then(|entry| self.outgoing(entry)))
+        Ok(entry.and_then(|entry| self.told(entry)))
     }
 
-    /// Is this the sender's copy? A message to self has no other one.
-    fn outgoing(&self, entry: Entry) -> Option<Outgoing> {
+    /// What an entry tells of the message by itself: the sender's copy (a message to self has no
+    /// other one), or what its group made of it.
+    fn told(&self, entry: Entry) -> Option<Told> {
+        if entry.origin != *self.origin {
+            return None;
+        }
         match entry.content {
-            Content::Message { outgoing, .. } if entry.origin == *self.origin => outgoing,
-            Content::Message { .. } | Content::Refused { .. } => None,
+            Content::Message { outgoing, .. } => outgoing.map(Told::Copy),
+            Content::Group(GroupEntry { group, event: GroupEvent::Message(message), .. }) => {
+                let group = Recipient::Group(group);
+                Some(Told::ByGroup(group, Stage::Delivered, Some(message.sent)))
+            }
+            Content::Refused { recipient: group @ Recipient::Group(_), code } => {
+                Some(Told::ByGroup(group, Stage::Refused(code), None))
+            }
+            Content::Refused { .. } | Content::Group(_) => None,
         }
     }
 
     /// The message among the newest entries, newest first.
-    fn search(&self) -> Result<Option<(Seq, UnixMs, Option<Outgoing>)>, Fatal> {
+    fn search(&self) -> Result<Option<Found>, Fatal> {
         let Mailbox { floor, head, .. } = self.mailbox;
         let look = SeqRange::missing(floor.max(head.back(LOOK_ENTRIES)), head);
         let mut bytes_left = LOOK_BYTES;
@@ -126,9 +178,9 @@ impl<'a> Own<'a> {
                 return Err(Fatal::Corrupt(format!("mailbox {}: entry {seq} is missing", self.id)));
             };
             let entry = Entry::decode(&bytes)?;
-            let time = entry.time;
-            if let Some(outgoing) = self.outgoing(entry) {
-                return Ok(Some((seq, time, Some(outgoing))));
+            let appended = entry.time;
+            if let Some(told) = self.told(entry) {
+                return Ok(Some(Found::at(seq, appended, told)));
             }
             let Some(left) = bytes_left.checked_sub(bytes.len()) else { break };
             bytes_left = left;
@@ -137,7 +189,7 @@ impl<'a> Own<'a> {
     }
 
     /// Who refused the message at `seq`, as told in the entries after it.
-    fn refusals(&self, seq: Seq) -> Result<BTreeMap<UserId, ErrorCode>, Fatal> {
+    fn refusals(&self, seq: Seq) -> Result<BTreeMap<Recipient, ErrorCode>, Fatal> {
         let mut refusals = BTreeMap::new();
         let (mut entries_left, mut bytes_left) = (LOOK_ENTRIES, LOOK_BYTES);
         let mut broken = None;
@@ -169,22 +221,19 @@ impl<'a> Own<'a> {
     fn stages(
         &self,
         outgoing: Outgoing,
-        refusals: &BTreeMap<UserId, ErrorCode>,
+        refusals: &BTreeMap<Recipient, ErrorCode>,
     ) -> Result<Vec<(Recipient, Stage)>, Fatal> {
         let shard = read::shard(self.state)?;
         let shards = shard.ok_or_else(|| Fatal::Corrupt("entries before Init".to_owned()))?.shards;
         let records: BTreeMap<ShardId, OutSeq> = outgoing.records.into_iter().collect();
         let mut stages = Vec::with_capacity(outgoing.to.len());
         for to in outgoing.to {
-            let stage = match &to {
-                Recipient::User(user) => match refusals.get(user) {
-                    Some(code) => Stage::Refused(*code),
-                    None => {
-                        let lives_on = shards.shard_of(&Id::User(user.clone()));
-                        self.stage(lives_on, records.get(&lives_on).copied())?
-                    }
-                },
-                Recipient::Group(_) => Stage::Accepted,
+            let stage = match refusals.get(&to) {
+                Some(code) => Stage::Refused(*code),
+                None => {
+                    let lives_on = shards.shard_of(&to.id());
+                    self.stage(lives_on, records.get(&lives_on).copied())?
+                }
             };
             stages.push((to, stage));
         }

@@ -11,12 +11,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tidemark_types::limits::GROUP_MEMBERS_MAX;
 use tidemark_types::{
-    ClientMsgId, ClusterId, ContentHash, DeviceId, Epoch, ErrorCode, NodeId, OpenId, Recipient,
-    Seq, SessionId, ShardCount, ShardId, UnixMs, UserId,
+    ClientMsgId, ClusterId, ContentHash, DeviceId, Epoch, ErrorCode, GroupId, NodeId, OpenId,
+    Recipient, Seq, SessionId, ShardCount, ShardId, UnixMs, UserId,
 };
 
 use crate::codec::{self, DecodeError};
+use crate::group::{Group, GroupEntry, Members, Waiting};
 
 /// A kind of value, with the version in which it is written.
 pub trait Value: Serialize + DeserializeOwned {
@@ -54,7 +56,7 @@ values! {
     Shard = 2;
     Chain = 1;
     Mailbox = 3;
-    Entry = 1;
+    Entry = 2;
     Device = 2;
     Devices = 1;
     Due = 1;
@@ -64,12 +66,15 @@ values! {
     Ack = 1;
     Idle = 1;
     Outbound = 1;
-    OutRecord = 1;
+    OutRecord = 2;
     Inbound = 1;
     Sent = 1;
     Counter = 1;
     Allocated = 1;
-    ClusterMap = 1;
+    ClusterMap = 2;
+    Group = 1;
+    Members = 1;
+    Waiting = 1;
 }
 
 /// The shard's own facts.
@@ -100,6 +105,8 @@ pub struct Shard {
     /// Copies that nobody got because the gateway's verdict was to drop the message (R2): one for
     /// each recipient but the sender.
     pub dropped: u64,
+    /// Entries of groups that a member's mailbox could not take (R10).
+    pub group_entries_untaken: u64,
 }
 
 /// Windows and maxima of a shard; replicated, so that apply never reads a node's configuration.
@@ -127,6 +134,8 @@ pub struct Settings {
     pub push_after: Duration,
     /// Between two hints to a device there is at least this time (R18).
     pub push_every: Duration,
+    /// A group may be made for so many members at most (R10).
+    pub group_members_max: u32,
 }
 
 impl Default for Settings {
@@ -144,6 +153,7 @@ impl Default for Settings {
             devices_max: 32,
             push_after: Duration::from_secs(10),
             push_every: Duration::from_secs(10),
+            group_members_max: GROUP_MEMBERS_MAX,
         }
     }
 }
@@ -159,6 +169,10 @@ impl Settings {
             ("devices_max: at least 1", self.devices_max > 0),
             ("hard_keep: at least keep", self.hard_keep >= self.keep),
             ("device_expiry: at least eligible", self.device_expiry >= self.eligible),
+            (
+                "group_members_max: 1 to 10000",
+                (1..=GROUP_MEMBERS_MAX).contains(&self.group_members_max),
+            ),
         ];
         match checks.iter().find(|(_, holds)| !holds) {
             Some((reason, _)) => Err((*reason).to_owned()),
@@ -266,13 +280,24 @@ pub enum Origin {
         /// Its key beside the sender.
         id: ClientMsgId,
     },
+    /// No send: a change of a group.
+    Group {
+        /// In whose name it was made.
+        sender: UserId,
+        /// Which group.
+        group: GroupId,
+        /// The change's place in the group's log.
+        seq: Seq,
+    },
 }
 
 impl Origin {
-    /// Whose send it was.
+    /// Whose send it was, or in whose name a group was changed.
     pub fn sender(&self) -> &UserId {
         match self {
-            Origin::Session { sender, .. } | Origin::Backend { sender, .. } => sender,
+            Origin::Session { sender, .. }
+            | Origin::Backend { sender, .. }
+            | Origin::Group { sender, .. } => sender,
         }
     }
 }
@@ -289,11 +314,13 @@ pub enum Content {
     },
     /// In the sender's own mailbox: a recipient's side refused the message of this origin (R6).
     Refused {
-        /// Who did not get it.
-        recipient: UserId,
+        /// Who did not get it: a user, or the group it was sent to.
+        recipient: Recipient,
         /// Why.
         code: ErrorCode,
     },
+    /// An entry of a group's log, in the log or in a member's mailbox (R10).
+    Group(GroupEntry),
 }
 
 /// A message as every copy carries it.
@@ -454,9 +481,10 @@ pub struct Ack {
 /// What was decided about a send; the first committed one wins (R2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
-    /// It is in the sender's mailbox, and each recipient will have one outcome.
+    /// It is durable, and each recipient will have one outcome.
     Accepted {
-        /// Its seq in the sender's own mailbox.
+        /// Its seq in the sender's own mailbox; none for a send to a group, whose copies all come
+        /// from the group (R10).
         seq: Seq,
         /// Log time of the acceptance.
         time: UnixMs,
@@ -546,7 +574,26 @@ pub enum Payload {
         /// Which send was refused.
         origin: Origin,
         /// By whom, and why.
-        refusals: Vec<(UserId, ErrorCode)>,
+        refusals: Vec<(Recipient, ErrorCode)>,
+    },
+    /// A message for a group of the destination, which decides whether its log takes it (R10).
+    GroupPost {
+        /// Which send it is.
+        origin: Origin,
+        /// The message.
+        message: Message,
+        /// The group.
+        group: GroupId,
+    },
+    /// An entry of a group's log for members on the destination; the body once, however many they
+    /// are.
+    GroupEntry {
+        /// Which send it comes from, or which change.
+        origin: Origin,
+        /// The entry.
+        entry: GroupEntry,
+        /// The members there, each once.
+        to: Vec<UserId>,
     },
 }
 
@@ -558,6 +605,8 @@ impl Payload {
         let bytes = match self {
             Payload::Message { message, to, .. } => message.body.len() + to.len() * NAME,
             Payload::Refused { refusals, .. } => refusals.len() * NAME,
+            Payload::GroupPost { message, .. } => message.body.len(),
+            Payload::GroupEntry { entry, to, .. } => entry.event.cost() + to.len() * NAME,
         };
         (bytes + RECORD) as u64
     }

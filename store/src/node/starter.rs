@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::{NodeError, watchdog};
 use crate::effects::Dispatch;
+use crate::fan_out;
 use crate::identity::Identity;
 use crate::raft::group::Group;
 use crate::raft::log::LogStore;
@@ -117,7 +118,9 @@ impl Starter {
             None => watchdog.await,
             Some(shard) => {
                 let relay = self.relay.clone().run(shard, self.effects.wake(shard));
-                tokio::join!(watchdog, relay);
+                let (hosted, fatal) = (self.relay.hosted.clone(), self.relay.fatal.clone());
+                let fan_out = fan_out::run(hosted, shard, self.effects.fan_out(shard), fatal);
+                tokio::join!(watchdog, relay, fan_out);
             }
         }
     }

@@ -6,6 +6,7 @@ mod command_line;
 mod device;
 mod disk;
 mod fail_stop;
+mod groups;
 mod ledger;
 mod look;
 mod node;

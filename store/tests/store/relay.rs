@@ -10,7 +10,7 @@ use tidemark_store::shard;
 use tidemark_store_core::status::{self, Stage};
 use tidemark_store_core::value::{Content, Origin, Verdict};
 use tidemark_store_core::{Command, Read, Reply};
-use tidemark_types::{ErrorCode, Seq, UserId};
+use tidemark_types::{ErrorCode, Recipient, Seq, UserId};
 
 use crate::device::{Device, verdict};
 use crate::look;
@@ -22,8 +22,9 @@ const DEADLINE: Duration = Duration::from_secs(60);
 async fn refusals(node: &Node, sender: &UserId) -> Vec<(UserId, ErrorCode)> {
     let entries = look::entries(node, sender).await.into_iter();
     let refused = entries.filter_map(|(_, entry)| match entry.content {
-        Content::Refused { recipient, code } => Some((recipient, code)),
-        Content::Message { .. } => None,
+        Content::Refused { recipient: Recipient::User(user), code } => Some((user, code)),
+        Content::Refused { recipient: Recipient::Group(_), .. } => None,
+        Content::Message { .. } | Content::Group(_) => None,
     });
     refused.collect()
 }

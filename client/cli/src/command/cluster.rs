@@ -209,6 +209,7 @@ struct Settings {
     devices_max: u32,
     push_after_ms: u64,
     push_every_ms: u64,
+    group_members_max: u32,
 }
 
 impl Map {
@@ -245,6 +246,7 @@ impl From<MapSettings> for Settings {
             devices_max,
             push_after_ms,
             push_every_ms,
+            group_members_max,
         } = settings;
         Settings {
             session_idle_ms,
@@ -258,6 +260,7 @@ impl From<MapSettings> for Settings {
             devices_max,
             push_after_ms,
             push_every_ms,
+            group_members_max,
         }
     }
 }
@@ -282,7 +285,7 @@ impl fmt::Display for Map {
 }
 
 impl Settings {
-    fn rows(&self) -> [Vec<String>; 11] {
+    fn rows(&self) -> [Vec<String>; 12] {
         [
             row([&"sessions are kept idle for", &duration(self.session_idle_ms)]),
             row([&"back ends' ids are kept for", &duration(self.dedup_window_ms)]),
@@ -295,6 +298,7 @@ impl Settings {
             row([&"devices of a user, at most", &self.devices_max]),
             row([&"connected devices get a hint after", &duration(self.push_after_ms)]),
             row([&"hints to a device, one in", &duration(self.push_every_ms)]),
+            row([&"members of a group, at most", &self.group_members_max]),
         ]
     }
 }

@@ -11,6 +11,7 @@ use futures::stream::BoxStream;
 use tidemark_proto::v1::cluster_server::{Cluster, ClusterServer};
 use tidemark_proto::v1::devices_server::{Devices, DevicesServer};
 use tidemark_proto::v1::gateway_server::{Gateway as Connections, GatewayServer};
+use tidemark_proto::v1::groups_server::GroupsServer;
 use tidemark_proto::v1::mailboxes_server::{Mailboxes, MailboxesServer};
 use tidemark_proto::v1::messages_server::{Messages, MessagesServer};
 use tidemark_proto::v1::settings_server::{Settings, SettingsServer};
@@ -67,6 +68,7 @@ impl Double {
             .add_service(SettingsServer::new(gateway.clone()))
             .add_service(DevicesServer::new(gateway.clone()))
             .add_service(ClusterServer::new(gateway.clone()))
+            .add_service(GroupsServer::new(gateway.clone()))
             .add_service(GatewayServer::new(gateway));
         runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         std::thread::spawn(move || {
@@ -105,10 +107,11 @@ fn lock(shared: &Shared) -> MutexGuard<'_, State> {
 }
 
 #[derive(Clone)]
-struct Gateway(Shared);
+pub(crate) struct Gateway(Shared);
 
 impl Gateway {
-    async fn meet<T>(&self, request: Request<T>) -> Result<T, Status> {
+    /// Counts the call, and gives what was asked unless it meets a fault.
+    pub(crate) async fn meet<T>(&self, request: Request<T>) -> Result<T, Status> {
         let fault = {
             let header = |name| request.metadata().get(name).and_then(|value| value.to_str().ok());
             let header = |name| header(name).unwrap_or_default().to_owned();
@@ -196,7 +199,12 @@ fn entries() -> Vec<Entry> {
     };
     let own =
         Message { to: vec![user("bob"), user("carol")], ..message("phone", "grüße".as_bytes()) };
-    let club = Message { conversation: Some(group("club")), kind: 3, ..message("", b"\x1b[2Jhi") };
+    let club = Message {
+        conversation: Some(group("club")),
+        group_seq: 7,
+        kind: 3,
+        ..message("", b"\x1b[2Jhi")
+    };
     let refused =
         Refused { recipient: Some(user("carol")), code: ErrorCode::Blocked.number().into() };
     let contents = [
@@ -481,6 +489,7 @@ impl Cluster for Gateway {
                 devices_max: 32,
                 push_after_ms: 10_000,
                 push_every_ms: 10_000,
+                group_members_max: 10_000,
             }),
         }))
     }

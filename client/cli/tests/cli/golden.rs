@@ -4,11 +4,13 @@ use std::io::Write;
 
 use goldenfile::Mint;
 
-use crate::double::Double;
+use tidemark_types::ErrorCode;
+
+use crate::double::{Double, Fault};
 use crate::rig::{ID, Rig};
 
 /// Each command, and the name of its golden files.
-const COMMANDS: [(&str, &[&str]); 16] = [
+const COMMANDS: [(&str, &[&str]); 19] = [
     ("send", &["send", "--from", "alice", "--to", "bob", "--id", ID, "hello"]),
     (
         "send_delivered",
@@ -38,6 +40,9 @@ const COMMANDS: [(&str, &[&str]); 16] = [
     ("allow", &["allow", "alice", "bob"]),
     ("disallow", &["disallow", "alice", "bob"]),
     ("accept", &["accept", "alice", "contacts"]),
+    ("group_add", &["group", "add", "team", "dave", "eve"]),
+    ("group_info", &["group", "info", "team", "--by", "alice"]),
+    ("group_members", &["group", "members", "team"]),
     ("cluster_status", &["cluster", "status"]),
     ("cluster_map", &["cluster", "map"]),
     ("shard_leader", &["shard", "leader", "0"]),
@@ -91,4 +96,28 @@ fn completions_know_the_commands() {
         assert_eq!(run.code, 0);
         assert!(run.out.contains("transfer"), "{shell}");
     }
+}
+
+#[test]
+fn a_group_is_changed_as_it_was_said() {
+    let (rig, gateway) = (Rig::new(), Double::start());
+    for (words, said) in [
+        (
+            "create team --owner alice --member bob --member carol --max 20 --post admins",
+            "team: created bob, carol",
+        ),
+        ("join team frank", "team: joined frank"),
+        ("leave team frank", "team: left frank"),
+        ("kick team dave --by alice", "team: left dave"),
+        ("role team bob admin --by alice", "team: role set bob"),
+        ("policy team --open --by alice", "team: policy set"),
+        ("delete team", "team: deleted"),
+    ] {
+        let words: Vec<&str> = ["group"].into_iter().chain(words.split(' ')).collect();
+        let run = rig.run(&[&gateway], &words);
+        assert_eq!((run.code, run.out.trim_end()), (0, said), "{run:?}");
+    }
+    gateway.fault([Fault::Code(ErrorCode::Forbidden)]);
+    let refused = rig.run(&[&gateway], &["group", "delete", "team", "--by", "bob"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
 }

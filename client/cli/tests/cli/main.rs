@@ -1,6 +1,7 @@
 //! The real binary against a gateway made for these tests: what it sends, prints and exits with.
 
 mod double;
+mod double_groups;
 mod golden;
 mod listens;
 mod rig;

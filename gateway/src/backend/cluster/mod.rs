@@ -100,6 +100,7 @@ fn map(map: &ClusterMap) -> MapResponse {
         devices_max,
         push_after,
         push_every,
+        group_members_max,
     } = map.settings;
     MapResponse {
         cluster_id: bytes_of(map.cluster.as_bytes()),
@@ -119,6 +120,7 @@ fn map(map: &ClusterMap) -> MapResponse {
             devices_max,
             push_after_ms: millis(push_after),
             push_every_ms: millis(push_every),
+            group_members_max,
         }),
     }
 }

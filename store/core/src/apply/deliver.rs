@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tidemark_mutants::{Mutant, is, noise};
 use tidemark_types::limits::{BODY_BYTES_MAX, RECIPIENTS_MAX};
-use tidemark_types::{DeviceId, ErrorCode, Id, Recipient, ShardId, UserId};
+use tidemark_types::{DeviceId, ErrorCode, GroupId, Id, Recipient, Seq, ShardId, UserId};
 
 use super::mailbox::Open;
-use super::{contacts, lives_here, push};
+use super::{contacts, group, lives_here, push};
 use crate::command::Draft;
 use crate::key::{OutRecordKey, OutboundKey};
 use crate::reply::{Effect, Outcome, Reject};
@@ -77,15 +77,6 @@ pub(super) fn accept(
         Ok(seq) => seq,
         Err(code) => return Ok(Verdict::Refused(code)),
     };
-    let mut users = Vec::with_capacity(draft.to.len());
-    for to in &draft.to {
-        match to {
-            Recipient::User(user) => users.push(user.clone()),
-            Recipient::Group(_) => return Ok(Verdict::Refused(ErrorCode::GroupGone)),
-        }
-    }
-    users.sort_unstable();
-    users.dedup();
     let message = Message {
         device: device.cloned(),
         sent: shard.time,
@@ -93,6 +84,20 @@ pub(super) fn accept(
         kind: draft.kind,
         body: draft.body.clone(),
     };
+    let mut users = Vec::with_capacity(draft.to.len());
+    for to in &draft.to {
+        match to {
+            Recipient::User(user) => users.push(user.clone()),
+            // It stands alone, and the sender's copy comes from it: of what is dropped there is none.
+            Recipient::Group(_) if matches!(fate, Fate::Dropped) => {
+                shard.dropped += 1;
+                return Ok(Verdict::Accepted { seq: Seq::NONE, time: shard.time });
+            }
+            Recipient::Group(group) => return to_group(step, shard, origin, message, group),
+        }
+    }
+    users.sort_unstable();
+    users.dedup();
     let to = users.iter().cloned().map(Recipient::User).collect();
     // Self counts once, and the sender's own copy is it.
     users.retain(|user| user != origin.sender());
@@ -119,6 +124,28 @@ pub(super) fn accept(
     let outcomes = to_users(step, shard, &origin, &message, &here)?;
     refuse(step, shard, &origin, &refusals(&outcomes))?;
     Ok(Verdict::Accepted { seq, time: shard.time })
+}
+
+/// Brings a message to its group, here or elsewhere. Whether the group takes it is not known yet
+/// where it lives elsewhere; a refusal comes back in any case (R6, R10).
+fn to_group(
+    step: &mut Step<'_>,
+    shard: &mut Shard,
+    origin: Origin,
+    message: Message,
+    group: &GroupId,
+) -> Result<Verdict, Stop> {
+    let time = shard.time;
+    let id = Id::Group(group.clone());
+    if lives_here(shard, &id) {
+        if let Outcome::Refused(code) = group::post(step, shard, &origin, &message, group)? {
+            refuse(step, shard, &origin, &[(Recipient::Group(group.clone()), code)])?;
+        }
+    } else {
+        let payload = Payload::GroupPost { origin, message, group: group.clone() };
+        push_record(step, shard.shards.shard_of(&id), payload)?;
+    }
+    Ok(Verdict::Accepted { seq: Seq::NONE, time })
 }
 
 /// Appends a message to mailboxes of this shard; one outcome for each user.
@@ -167,9 +194,9 @@ pub(super) fn to_users(
 }
 
 /// The refusals among the outcomes.
-pub(super) fn refusals(outcomes: &[(UserId, Outcome)]) -> Vec<(UserId, ErrorCode)> {
+pub(super) fn refusals(outcomes: &[(UserId, Outcome)]) -> Vec<(Recipient, ErrorCode)> {
     let refused = |(user, outcome): &(UserId, Outcome)| match outcome {
-        Outcome::Refused(code) => Some((user.clone(), *code)),
+        Outcome::Refused(code) => Some((Recipient::User(user.clone()), *code)),
         Outcome::Appended(_) | Outcome::Silenced => None,
     };
     outcomes.iter().filter_map(refused).collect()
@@ -181,7 +208,7 @@ pub(super) fn refuse(
     step: &mut Step<'_>,
     shard: &mut Shard,
     origin: &Origin,
-    refusals: &[(UserId, ErrorCode)],
+    refusals: &[(Recipient, ErrorCode)],
 ) -> Result<(), Fatal> {
     if refusals.is_empty() {
         return Ok(());

@@ -1,4 +1,5 @@
-//! A mailbox: append, trim, retain, delete, adopt, and its owner's settings.
+//! A mailbox, or a group's log, which is one: append, trim, retain, delete, adopt, and its owner's
+//! settings.
 //!
 //! Invariant: `swept <= floor <= head`, and the entries `floor+1 ..= head` are all there.
 
@@ -32,11 +33,11 @@ pub(super) struct Open {
 impl Open {
     /// A user's mailbox, a new one where there is none (R6).
     pub(super) fn of(step: &Step<'_>, user: &UserId) -> Result<Self, Fatal> {
-        Open::any(step, Recipient::User(user.clone()))
+        Self::at(step, Recipient::User(user.clone()))
     }
 
-    /// A user's or a group's.
-    fn any(step: &Step<'_>, mailbox: Recipient) -> Result<Self, Fatal> {
+    /// A user's mailbox, or the log of a group.
+    pub(super) fn at(step: &Step<'_>, mailbox: Recipient) -> Result<Self, Fatal> {
         let key = MailboxKey { mailbox };
         let value = step.get(&key)?.unwrap_or_default();
         Ok(Open { key, value })
@@ -63,6 +64,17 @@ impl Open {
         shard: &Shard,
         entry: &Bytes,
     ) -> Result<Seq, ErrorCode> {
+        let seq = self.vacancy()?;
+        self.append_above(step, seq.back(shard.settings.mailbox_entries_max), entry)
+    }
+
+    /// Appends an encoded entry under the next seq, and removes some of those up to `oldest`.
+    pub(super) fn append_above(
+        &mut self,
+        step: &mut Step<'_>,
+        oldest: Seq,
+        entry: &Bytes,
+    ) -> Result<Seq, ErrorCode> {
         let mut seq = self.vacancy()?;
         let mailbox = self.key.mailbox.clone();
         if is(Mutant::KeepLostNumbers) {
@@ -72,9 +84,15 @@ impl Open {
         step.put_encoded(&EntryKey { mailbox: mailbox.clone(), seq }, entry.clone());
         step.effects.push(Effect::Appended { mailbox, seq, entry: entry.clone() });
         self.value.head = seq;
-        let oldest = seq.back(shard.settings.mailbox_entries_max);
         self.raise_floor(step, oldest, SWEEP_PER_APPEND);
         Ok(seq)
+    }
+
+    /// Deletes the content, as much as one command may remove; is all of it gone?
+    pub(super) fn sweep_all(&mut self, step: &mut Step<'_>) -> bool {
+        self.value.deleted = true;
+        self.raise_floor(step, self.value.head, SWEEP_PER_TRIM);
+        self.value.swept == self.value.floor
     }
 
     /// Raises the floor, and removes up to `sweep` entries below it.
@@ -122,7 +140,7 @@ pub(super) fn trim(step: &mut Step<'_>, user: &UserId, upto: Seq) -> Result<Repl
 /// `Retain`: what need not be kept goes, and so do devices that nobody has used for long (R14).
 pub(super) fn retain(step: &mut Step<'_>, shard: &Shard, id: &Recipient) -> Result<Reply, Stop> {
     let verdict = retention::judge(&step.layers(), shard, id)?;
-    let mut mailbox = Open::any(step, id.clone())?;
+    let mut mailbox = Open::at(step, id.clone())?;
     let before = mailbox.value.clone();
     if let Recipient::User(user) = id
         && !verdict.devices.is_empty()
@@ -143,9 +161,7 @@ pub(super) fn retain(step: &mut Step<'_>, shard: &Shard, id: &Recipient) -> Resu
 /// `DeleteMailbox`: the content goes, the numbers stay (R14).
 pub(super) fn delete(step: &mut Step<'_>, user: &UserId) -> Result<Reply, Stop> {
     let mut mailbox = Open::of(step, user)?;
-    mailbox.value.deleted = true;
-    let head = mailbox.value.head;
-    mailbox.raise_floor(step, head, SWEEP_PER_TRIM);
+    mailbox.sweep_all(step);
     let reply = mailbox.trimmed();
     mailbox.save(step);
     Ok(reply)

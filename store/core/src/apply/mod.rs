@@ -16,6 +16,8 @@
 //! | `contacts` | accept from, allow; whether a sender is welcome |
 //! | `counter` | allocate, allocate many |
 //! | `cluster` | create cluster, in the control group |
+//! | `group` | changes of groups, and the judgement of what is sent to one |
+//! | `fanout` | fan out, and what gives a group's log to its members |
 
 mod backend;
 mod cluster;
@@ -23,7 +25,10 @@ mod contacts;
 mod counter;
 mod deliver;
 mod device;
+mod fanout;
+mod group;
 mod mailbox;
+mod members;
 mod push;
 mod relay;
 mod session;
@@ -113,6 +118,8 @@ pub(crate) fn command(
             counter::allocate(step, shard, counter, *count, *id)
         }
         Command::AllocateMany { allocations } => counter::allocate_many(step, shard, allocations),
+        Command::Group(change) => group::change(step, shard, change),
+        Command::FanOut { group } => fanout::go_on(step, shard, group),
     }
 }
 

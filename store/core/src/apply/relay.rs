@@ -3,9 +3,9 @@
 //! Each pair of shards has a stream with dense numbers. The destination's `in_seq` is the only
 //! thing that decides whether a record is new; the source's trim mark follows it.
 
-use tidemark_types::{Id, ShardId, UserId};
+use tidemark_types::{Id, Recipient, ShardId, UserId};
 
-use super::{deliver, lives_here};
+use super::{deliver, fanout, group, lives_here};
 use crate::key::{InboundKey, OutRecordKey, OutboundKey};
 use crate::reply::{Alarm, Effect, Outcome, Reject, RelayStop, Relayed, Reply};
 use crate::storage::Fatal;
@@ -56,24 +56,34 @@ pub(super) fn relay_in(
 /// An id of the record that does not live where the record comes from or goes to (R8).
 fn stranger(shard: &Shard, source: ShardId, payload: &Payload) -> Option<Id> {
     let id = |user: &UserId| Id::User(user.clone());
+    let from_source = |id: &Id| shard.shards.shard_of(id) == source;
+    let here = |id: &Id| lives_here(shard, id);
     match payload {
         Payload::Message { origin, to, .. } => {
             let sender = id(origin.sender());
-            let from_source = shard.shards.shard_of(&sender) == source;
-            let strangers = to.iter().map(id).find(|user| !lives_here(shard, user));
-            strangers.or((!from_source).then_some(sender))
+            let strangers = to.iter().map(id).find(|user| !here(user));
+            strangers.or((!from_source(&sender)).then_some(sender))
         }
         Payload::Refused { origin, refusals } => {
             let sender = id(origin.sender());
-            let from_source = |user: &Id| shard.shards.shard_of(user) == source;
-            let strangers =
-                refusals.iter().map(|(user, _)| id(user)).find(|user| !from_source(user));
-            strangers.or((!lives_here(shard, &sender)).then_some(sender))
+            let mut recipients = refusals.iter().map(|(recipient, _)| recipient.id());
+            let strangers = recipients.find(|recipient| !from_source(recipient));
+            strangers.or((!here(&sender)).then_some(sender))
+        }
+        Payload::GroupPost { origin, group, .. } => {
+            let (sender, group) = (id(origin.sender()), Id::Group(group.clone()));
+            let stranger = (!here(&group)).then_some(group);
+            stranger.or((!from_source(&sender)).then_some(sender))
+        }
+        Payload::GroupEntry { entry, to, .. } => {
+            let group = Id::Group(entry.group.clone());
+            let strangers = to.iter().map(id).find(|user| !here(user));
+            strangers.or((!from_source(&group)).then_some(group))
         }
     }
 }
 
-/// Takes a record that is next: what became of it for each recipient.
+/// Takes a record that is next: what became of it for each user it was sent to.
 fn take(
     step: &mut Step<'_>,
     shard: &mut Shard,
@@ -92,6 +102,18 @@ fn take(
         }
         Payload::Refused { origin, refusals } => {
             deliver::refuse(step, shard, origin, refusals)?;
+            Ok(Vec::new())
+        }
+        Payload::GroupPost { origin, message, group } => {
+            if let Outcome::Refused(code) = group::post(step, shard, origin, message, group)? {
+                let refusals = vec![(Recipient::Group(group.clone()), code)];
+                let back = Payload::Refused { origin: origin.clone(), refusals };
+                deliver::push_record(step, source, back)?;
+            }
+            Ok(Vec::new())
+        }
+        Payload::GroupEntry { origin, entry, to } => {
+            fanout::to_members(step, shard, origin, entry, None, to)?;
             Ok(Vec::new())
         }
     }

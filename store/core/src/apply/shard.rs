@@ -51,6 +51,7 @@ pub(super) fn init(
                 refusals_unwritable: 0,
                 blocked_silently: 0,
                 dropped: 0,
+                group_entries_untaken: 0,
             });
             Ok(Reply::Done)
         }

@@ -3,13 +3,14 @@
 use std::ops::ControlFlow;
 
 use tidemark_store_core::command::{Batch, Command};
+use tidemark_store_core::group_read::waiting;
 use tidemark_store_core::key::{ChainKey, InboundKey, Key, Kind, OutRecordKey, OutboundKey};
 use tidemark_store_core::memory::MemoryState;
 use tidemark_store_core::value::{
     Chain, Inbound, OutRecord, OutSeq, Outbound, Payload, Settings, Value,
 };
 use tidemark_store_core::{Applied, Read, Reply, Transaction};
-use tidemark_types::{ClusterId, Id, ShardCount, ShardId, UnixMs, UserId};
+use tidemark_types::{ClusterId, GroupId, Id, ShardCount, ShardId, UnixMs, UserId};
 
 /// The shards of one cluster.
 pub(crate) struct Cluster {
@@ -106,6 +107,24 @@ impl Cluster {
         let (upto, returns) = (relayed.in_seq, relayed.returns);
         self.apply(from, vec![Command::TrimOutbox { shard: to, upto, returns }]);
         true
+    }
+
+    /// Gives the log of a group to its members as far as one command does; is there more?
+    pub(crate) fn fan_out(&mut self, group: &GroupId) -> bool {
+        match self.route(Command::FanOut { group: group.clone() }).reply {
+            Reply::FannedOut { more } => more,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Does what is left to do for every group, as leaders would.
+    pub(crate) fn fan_out_all(&mut self) {
+        for shard in self.count.shards() {
+            for group in waiting(self.state(shard), None, usize::MAX).unwrap() {
+                while self.fan_out(&group) {}
+            }
+            assert!(waiting(self.state(shard), None, 1).unwrap().is_empty());
+        }
     }
 
     /// Ships everything there is, refusals of refusals' messages included.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidemark_store_core::Command;
 use tidemark_store_core::command::{Arrival, BackendSend, Batch, Draft, Judged, Send, Start};
+use tidemark_store_core::group::*;
 use tidemark_store_core::value::*;
 use tidemark_types::*;
 
@@ -85,13 +86,72 @@ fn origins() -> [Origin; 2] {
     ]
 }
 
-fn payloads() -> [Payload; 2] {
+fn payloads() -> [Payload; 4] {
     let [one, two] = origins();
-    let refusals = vec![(user("bob"), ErrorCode::Blocked)];
+    let refusals = vec![(Recipient::User(user("bob")), ErrorCode::Blocked)];
+    let group = group_id();
     [
-        Payload::Message { origin: one, message: message(), to: vec![user("bob")] },
-        Payload::Refused { origin: two, refusals },
+        Payload::Message { origin: one.clone(), message: message(), to: vec![user("bob")] },
+        Payload::Refused { origin: two.clone(), refusals },
+        Payload::GroupPost { origin: one, message: message(), group },
+        Payload::GroupEntry {
+            origin: two,
+            entry: group_entry(GroupEvent::Message(message())),
+            to: vec![user("bob")],
+        },
     ]
+}
+
+fn group_id() -> GroupId {
+    GroupId::new("team").unwrap()
+}
+
+fn group_entry(event: GroupEvent) -> GroupEntry {
+    GroupEntry { group: group_id(), seq: Seq::new(300), event }
+}
+
+fn events() -> [GroupEvent; 7] {
+    let users = vec![user("bob"), user("carol")];
+    [
+        GroupEvent::Message(message()),
+        GroupEvent::Created { members: users.clone() },
+        GroupEvent::Joined { users: users.clone() },
+        GroupEvent::Left { users },
+        GroupEvent::RoleSet { user: user("bob"), role: Role::Owner },
+        GroupEvent::PolicySet { policy: policy() },
+        GroupEvent::Deleted,
+    ]
+}
+
+fn policy() -> Policy {
+    Policy { post: Who::Admins, add: Who::Everybody, open: true }
+}
+
+fn a_group(lines: &mut String) {
+    let group = Group {
+        creation: 300,
+        owner: user("alice"),
+        members: 2,
+        members_max: 500,
+        policy: policy(),
+        deleted: false,
+        fan_out: Some(FanOut::Giving { seq: Seq::new(300), buckets: 1 }),
+    };
+    value(lines, &group);
+    value(lines, &Group { deleted: true, fan_out: Some(FanOut::Sweeping), ..group });
+    let spans = vec![
+        Span { from: Seq::new(2), to: Some(Seq::new(300)) },
+        Span { from: Seq::new(301), to: None },
+    ];
+    let member = Member { user: user("bob"), role: Some(Role::Admin), spans: spans.clone() };
+    let left = Member { user: user("carol"), role: None, spans };
+    value(lines, &Members { members: vec![member, left] });
+    value(lines, &Waiting);
+    for event in events() {
+        let origin = Origin::Group { sender: user("alice"), group: group_id(), seq: Seq::new(300) };
+        let content = Content::Group(group_entry(event));
+        value(lines, &Entry { time: UnixMs::new(1_000), origin, content });
+    }
 }
 
 fn map() -> ClusterMap {
@@ -121,6 +181,7 @@ fn values(lines: &mut String) {
             refusals_unwritable: 1,
             blocked_silently: 2,
             dropped: 300,
+            group_entries_untaken: 3,
         },
     );
     value(lines, &Chain { hash: 0x0123_4567_89ab_cdef });
@@ -135,7 +196,8 @@ fn values(lines: &mut String) {
     };
     let own = Content::Message { message: message(), outgoing: Some(outgoing) };
     let theirs = Content::Message { message: message(), outgoing: None };
-    let refusal = Content::Refused { recipient: user("bob"), code: ErrorCode::NoMailbox };
+    let refusal =
+        Content::Refused { recipient: Recipient::User(user("bob")), code: ErrorCode::NoMailbox };
     value(lines, &Entry { time, origin: one.clone(), content: own });
     value(lines, &Entry { time, origin: two, content: theirs });
     value(lines, &Entry { time, origin: one, content: refusal });
@@ -160,6 +222,7 @@ fn values(lines: &mut String) {
     value(lines, &Counter { last: 300 });
     value(lines, &Allocated { first: 300, count: 2 });
     value(lines, &map());
+    a_group(lines);
 }
 
 fn a_device() -> Device {
@@ -298,6 +361,33 @@ fn commands() -> Vec<Command> {
         Command::CreateCluster { map: map() },
         Command::AllocateMany { allocations: vec![(counter.clone(), 1), (counter, 300)] },
     ]
+    .into_iter()
+    .chain(group_commands())
+    .collect()
+}
+
+fn group_commands() -> Vec<Command> {
+    let users = vec![user("bob"), user("carol")];
+    let new = NewGroup {
+        owner: user("alice"),
+        members: users.clone(),
+        members_max: 500,
+        policy: policy(),
+    };
+    let actions = [
+        GroupAction::Create(new),
+        GroupAction::Add { users: users.clone() },
+        GroupAction::Remove { users },
+        GroupAction::SetRole { user: user("bob"), role: Role::Admin },
+        GroupAction::SetPolicy { policy: policy() },
+        GroupAction::Delete,
+    ];
+    let by = [Some(user("alice")), None].into_iter().cycle();
+    let commands = actions
+        .into_iter()
+        .zip(by)
+        .map(|(action, by)| Command::Group(GroupCommand { group: group_id(), by, action }));
+    commands.chain([Command::FanOut { group: group_id() }]).collect()
 }
 
 #[test]

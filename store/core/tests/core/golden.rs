@@ -14,6 +14,10 @@ use std::str::FromStr;
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Context, Runner};
 use tidemark_store_core::command::{Arrival, BackendSend, Command, Draft, Judged, Send, Start};
+use tidemark_store_core::group::{
+    GroupAction, GroupCommand, GroupEntry, GroupEvent, NewGroup, Policy, Role, Who,
+};
+use tidemark_store_core::group_read::{MembersPage, members};
 use tidemark_store_core::key::{AckKey, DeviceKey, Key as _, Kind, ShardKey};
 use tidemark_store_core::read::{
     Answer, PageAnswer, PageLimits, Query, cluster_map, mailbox, page,
@@ -26,7 +30,7 @@ use tidemark_store_core::value::{
 use tidemark_store_core::{Read as _, hints};
 use tidemark_types::{
     ClientMsgId, ClusterId, ContentHash, CounterId, DeviceId, Epoch, ErrorCode, GroupId, Id,
-    NodeId, OpenId, Recipient, Seq, SessionId, ShardCount, ShardId, UnixMs, UserId,
+    IdError, NodeId, OpenId, Recipient, Seq, SessionId, ShardCount, ShardId, UnixMs, UserId,
 };
 
 use crate::cluster::Cluster;
@@ -70,7 +74,7 @@ impl Runner for Script {
                 String::new()
             }
             "control" => self.control()?,
-            "where" => self.whereabouts(&args.next::<UserId>()?),
+            "where" => self.whereabouts(&args.recipient()?),
             "begin" => {
                 self.batch = Some(Vec::new());
                 String::new()
@@ -80,7 +84,13 @@ impl Runner for Script {
             "relay" => self.relay(&mut args)?,
             "forge" => self.forge(&mut args)?,
             "outbox" => self.outbox(&mut args)?,
-            "mailbox" => self.mailbox(&args.next()?)?,
+            "mailbox" => self.mailbox(&Recipient::User(args.next()?))?,
+            "log" => self.mailbox(&Recipient::Group(args.next()?))?,
+            "group" => {
+                let by = args.0.take_key("by").map(UserId::new).transpose()?;
+                self.query(&Query::Group { group: args.next()?, by })?
+            }
+            "members" => self.members(&mut args)?,
             "page" => self.page(&mut args)?,
             "counter" => {
                 let counter = args.next()?;
@@ -182,8 +192,9 @@ impl Script {
         Ok(String::new())
     }
 
-    fn whereabouts(&self, user: &UserId) -> String {
-        format!("{user} lives on shard {}", self.cluster.shard_of(user))
+    fn whereabouts(&self, id: &Recipient) -> String {
+        let id = id.id();
+        format!("{} lives on shard {}", id.name(), self.cluster.count.shard_of(&id))
     }
 
     /// `relay FROM TO [first=N] [last=N] [trim=no]`: ships records, as a relay that may be late,
@@ -232,10 +243,34 @@ impl Script {
         Ok(output)
     }
 
-    fn mailbox(&mut self, user: &UserId) -> Result<String, Failure> {
-        let state = self.cluster.state(self.cluster.shard_of(user));
-        let id = Recipient::User(user.clone());
-        let value = mailbox(state, &id)?;
+    /// `members GROUP [by=USER]`: all pages.
+    fn members(&mut self, args: &mut Args<'_>) -> Result<String, Failure> {
+        let by = args.0.take_key("by").map(UserId::new).transpose()?;
+        let group: GroupId = args.next()?;
+        let state = self.cluster.state(self.cluster.count.shard_of(&Id::Group(group.clone())));
+        let mut found = Vec::new();
+        for page in 0.. {
+            match members(state, &group, by.as_ref(), page)? {
+                Ok(MembersPage { members, pages }) => {
+                    found.extend(members);
+                    if page + 1 == pages {
+                        break;
+                    }
+                }
+                Err(code) => return Ok(code.to_string()),
+            }
+        }
+        found.sort();
+        if found.len() > NAMES_SHOWN {
+            return Ok(format!("{} members", found.len()));
+        }
+        let show = |(user, role): (UserId, Role)| format!("{user}={role:?}");
+        Ok(found.into_iter().map(show).collect::<Vec<_>>().join(" "))
+    }
+
+    fn mailbox(&mut self, id: &Recipient) -> Result<String, Failure> {
+        let state = self.cluster.state(self.cluster.count.shard_of(&id.id()));
+        let value = mailbox(state, id)?;
         let mut output = format!(
             "epoch={} floor={} head={} swept={}{}\n",
             value.epoch,
@@ -245,7 +280,7 @@ impl Script {
             if value.deleted { " deleted" } else { "" },
         );
         let limits = PageLimits { entries: usize::MAX, bytes: usize::MAX };
-        let answer = page(state, &id, value.epoch, value.floor, limits)?;
+        let answer = page(state, id, value.epoch, value.floor, limits)?;
         let PageAnswer::Page(page) = answer else {
             return Err("a reset".into());
         };
@@ -312,9 +347,12 @@ impl Script {
 
 fn settings(args: &mut Args<'_>) -> Result<Settings, Failure> {
     let default = Settings::default();
-    let maximum = args.parse("mailbox_entries_max", default.mailbox_entries_max)?;
-    let devices_max = args.parse("devices_max", default.devices_max)?;
-    Ok(Settings { mailbox_entries_max: maximum, devices_max, ..default })
+    Ok(Settings {
+        devices_max: args.parse("devices_max", default.devices_max)?,
+        mailbox_entries_max: args.parse("mailbox_entries_max", default.mailbox_entries_max)?,
+        group_members_max: args.parse("group_members_max", default.group_members_max)?,
+        ..default
+    })
 }
 
 fn parse(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
@@ -418,6 +456,19 @@ fn about_device(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
             Command::DropPush { user, device, version: args.next()?, since }
         }
         "retain" => Command::Retain { mailbox: Recipient::User(args.next()?) },
+        _ => return about_group(name, args),
+    })
+}
+
+/// What is about a group.
+fn about_group(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
+    Ok(match name {
+        "fan_out" => Command::FanOut { group: args.next()? },
+        "found" | "add" | "remove" | "role" | "policy" | "disband" => {
+            let by = args.0.take_key("by").map(UserId::new).transpose()?;
+            let group = args.next()?;
+            Command::Group(GroupCommand { group, by, action: action(name, args)? })
+        }
         other => return Err(format!("unknown command {other}").into()),
     })
 }
@@ -438,6 +489,42 @@ fn accept_from(args: &mut Args<'_>) -> Result<AcceptFrom, Failure> {
         "contacts" => Ok(AcceptFrom::Contacts),
         other => Err(format!("nobody takes messages of {other}").into()),
     }
+}
+
+/// `found GROUP OWNER MEMBERS [max=N] …`, `add GROUP USERS`, `remove GROUP USERS`,
+/// `role GROUP USER ROLE`, `policy GROUP …`, `disband GROUP`; who asks is `by=USER`.
+fn action(name: &str, args: &mut Args<'_>) -> Result<GroupAction, Failure> {
+    Ok(match name {
+        "found" => GroupAction::Create(NewGroup {
+            owner: args.next()?,
+            members: args.users()?,
+            members_max: args.parse("max", 500)?,
+            policy: policy(args)?,
+        }),
+        "add" => GroupAction::Add { users: args.users()? },
+        "remove" => GroupAction::Remove { users: args.users()? },
+        "role" => {
+            let user = args.next()?;
+            let role = match args.next::<String>()?.as_str() {
+                "owner" => Role::Owner,
+                "admin" => Role::Admin,
+                _ => Role::Member,
+            };
+            GroupAction::SetRole { user, role }
+        }
+        "policy" => GroupAction::SetPolicy { policy: policy(args)? },
+        _ => GroupAction::Delete,
+    })
+}
+
+/// `[post=admins] [add=admins] [open=true]`
+fn policy(args: &mut Args<'_>) -> Result<Policy, Failure> {
+    let mut who = |key| {
+        let admins = args.0.take_key(key) == Some("admins");
+        if admins { Who::Admins } else { Who::Everybody }
+    };
+    let (post, add) = (who("post"), who("add"));
+    Ok(Policy { post, add, open: args.parse("open", false)? })
 }
 
 /// `COUNTER=COUNT …`
@@ -475,10 +562,6 @@ fn judged(args: &mut Args<'_>) -> Result<(ContentHash, (Judged, ClientMsgId)), F
 }
 
 fn draft(args: &mut Args<'_>) -> Result<Draft, Failure> {
-    let recipient = |name: &str| match name.split_once(':') {
-        Some(("group", group)) => GroupId::new(group).map(Recipient::Group),
-        _ => UserId::new(name).map(Recipient::User),
-    };
     let to = args.parse("to", String::new())?;
     let to = to.split(',').filter(|name| !name.is_empty()).map(recipient);
     let fill = args.parse("fill", 0)?;
@@ -489,6 +572,14 @@ fn draft(args: &mut Args<'_>) -> Result<Draft, Failure> {
         client_msg_id: message_id(&args.parse("id", "0.0".to_owned())?)?,
         body: Bytes::from(body),
     })
+}
+
+/// `USER`, or `group:GROUP`.
+fn recipient(name: &str) -> Result<Recipient, IdError> {
+    match name.split_once(':') {
+        Some(("group", group)) => GroupId::new(group).map(Recipient::Group),
+        _ => UserId::new(name).map(Recipient::User),
+    }
 }
 
 /// `TIME.NUMBER` as a message id.
@@ -524,6 +615,29 @@ impl Args<'_> {
         Ok(self.0.take_key(key).map(str::parse).transpose()?.unwrap_or(default))
     }
 
+    fn recipient(&mut self) -> Result<Recipient, Failure> {
+        Ok(recipient(&self.next::<String>()?)?)
+    }
+
+    /// `USER,USER…`, and `PREFIXFIRST..LAST` for a user of each number; nobody where it is missing.
+    fn users(&mut self) -> Result<Vec<UserId>, Failure> {
+        let list = self.0.next_pos().unwrap_or_default().to_owned();
+        let mut users = Vec::new();
+        for name in list.split(',').filter(|name| !name.is_empty()) {
+            match name.split_once("..") {
+                None => users.push(UserId::new(name)?),
+                Some((first, last)) => {
+                    let prefix = first.trim_end_matches(|it: char| it.is_ascii_digit());
+                    let first: u32 = first[prefix.len()..].parse()?;
+                    for number in first..=last.parse()? {
+                        users.push(UserId::new(format!("{prefix}{number:04}"))?);
+                    }
+                }
+            }
+        }
+        Ok(users)
+    }
+
     fn device(&mut self) -> Result<(UserId, DeviceId), Failure> {
         let name: String = self.next()?;
         let (user, device) = name.split_once('/').ok_or("a device is USER/DEVICE")?;
@@ -531,11 +645,20 @@ impl Args<'_> {
     }
 }
 
+/// Entries shown of one command; the others are counted.
+const ENTRIES_SHOWN: usize = 6;
+
+/// Users shown of one change or group; more are counted.
+const NAMES_SHOWN: usize = 8;
+
 fn show(applied: &Applied) -> String {
     let mut output = format!("{:?}\n", applied.reply);
+    let mut entries = 0;
     for effect in &applied.effects {
         output += &match effect {
+            Effect::Appended { .. } if entries == ENTRIES_SHOWN => continue,
             Effect::Appended { mailbox, seq, entry } => {
+                entries += 1;
                 let entry = Entry::decode(entry).expect("an entry");
                 format!("  {mailbox} {seq}: {}\n", show_entry(&entry))
             }
@@ -543,9 +666,15 @@ fn show(applied: &Applied) -> String {
             Effect::Unseated { user, device, below, code } => {
                 format!("  {user}'s {device} below connection {below}: {code}\n")
             }
+            Effect::FanOut { group } => format!("  {group} has more to give\n"),
             Effect::MapChanged => "  the map changed\n".to_owned(),
             Effect::Alarm(alarm) => format!("  ALARM {alarm:?}\n"),
         };
+    }
+    let is_entry = |effect: &&Effect| matches!(effect, Effect::Appended { .. });
+    let all = applied.effects.iter().filter(is_entry).count();
+    if all > entries {
+        output += &format!("  {} entries more\n", all - entries);
     }
     output
 }
@@ -554,6 +683,7 @@ fn show_entry(entry: &Entry) -> String {
     let origin = match &entry.origin {
         Origin::Session { sender, session, n } => format!("{sender}#{session}.{n}"),
         Origin::Backend { sender, id } => format!("{sender}@{}", id.created()),
+        Origin::Group { sender, group, seq } => format!("{sender}*{group}.{seq}"),
     };
     let content = match &entry.content {
         Content::Message { message, outgoing } => {
@@ -567,7 +697,22 @@ fn show_entry(entry: &Entry) -> String {
             });
             format!("{body:?}{outgoing}")
         }
-        Content::Refused { recipient, code } => format!("{code} by {recipient}"),
+        Content::Refused { recipient, code } => format!("{code} by {}", recipient.id().name()),
+        Content::Group(GroupEntry { group, seq, event: GroupEvent::Message(message) }) => {
+            format!("{group}.{seq} {:?}", String::from_utf8_lossy(&message.body))
+        }
+        Content::Group(GroupEntry { group, seq, event }) => {
+            let users = match event {
+                GroupEvent::Created { members: users }
+                | GroupEvent::Joined { users }
+                | GroupEvent::Left { users } => users.as_slice(),
+                _ => &[],
+            };
+            match users.len() {
+                0..=NAMES_SHOWN => format!("{group}.{seq} {event:?}"),
+                many => format!("{group}.{seq} of {many} users, {} the first", users[0]),
+            }
+        }
     };
     format!("{origin} {content}")
 }

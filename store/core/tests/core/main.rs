@@ -5,5 +5,6 @@
 mod cluster;
 mod formats;
 mod golden;
+mod groups;
 mod model;
 mod status;

@@ -462,7 +462,8 @@ impl Run {
                 });
                 let refused = count(&mailboxes[sender], |entry| {
                     let by_recipient = |code| {
-                        entry.content == Content::Refused { recipient: recipient.clone(), code }
+                        let recipient = Recipient::User(recipient.clone());
+                        entry.content == Content::Refused { recipient, code }
                     };
                     let codes = [ErrorCode::Blocked, ErrorCode::Stranger];
                     entry.origin == *origin && codes.into_iter().any(by_recipient)

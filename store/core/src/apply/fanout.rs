@@ -1,0 +1,309 @@
+//! The fan-out of a group's log: each entry to those who were members at its seq, in the order of
+//! the log (R10).
+//!
+//! ```text
+//!   append ──► log ──► portion ──► mailboxes here, one record per other shard
+//!                        ▲  │
+//!          FanOut ───────┘  └── more: a mark, and the effect that makes the leader propose FanOut
+//! ```
+//!
+//! Most groups are given an entry in the apply that appends it. A large one is given it in portions,
+//! each in a command of its own, so that it does not keep its shard busy. The position is in the
+//! state: whoever leads next goes on from there.
+//!
+//! Invariant: entries are given one after the other, each to the end, so all members see one order.
+//! The log keeps what was not given yet.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tidemark_types::{ErrorCode, GroupId, Id, Recipient, Seq, ShardId, UserId};
+
+use super::mailbox::Open;
+use super::members::Roll;
+use super::{deliver, push};
+use crate::group::{FanOut, Group, GroupEntry, GroupEvent, Waiting};
+use crate::key::{EntryKey, GroupKey, WaitingKey};
+use crate::reply::{Effect, Reply};
+use crate::storage::Fatal;
+use crate::transaction::{Step, Stop};
+use crate::value::{Content, Entry, Origin, Payload, Shard, Value};
+
+/// Members whom one command gives an entry, about: what a shard does without a pause.
+const PORTION_MEMBERS: usize = 512;
+
+/// Entries of a log that may wait to be given. Beyond it an append gives the oldest one to the end
+/// itself: relayed messages cannot be refused for lack of room, and the log must keep what waits.
+const BACKLOG_ENTRIES_MAX: u32 = 1_024;
+
+/// A group being worked on; [`Self::save`] writes it.
+pub(super) struct Work {
+    /// Which one.
+    pub(super) id: GroupId,
+    /// Its value.
+    pub(super) group: Group,
+    /// Its members.
+    pub(super) roll: Roll,
+    /// Its log.
+    log: Open,
+    stored: Option<Group>,
+}
+
+impl Work {
+    /// A group that is there, or was.
+    pub(super) fn of(step: &Step<'_>, id: &GroupId) -> Result<Option<Self>, Fatal> {
+        let Some(group) = step.get(&GroupKey { group: id.clone() })? else { return Ok(None) };
+        Self::on(step, id, group.clone(), Some(group)).map(Some)
+    }
+
+    /// A new group.
+    pub(super) fn new(step: &Step<'_>, id: &GroupId, group: Group) -> Result<Self, Fatal> {
+        Self::on(step, id, group, None)
+    }
+
+    fn on(
+        step: &Step<'_>,
+        id: &GroupId,
+        group: Group,
+        stored: Option<Group>,
+    ) -> Result<Self, Fatal> {
+        let log = Open::at(step, Recipient::Group(id.clone()))?;
+        Ok(Work { id: id.clone(), group, roll: Roll::of(id), log, stored })
+    }
+
+    /// The seq that the log's next entry would get, or why there can be none.
+    pub(super) fn vacancy(&self) -> Result<Seq, ErrorCode> {
+        self.log.vacancy()
+    }
+
+    /// Appends an entry to the log, under the seq of [`Self::vacancy`], and gives what is due.
+    pub(super) fn append(
+        &mut self,
+        step: &mut Step<'_>,
+        shard: &mut Shard,
+        origin: Origin,
+        event: GroupEvent,
+    ) -> Result<Result<Seq, ErrorCode>, Fatal> {
+        let seq = match self.vacancy() {
+            Ok(seq) => seq,
+            Err(code) => return Ok(Err(code)),
+        };
+        let entry = GroupEntry { group: self.id.clone(), seq, event };
+        let entry = Entry { time: shard.time, origin, content: Content::Group(entry) };
+        let waits_from = match self.group.fan_out {
+            Some(FanOut::Giving { seq, .. }) => seq,
+            Some(FanOut::Sweeping) | None => seq,
+        };
+        let oldest = seq.back(shard.settings.mailbox_entries_max).min(waits_from.back(1));
+        let bytes = entry.encode_chunked();
+        self.log.append_above(step, oldest, &bytes).expect("there is a vacancy");
+        self.group.fan_out.get_or_insert(FanOut::Giving { seq, buckets: 0 });
+        let newest = Newest { seq, entry: &entry, bytes: &bytes };
+        self.portion(step, shard, Some(&newest))?;
+        if seq.since(waits_from) > BACKLOG_ENTRIES_MAX {
+            self.finish_oldest(step, shard)?;
+        }
+        Ok(Ok(seq))
+    }
+
+    /// Gives the oldest entry that waits to the end.
+    fn finish_oldest(&mut self, step: &mut Step<'_>, shard: &mut Shard) -> Result<(), Fatal> {
+        let Some(FanOut::Giving { seq: oldest, .. }) = self.group.fan_out else { return Ok(()) };
+        while let Some(FanOut::Giving { seq, .. }) = self.group.fan_out
+            && seq == oldest
+        {
+            self.portion(step, shard, None)?;
+        }
+        Ok(())
+    }
+
+    /// Gives what is due to about as many members as one command may.
+    fn portion(
+        &mut self,
+        step: &mut Step<'_>,
+        shard: &mut Shard,
+        newest: Option<&Newest<'_>>,
+    ) -> Result<(), Fatal> {
+        let mut left = PORTION_MEMBERS;
+        while left > 0 {
+            match self.group.fan_out {
+                Some(FanOut::Giving { seq, buckets }) => {
+                    let stored;
+                    let entry = match newest {
+                        Some(newest) if newest.seq == seq => newest.entry,
+                        _ => {
+                            stored = self.entry(step, seq)?;
+                            &stored
+                        }
+                    };
+                    let bytes = newest.filter(|newest| newest.seq == seq).map(|it| it.bytes);
+                    self.give(step, shard, (seq, buckets), entry, bytes, &mut left)?;
+                }
+                Some(FanOut::Sweeping) => {
+                    left = 0;
+                    if self.log.sweep_all(step) {
+                        self.group.fan_out = None;
+                    }
+                }
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives one entry to the members in some more buckets.
+    fn give(
+        &mut self,
+        step: &mut Step<'_>,
+        shard: &mut Shard,
+        (seq, mut buckets): (Seq, u32),
+        entry: &Entry,
+        bytes: Option<&Bytes>,
+        left: &mut usize,
+    ) -> Result<(), Fatal> {
+        let Content::Group(said) = &entry.content else {
+            let text = format!("group {}: entry {seq} is none of a group", self.id);
+            return Err(Fatal::Corrupt(text));
+        };
+        let mut to = Vec::new();
+        while buckets < self.group.buckets() && *left > 0 {
+            let members = self.roll.at(step, buckets, seq)?;
+            // Looking into a bucket costs something too.
+            *left = left.saturating_sub(members.len().max(1));
+            to.extend(members);
+            if matches!(said.event, GroupEvent::Deleted) {
+                self.roll.empty(step, buckets)?;
+            }
+            buckets += 1;
+        }
+        spread(step, shard, &entry.origin, said, bytes, to)?;
+        self.group.fan_out = match buckets < self.group.buckets() {
+            true => Some(FanOut::Giving { seq, buckets }),
+            false => self.given(step, seq, &said.event)?,
+        };
+        Ok(())
+    }
+
+    /// All have had the entry: what is next.
+    fn given(
+        &mut self,
+        step: &Step<'_>,
+        seq: Seq,
+        event: &GroupEvent,
+    ) -> Result<Option<FanOut>, Fatal> {
+        if let GroupEvent::Left { users } = event {
+            for user in users {
+                self.roll.pass(step, &self.group, user, seq)?;
+            }
+        }
+        let next = seq.next().filter(|next| *next <= self.log.value.head);
+        Ok(match next {
+            Some(seq) => Some(FanOut::Giving { seq, buckets: 0 }),
+            None if self.group.deleted => Some(FanOut::Sweeping),
+            None => None,
+        })
+    }
+
+    fn entry(&self, step: &Step<'_>, seq: Seq) -> Result<Entry, Fatal> {
+        let key = EntryKey { mailbox: Recipient::Group(self.id.clone()), seq };
+        let missing = || Fatal::Corrupt(format!("group {}: entry {seq} is missing", self.id));
+        step.get(&key)?.ok_or_else(missing)
+    }
+
+    /// Writes it; is there something left to do?
+    pub(super) fn save(self, step: &mut Step<'_>) -> bool {
+        let Work { id, group, roll, log, stored } = self;
+        let waits = group.fan_out.is_some();
+        let waited = stored.as_ref().is_some_and(|stored| stored.fan_out.is_some());
+        let mark = WaitingKey { group: id.clone() };
+        match (waited, waits) {
+            (false, true) => step.put(&mark, &Waiting),
+            (true, false) => step.delete(&mark),
+            (false, false) | (true, true) => {}
+        }
+        if stored.as_ref() != Some(&group) {
+            step.put(&GroupKey { group: id.clone() }, &group);
+        }
+        roll.save(step);
+        log.save(step);
+        if waits {
+            step.effects.push(Effect::FanOut { group: id });
+        }
+        waits
+    }
+}
+
+/// The entry that was just appended, which need not be read.
+struct Newest<'a> {
+    seq: Seq,
+    entry: &'a Entry,
+    bytes: &'a Bytes,
+}
+
+/// `FanOut`: goes on where the last portion ended.
+pub(super) fn go_on(
+    step: &mut Step<'_>,
+    shard: &mut Shard,
+    group: &GroupId,
+) -> Result<Reply, Stop> {
+    let more = match Work::of(step, group)? {
+        Some(mut work) if work.group.fan_out.is_some() => {
+            work.portion(step, shard, None)?;
+            work.save(step)
+        }
+        Some(_) | None => false,
+    };
+    Ok(Reply::FannedOut { more })
+}
+
+/// Brings an entry to these members: into mailboxes here, and as one record to each other shard.
+fn spread(
+    step: &mut Step<'_>,
+    shard: &mut Shard,
+    origin: &Origin,
+    entry: &GroupEntry,
+    bytes: Option<&Bytes>,
+    to: Vec<UserId>,
+) -> Result<(), Fatal> {
+    let mut by_shard = BTreeMap::<ShardId, Vec<UserId>>::new();
+    for user in to {
+        by_shard.entry(shard.shards.shard_of(&Id::User(user.clone()))).or_default().push(user);
+    }
+    for (to_shard, to) in by_shard {
+        if to_shard == shard.shard {
+            to_members(step, shard, origin, entry, bytes, &to)?;
+        } else {
+            let (origin, entry) = (origin.clone(), entry.clone());
+            deliver::push_record(step, to_shard, Payload::GroupEntry { origin, entry, to })?;
+        }
+    }
+    Ok(())
+}
+
+/// Appends an entry of a group's log to mailboxes of this shard. Blocks do not apply, and what a
+/// mailbox cannot take is counted, not told. `bytes` are the entry's, if it was encoded just now.
+pub(super) fn to_members(
+    step: &mut Step<'_>,
+    shard: &mut Shard,
+    origin: &Origin,
+    entry: &GroupEntry,
+    bytes: Option<&Bytes>,
+    users: &[UserId],
+) -> Result<(), Fatal> {
+    let encode = || {
+        let (origin, content) = (origin.clone(), Content::Group(entry.clone()));
+        Entry { time: shard.time, origin, content }.encode_chunked()
+    };
+    let bytes = bytes.cloned().unwrap_or_else(encode);
+    for user in users {
+        let mut mailbox = Open::of(step, user)?;
+        match mailbox.append(step, shard, &bytes) {
+            Ok(_) => {
+                push::arm(step, shard, user, &mut mailbox)?;
+                mailbox.save(step);
+            }
+            Err(_) => shard.group_entries_untaken += 1,
+        }
+    }
+    Ok(())
+}
