@@ -32,6 +32,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .codec_path("crate::codec::Codec")
         .bytes(".tidemark")
         .skip_debug([".tidemark.v1.Hello"])
+        // By far the largest of its kind.
+        .boxed(".tidemark.v1.FeedChange.what.entry")
         .compile_fds(descriptors)?;
     Ok(())
 }

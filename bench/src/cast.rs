@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use tidemark_types::UserId;
 use tidemark_types::limits::RECIPIENTS_MAX;
+use tidemark_types::{GroupId, UserId};
 
 use crate::names::Names;
 use crate::sender::Aim;
@@ -39,6 +39,7 @@ impl Cast {
             Recipients::Online => Cast::pairs(names, scale.senders),
             Recipients::EachOther => Cast::circle(names, scale.senders),
             Recipients::Everyone => Ok(Cast::hall(names, scale.senders, settings.recipients)),
+            Recipients::Group => Ok(Cast::group(names, settings.members)),
             Recipients::Idle => Ok(Cast::crowd(names, settings.devices)),
             Recipients::OfflineHere => Cast::strangers(names, scale.senders, settings.users, true),
             Recipients::OfflineElsewhere => {
@@ -115,6 +116,13 @@ impl Cast {
         Cast { senders: senders.collect(), recipients: audience, aim: Aim::All, first_recipient }
     }
 
+    /// Every message of one member goes to all the others.
+    fn group(names: &mut Names, members: u32) -> Self {
+        let cast = Cast::hall(names, 1, members - 1);
+        let group = GroupId::new(format!("group-of-{}", cast.senders[0].0));
+        Cast { aim: Aim::Group(group.expect("a user's name is one for a group")), ..cast }
+    }
+
     /// So many senders that one message of each reaches all.
     fn crowd(names: &mut Names, devices: u32) -> Self {
         let crowd = (0..devices).map(|_| names.anywhere().0).collect();
@@ -150,7 +158,7 @@ mod tests {
 
     use super::*;
 
-    const SCALE: Scale = Scale { senders: 64, in_flight: 16, seconds: 10 };
+    const SCALE: Scale = Scale { senders: 64, in_flight: 16, seconds: 10, rate: 1_000 };
 
     fn shards(count: u16) -> ShardCount {
         ShardCount::new(count).expect("a test's own constant")
@@ -228,6 +236,15 @@ mod tests {
         assert!(cast.senders.iter().all(|(_, mine)| mine.len() == 256));
         let live: BTreeSet<_> = cast.recipients.iter().map(shard).collect();
         assert_eq!(live.len(), 8);
+    }
+
+    #[test]
+    fn a_group_is_one_sender_and_all_the_others() {
+        let settings = Settings { members: 500, ..Settings::defaults() };
+        let cast = cast(Recipients::Group, &settings);
+        check_devices(&cast, 500);
+        assert_eq!((cast.senders.len(), cast.senders[0].1.len()), (1, 499));
+        assert!(matches!(cast.aim, Aim::Group(_)));
     }
 
     #[test]

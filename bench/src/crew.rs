@@ -91,7 +91,7 @@ impl Crew {
                 Pace::Open | Pace::AtLast => Load::Open(due.next()),
             };
             let (all, mine) = (cast.recipients.clone(), mine.clone());
-            let to = Correspondents { all, mine, aim: cast.aim };
+            let to = Correspondents { all, mine, aim: cast.aim.clone() };
             let Shared { bodies, meter, .. } = shared.clone();
             device.sends(Sender::new(index, session, to, load, bodies, meter));
         }

@@ -321,6 +321,10 @@ impl Device {
 
     fn entry(&mut self, entry: &v1::Entry) -> Result<(), Fault> {
         let seq = entry.seq;
+        if matches!(entry.content, Some(v1::entry::Content::GroupChange(_))) {
+            // How the load's own group was made.
+            return Ok(());
+        }
         let (Some(v1::entry::Content::Message(message)), Some(origin)) =
             (&entry.content, &entry.origin)
         else {

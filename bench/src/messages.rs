@@ -21,6 +21,7 @@ use crate::meter::{Counts, Phase};
 use crate::pace;
 use crate::process::Process;
 use crate::report::{Conditions, Disturbed, Idle, Measured};
+use crate::sender::Aim;
 use crate::stage::Stage;
 use crate::wire::Gateway;
 use crate::workload::{Line, Messages, Pace, Recipients};
@@ -46,12 +47,20 @@ pub(crate) async fn run(stage: &Stage<'_>, messages: &Messages) -> Result<Measur
     if messages.line == Line::Own {
         check_open_files(stage, cast.recipients.len())?;
     }
+    if let Aim::Group(group) = &cast.aim {
+        stage.lookout.say(&format!("a group of {} is made", cast.users().count()));
+        gateway.calls(&target.service_token()).make_group(group, cast.users()).await?;
+    }
     stage.lookout.say(&format!("{} devices connect", cast.users().count()));
     let alone = stage.lookout.look().await;
     let mut crew = Crew::at_work(stage, &gateway, cast, messages).await?;
     let connected = stage.lookout.meter.now() - alone.at;
     if messages.pace == Pace::Open {
-        pace::start(stage.lookout.meter.clone(), settings.rate, std::mem::take(&mut crew.queues))?;
+        pace::start(
+            stage.lookout.meter.clone(),
+            stage.scale.rate,
+            std::mem::take(&mut crew.queues),
+        )?;
     }
     stage.warm_up().await;
     let from = stage.lookout.begin().await;
@@ -93,7 +102,7 @@ fn conditions(
     };
     let (in_flight, rate) = match messages.pace {
         Pace::Closed => (Some(stage.scale.in_flight), None),
-        Pace::Open => (None, Some(stage.settings.rate)),
+        Pace::Open => (None, Some(stage.scale.rate)),
         Pace::AtLast => (None, None),
     };
     let senders = cast.senders.len();

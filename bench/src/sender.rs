@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tidemark_env::{Clock, Rng, SeededRng};
 use tidemark_proto::v1;
 use tidemark_types::limits::{SEND_WINDOW, SEND_WINDOW_BYTES};
-use tidemark_types::{ClientMsgId, IdKind, UserId};
+use tidemark_types::{ClientMsgId, GroupId, IdKind, Recipient, UserId};
 use tokio::sync::mpsc;
 
 use crate::body::{Bodies, Stamp};
@@ -39,12 +39,14 @@ pub(crate) struct Correspondents {
 }
 
 /// Which of a sender's recipients a message goes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Aim {
     /// One, drawn for each message.
     One,
     /// All of them.
     All,
+    /// All of them, by the group whose members they are.
+    Group(GroupId),
 }
 
 /// The sending half of a device.
@@ -188,20 +190,24 @@ impl Sender {
         self.sent[chosen.clone()].iter_mut().for_each(|sent| *sent += 1);
         // Those who get each message got as many as one another.
         let (n, k) = (self.outbox.next(), self.sent[chosen.start]);
-        let to: Vec<v1::Id> = self.to.mine[chosen].iter().map(|place| self.id(*place)).collect();
+        let copies = chosen.len() as u64;
+        let to: Vec<v1::Id> = match &self.to.aim {
+            Aim::Group(group) => vec![v1::Id::from(&Recipient::Group(group.clone()))],
+            Aim::One | Aim::All => self.to.mine[chosen].iter().map(|at| self.id(*at)).collect(),
+        };
         let body = self.bodies.write(&Stamp { sender: self.index, n, k, due });
         let mut random = [0; 10];
         self.rng.fill(&mut random);
         let id = ClientMsgId::new(self.meter.clock.wall(), random);
         count(&self.meter.counters.sent);
-        add(&self.meter.counters.copies, to.len() as u64);
+        add(&self.meter.counters.copies, copies);
         self.outbox.push(to, body, Bytes::copy_from_slice(id.as_bytes()), due)
     }
 
     /// Whom the next message goes to, by their places in `to.mine`.
     fn choose(&self) -> Range<usize> {
         let choices = self.sent.len();
-        if self.to.aim == Aim::All || choices == 1 {
+        if self.to.aim != Aim::One || choices == 1 {
             return 0..choices;
         }
         let choice = usize::try_from(self.rng.number() % choices as u64).expect("below a length");
@@ -266,6 +272,14 @@ mod tests {
         let told: Vec<_> = sender.sent().collect();
         assert_eq!(told, [(0, counts["a"]), (2, counts["c"]), (3, counts["d"])]);
         assert_eq!(sender.meter.counts().copies, 60);
+    }
+
+    #[test]
+    fn a_message_to_a_group_names_the_group_and_is_each_members_next() {
+        let mut sender = sender(Aim::Group(GroupId::new("g").expect("a name")), 2);
+        assert_eq!(sends(&mut sender), [(vec!["g".to_owned()], 1), (vec!["g".to_owned()], 2)]);
+        assert_eq!(sender.sent().collect::<Vec<_>>(), [(0, 2), (2, 2), (3, 2)]);
+        assert_eq!(sender.meter.counts().copies, 6);
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueEnum};
 use serde::{Deserialize, Serialize};
-use tidemark_types::limits::{BODY_BYTES_MAX, RECIPIENTS_MAX, SEND_WINDOW, SEND_WINDOW_BYTES};
+use tidemark_types::limits::{
+    BODY_BYTES_MAX, GROUP_MEMBERS_MAX, RECIPIENTS_MAX, SEND_WINDOW, SEND_WINDOW_BYTES,
+};
 use tidemark_version::VERSION;
 
 use crate::body::BYTES_MIN;
@@ -12,6 +14,9 @@ use crate::workload::{Kind, Pace, Scale, Workload};
 
 /// Calls in flight at once: as many unary ones as the gateway takes.
 const CALLS_MAX: u32 = 2_048;
+
+/// Members that a group has at most.
+const MEMBERS_MAX: i64 = GROUP_MEMBERS_MAX as i64;
 
 /// Devices that the gateway takes, unless it is configured otherwise.
 const DEVICES_MAX: i64 = 100_000;
@@ -63,6 +68,8 @@ pub(crate) enum Selection {
     Sync,
     /// One sender whose messages go to many recipients over all shards, all online.
     Fanout,
+    /// One sender whose messages go to a group, whose members are over all shards and all online.
+    Group,
     /// Numbers from counters, one in each call.
     Allocate,
     /// Devices that do nothing, with a TCP connection each: what they cost the gateway.
@@ -97,26 +104,29 @@ pub(crate) struct Settings {
     /// Seconds before anything is measured.
     #[arg(long, default_value_t = 2)]
     pub(crate) warmup: u32,
-    /// Seconds measured [default: 10; `failover` 20, `idle` 60].
+    /// Seconds measured [default: 10; `failover` and `group` 20, `idle` 60].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) seconds: Option<u32>,
     /// Senders, a user with one device and one session each; and, unless a workload says
     /// otherwise, as many recipients that are online [default: 64; `inbox` 1,000 users, `sync` 16,
-    /// `fanout` 1].
+    /// `fanout` and `group` 1].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) pairs: Option<u32>,
     /// Messages, or calls, that each sender has in flight in a closed loop [default: 16; `inbox` 1].
     #[arg(long, value_parser = in_flight)]
     pub(crate) in_flight: Option<u32>,
-    /// Messages in a second in an open loop, of all senders together.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) rate: u32,
+    /// Messages in a second in an open loop, of all senders together [default: 1,000; `group` 2].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: Option<u32>,
     /// Recipients that are offline.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) users: u32,
     /// Recipients of each message of `fanout`.
     #[arg(long, default_value_t = 256, value_parser = recipients)]
     pub(crate) recipients: u32,
+    /// Members of the group of `group`, its sender among them.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(2..=MEMBERS_MAX))]
+    pub(crate) members: u32,
     /// Counters of `allocate`.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) keys: u32,
@@ -166,11 +176,12 @@ impl Arguments {
 impl Settings {
     /// How large a workload is.
     pub(crate) fn scale(&self, workload: &Workload) -> Scale {
-        let Scale { senders, in_flight, seconds } = workload.scale;
+        let Scale { senders, in_flight, seconds, rate } = workload.scale;
         Scale {
             senders: self.pairs.unwrap_or(senders),
             in_flight: self.in_flight.unwrap_or(in_flight),
             seconds: self.seconds.unwrap_or(seconds),
+            rate: self.rate.unwrap_or(rate),
         }
     }
 
@@ -257,7 +268,7 @@ mod tests {
     fn the_command_line_goes_before_a_workloads_own_scale() {
         let scale = |workload, arguments: &[&str]| {
             let parsed = parse(workload, arguments).expect("legal");
-            let Scale { senders, in_flight, seconds } =
+            let Scale { senders, in_flight, seconds, .. } =
                 parsed.settings.scale(&parsed.workloads()[0]);
             (senders, in_flight, seconds)
         };
@@ -265,6 +276,7 @@ mod tests {
         assert_eq!(scale("inbox", &[]), (1_000, 1, 10));
         assert_eq!(scale("inbox", &["--pairs", "300", "--seconds", "5"]), (300, 1, 5));
         assert_eq!(scale("append", &["--in-flight", "64"]), (64, 64, 10));
+        assert_eq!(scale("group", &[]), (1, 16, 20));
     }
 
     #[test]
@@ -276,6 +288,7 @@ mod tests {
             ("deliver", ["--body", "100000"], "--in-flight × --body"),
             ("deliver", ["--seconds", "0"], "--seconds"),
             ("fanout", ["--recipients", "257"], "the recipients of one send"),
+            ("group", ["--members", "10001"], "--members"),
             ("allocate", ["--in-flight", "64"], "--pairs × --in-flight"),
             ("failover", ["--seconds", "5"], "--disturb"),
             ("sync", ["--backlogs", "10,0"], "--backlogs"),

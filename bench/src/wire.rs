@@ -11,11 +11,14 @@ use futures::{StreamExt, TryStreamExt};
 use tidemark_client::Numbers;
 use tidemark_proto::v1::devices_client::DevicesClient;
 use tidemark_proto::v1::gateway_client::GatewayClient;
+use tidemark_proto::v1::groups_client::GroupsClient;
 use tidemark_proto::v1::mailboxes_client::MailboxesClient;
 use tidemark_proto::v1::sequence_client::SequenceClient;
 use tidemark_proto::{Failure, headers, v1};
-use tidemark_types::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
-use tidemark_types::{DeviceId, UserId};
+use tidemark_types::limits::{
+    FRAME_BYTES_MAX, GROUP_CHANGE_USERS_MAX, GROUP_MEMBERS_MAX, SERVER_FRAME_BYTES_MAX,
+};
+use tidemark_types::{DeviceId, GroupId, UserId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Request;
@@ -166,6 +169,31 @@ impl Calls {
         let mut client = DevicesClient::new(self.gateway.channel(turn));
         let answer = client.register(self.authorized(request)).await;
         Ok(answer.map_err(|status| Failure::from(&status))?.into_inner().cursor)
+    }
+
+    /// Makes a group of these users, the first of whom owns it.
+    pub(crate) async fn make_group<'u>(
+        &self,
+        group: &GroupId,
+        users: impl Iterator<Item = &'u UserId>,
+    ) -> Result<(), Failure> {
+        let users: Vec<String> = users.map(ToString::to_string).collect();
+        let mut client = GroupsClient::new(self.gateway.channel(0));
+        let request = v1::CreateGroupRequest {
+            group: group.to_string(),
+            owner: users[0].clone(),
+            members_max: GROUP_MEMBERS_MAX,
+            ..Default::default()
+        };
+        let made = client.create(self.authorized(request)).await;
+        made.map_err(|status| Failure::from(&status))?;
+        for users in users[1..].chunks(GROUP_CHANGE_USERS_MAX) {
+            let (group, by) = (group.to_string(), String::new());
+            let request = v1::AddMembersRequest { group, by, users: users.to_vec() };
+            let added = client.add(self.authorized(request)).await;
+            added.map_err(|status| Failure::from(&status))?;
+        }
+        Ok(())
     }
 
     /// Takes the next number of a counter.

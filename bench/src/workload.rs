@@ -30,6 +30,8 @@ pub(crate) struct Scale {
     pub(crate) in_flight: u32,
     /// Seconds measured.
     pub(crate) seconds: u32,
+    /// Messages in a second in an open loop, of all senders together.
+    pub(crate) rate: u32,
 }
 
 /// Messages from devices to users.
@@ -65,6 +67,8 @@ pub(crate) enum Recipients {
     EachOther,
     /// All of some who are online, on all shards: every message goes to every one.
     Everyone,
+    /// The members of one group, who are all online, on all shards; the sender is one of them.
+    Group,
     /// As many as one send can have for each sender, who are online, so that all of many are reached.
     Idle,
     /// Any of many on the sender's shard, all offline: the acknowledgement says that the message
@@ -83,7 +87,7 @@ pub(crate) enum Line {
     Own,
 }
 
-const SCALE: Scale = Scale { senders: 64, in_flight: 16, seconds: 10 };
+const SCALE: Scale = Scale { senders: 64, in_flight: 16, seconds: 10, rate: 1_000 };
 
 const CLOSED: Messages = Messages {
     pace: Pace::Closed,
@@ -124,6 +128,11 @@ const FANOUT: Workload = Workload {
     kind: Kind::Messages(Messages { recipients: Recipients::Everyone, ..CLOSED }),
     scale: Scale { senders: 1, ..SCALE },
 };
+const GROUP: Workload = Workload {
+    name: "group",
+    kind: Kind::Messages(Messages { recipients: Recipients::Group, ..OPEN }),
+    scale: Scale { senders: 1, seconds: 20, rate: 2, ..SCALE },
+};
 const ALLOCATE: Workload = Workload { name: "allocate", kind: Kind::Numbers, scale: SCALE };
 /// Long enough for every device's heartbeat.
 const IDLE: Workload = Workload {
@@ -156,6 +165,7 @@ impl Selection {
             Selection::Notice => &[NOTICE],
             Selection::Sync => &[SYNC],
             Selection::Fanout => &[FANOUT],
+            Selection::Group => &[GROUP],
             Selection::Allocate => &[ALLOCATE],
             Selection::Idle => &[IDLE],
             Selection::Failover => &[FAILOVER],
@@ -170,6 +180,7 @@ impl Recipients {
             Recipients::Online
             | Recipients::EachOther
             | Recipients::Everyone
+            | Recipients::Group
             | Recipients::Idle => true,
             Recipients::OfflineHere | Recipients::OfflineElsewhere => false,
         }

@@ -6,6 +6,7 @@
 //!   Phone   ── a device of the SDK, through the gateways
 //!   Air     ── what gets lost between devices and gateways
 //!   Wire    ── a back end's calls to a gateway
+//!   Groups  ── members who join, leave and send, and what they hold of it in the end
 //!   Counters ─ the numbers that back ends were given
 //!   Watcher ── somebody who watches mailboxes as a gateway does
 //!   Ledger  ── what was acknowledged against what every replica holds on disk
@@ -17,6 +18,7 @@ pub mod air;
 pub mod build;
 pub mod cluster;
 pub mod counters;
+pub mod groups;
 pub mod ledger;
 pub mod login;
 pub mod notes;

@@ -26,11 +26,6 @@ pub fn user(name: &UserId) -> Result<User> {
     number.map(User).with_context(|| format!("{name} is nobody of this run"))
 }
 
-/// Is it a member of a group, and none of the history's users?
-pub fn is_member(name: &UserId) -> bool {
-    name.as_str().starts_with("member-")
-}
-
 /// A body of so many bytes, but for the id in front of them.
 pub fn body(id: u128, bytes: usize) -> Bytes {
     let mut body = BytesMut::with_capacity(ID_BYTES + bytes);

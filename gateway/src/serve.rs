@@ -17,6 +17,7 @@ use thiserror::Error;
 use tidemark_proto::FILE_DESCRIPTOR_SET;
 use tidemark_proto::v1::cluster_server::ClusterServer;
 use tidemark_proto::v1::devices_server::DevicesServer;
+use tidemark_proto::v1::feed_server::FeedServer;
 use tidemark_proto::v1::gateway_server::GatewayServer;
 use tidemark_proto::v1::groups_server::GroupsServer;
 use tidemark_proto::v1::mailboxes_server::MailboxesServer;
@@ -56,7 +57,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 const GATEWAY: &str = "";
 
 /// What is served here: the descriptors also hold the store nodes' service.
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 9] = [
     GatewayServer::<GrpcCarrier>::NAME,
     MessagesServer::<Backend>::NAME,
     MailboxesServer::<Backend>::NAME,
@@ -64,6 +65,7 @@ const SERVICES: [&str; 8] = [
     DevicesServer::<Backend>::NAME,
     GroupsServer::<Backend>::NAME,
     SequenceServer::<Backend>::NAME,
+    FeedServer::<Backend>::NAME,
     ClusterServer::<Backend>::NAME,
 ];
 
@@ -195,5 +197,6 @@ pub fn grpc(app: &App) -> Router {
         .add_service(Keeping(
             SequenceServer::new(backend.clone()).max_decoding_message_size(FRAME_BYTES_MAX),
         ))
+        .add_service(Keeping(FeedServer::new(backend.clone())))
         .add_service(Keeping(ClusterServer::new(backend)))
 }

@@ -48,6 +48,7 @@ file! {
     group_members_max: u32 = "number",
     push_after: Duration = "duration",
     push_every: Duration = "duration",
+    feed_records_max: u32 = "number",
 }
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {

@@ -72,14 +72,20 @@ impl Claims {
 
     /// May it take numbers of counters? They are no user's, so no device may.
     pub fn may_count(&self) -> Result<(), Error> {
-        match &self.role {
-            Role::Device { .. } => Err(Error::NeedsRole("service")),
-            Role::Service | Role::Admin => Ok(()),
-        }
+        self.is_no_device()
     }
 
     /// May it change any group with its owner's rights, in nobody's name?
     pub fn may_act_for_groups(&self) -> Result<(), Error> {
+        self.is_no_device()
+    }
+
+    /// May it follow what happens to everybody?
+    pub fn may_follow(&self) -> Result<(), Error> {
+        self.is_no_device()
+    }
+
+    fn is_no_device(&self) -> Result<(), Error> {
         match &self.role {
             Role::Device { .. } => Err(Error::NeedsRole("service")),
             Role::Service | Role::Admin => Ok(()),

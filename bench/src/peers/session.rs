@@ -304,7 +304,7 @@ impl Session {
                 settings.seconds = settings.seconds.min(Some(WINDOW_1_SECONDS));
             }
             Job::AppendBytes | Job::DeliverBytes => {
-                settings.rate = BYTES_RATE;
+                settings.rate = Some(BYTES_RATE);
                 if !self.quick {
                     settings.seconds = settings.seconds.max(Some(BYTES_SECONDS));
                 }
@@ -320,9 +320,9 @@ impl Session {
         let scale = own.scale(&ours::workload(job));
         let (work, rate) = match job {
             Job::Append | Job::Window1 => (Work::Stored { users: own.users }, None),
-            Job::AppendBytes => (Work::Stored { users: own.users }, Some(own.rate)),
+            Job::AppendBytes => (Work::Stored { users: own.users }, Some(scale.rate)),
             Job::Deliver => (Work::Shared, None),
-            Job::Latency | Job::DeliverBytes => (Work::Shared, Some(own.rate)),
+            Job::Latency | Job::DeliverBytes => (Work::Shared, Some(scale.rate)),
             Job::Inbox => (Work::Inboxes, None),
             Job::Send | Job::Shards { .. } => bail!("{} is Tidemark's alone", job.name()),
         };

@@ -70,7 +70,14 @@ impl Common {
     /// The same for our own workloads.
     pub(crate) fn settings(&self) -> Settings {
         let Common { warmup, seconds, rate, body, threads } = *self;
-        Settings { warmup, seconds: Some(seconds), rate, body, threads, ..Settings::defaults() }
+        Settings {
+            warmup,
+            seconds: Some(seconds),
+            rate: Some(rate),
+            body,
+            threads,
+            ..Settings::defaults()
+        }
     }
 }
 

@@ -58,6 +58,8 @@ pub struct Group {
     pub log: Vec<Logged>,
     /// What each user's mailbox holds of it, in the mailbox's order: the group's seq, and what is said.
     pub given: BTreeMap<User, Vec<Logged>>,
+    /// What the devices of users who have one took, in their order: the same.
+    pub taken: BTreeMap<User, Vec<Logged>>,
 }
 
 /// A promise that was not kept.
@@ -110,6 +112,16 @@ pub enum Wrong {
         /// The seq that does.
         found: Option<u32>,
     },
+    /// A device did not take what its user's mailbox holds, in the same order.
+    #[error("the device of {user} has {found:?} where {wanted:?} belongs")]
+    Taken {
+        /// Whose device.
+        user: User,
+        /// What comes next in the mailbox.
+        wanted: Option<Logged>,
+        /// What the device took.
+        found: Option<Logged>,
+    },
     /// A copy says something else than the log.
     #[error("{user}'s copy of {seq} says something else than the log")]
     Differs {
@@ -161,6 +173,12 @@ pub fn check(group: &Group) -> Vec<Wrong> {
         let given = group.given.get(&user).map_or(&[][..], Vec::as_slice);
         wrong.extend(compare(user, &own, given));
     }
+    wrong.extend(group.taken.iter().filter_map(|(user, taken)| {
+        let given = group.given.get(user).map_or(&[][..], Vec::as_slice);
+        let at = (0..given.len().max(taken.len())).find(|at| given.get(*at) != taken.get(*at))?;
+        let (wanted, found) = (given.get(at).cloned(), taken.get(at).cloned());
+        Some(Wrong::Taken { user: *user, wanted, found })
+    }));
     wrong
 }
 
@@ -240,13 +258,15 @@ mod tests {
             (15, (3, Answer::Unknown)),
             (16, (2, Answer::NotTaken)),
         ];
-        let given = [(1, log.clone()), (2, log.clone()), (3, log[2..7].to_vec())];
+        let log_of_3 = log[2..7].to_vec();
+        let given = [(1, log.clone()), (2, log.clone()), (3, log_of_3.clone())];
         Group {
             sends: sends.into(),
             refused: vec![14],
             changed: vec![(3, true), (3, false)],
             log,
             given: given.into(),
+            taken: [(3, log_of_3)].into(),
         }
     }
 
@@ -290,15 +310,31 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_took_something_else_is_caught() {
+        let took = |spoil: fn(&mut Vec<Logged>)| {
+            caught(|group| spoil(group.taken.get_mut(&3).expect("a user of the test")))
+        };
+        let wrong = |wanted: Option<usize>, found: Option<usize>| {
+            let entry = |at: usize| good().log[at].clone();
+            vec![Wrong::Taken { user: 3, wanted: wanted.map(entry), found: found.map(entry) }]
+        };
+        assert_eq!(took(|entries| drop(entries.pop())), wrong(Some(6), None));
+        assert_eq!(took(|entries| entries.swap(0, 1)), wrong(Some(2), Some(3)));
+        assert_eq!(took(|entries| entries.push(entries[0].clone())), wrong(None, Some(2)));
+    }
+
+    #[test]
     fn membership_is_that_of_the_time() {
         let before = caught(|group| {
             let entry = group.log[1].clone();
-            given(group, 3).insert(0, entry);
+            given(group, 3).insert(0, entry.clone());
+            group.taken.get_mut(&3).expect("a user of the test").insert(0, entry);
         });
         assert_eq!(before, [Wrong::Given { user: 3, wanted: Some(3), found: Some(2) }]);
         let after = caught(|group| {
             let entry = group.log[7].clone();
             given(group, 3).push(entry);
+            group.taken.clear();
         });
         assert_eq!(after, [Wrong::Given { user: 3, wanted: None, found: Some(8) }]);
         let never = caught(|group| {

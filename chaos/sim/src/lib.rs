@@ -19,6 +19,7 @@
 //! Not simulated: RocksDB below the state. It is the real one, but for automatic compactions, and
 //! what a crash leaves of it are its files at that moment (`docs/adr/0013`).
 
+pub mod groups;
 pub mod harm;
 pub mod interpose;
 pub mod ledger;

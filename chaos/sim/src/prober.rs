@@ -15,6 +15,7 @@ use tidemark_store_core::read::{Answer, Query};
 use tidemark_types::{CounterId, Id, Recipient, ShardId};
 use tokio::sync::Semaphore;
 
+use crate::groups;
 use crate::net::Net;
 use crate::plan::Dice;
 use crate::world::{PROBER, Transfer, World};
@@ -39,6 +40,7 @@ pub async fn run(world: Arc<World>) -> turmoil::Result {
         tokio::spawn(probe(world.clone(), client.clone(), shard, counter));
     }
     tokio::spawn(transfer(world.clone(), client.clone()));
+    groups::start(&world, &client);
     read(world, client).await;
     Ok(())
 }

@@ -14,9 +14,10 @@ use tidemark_checker::{Demands, Event, Files, Report, Verdict, check};
 use tidemark_store::inspect::Inspector;
 use tidemark_store::node::Node;
 use tidemark_store::storage::StateDb;
-use tidemark_store_core::read;
+use tidemark_store_core::{group_read, read};
 use tidemark_types::{NodeId, Recipient, Seq};
 
+use crate::groups;
 use crate::plan::{ACCEPTED_MIN, FAULTS_MIN, Plan};
 use crate::stage::Stage;
 use crate::world::World;
@@ -81,9 +82,12 @@ pub fn run(plan: Plan, folder: &Path, trace: Option<&Path>) -> Result<Shown> {
     let mut stage = Stage::new(world.clone());
     let mut wrong = Vec::new();
     let mut report = None;
+    let mut groups_kept = true;
     match course(&mut stage, &plan) {
         Ok(()) => {
-            let judged = judge(&mut stage, folder)?;
+            let (judged, of_groups) = judge(&mut stage, folder)?;
+            groups_kept = of_groups.is_empty();
+            wrong.extend(of_groups);
             wrong.extend(judged.violations.iter().map(|v| format!("{}: {}", v.code, v.reason)));
             report = Some(judged);
         }
@@ -91,6 +95,7 @@ pub fn run(plan: Plan, folder: &Path, trace: Option<&Path>) -> Result<Shown> {
     }
     let verdict = match &report {
         None => Verdict::Violated,
+        Some(_) if !groups_kept => Verdict::Violated,
         Some(report) => report.verdict,
     };
     let counts = report.map(|report| report.counts).unwrap_or_default();
@@ -179,6 +184,14 @@ fn unrest(world: &World) -> Option<String> {
             return Some(format!("shard {shard} has not acknowledged a probe"));
         }
     }
+    for (number, shard) in nodes[0].hosted().shards() {
+        match shard.look(|view| group_read::waiting(view, None, 1)) {
+            Ok(Ok(waiting)) if waiting.is_empty() => {}
+            other => {
+                return Some(format!("shard {number} has not given its groups all: {other:?}"));
+            }
+        }
+    }
     for (number, group) in nodes[0].hosted().groups() {
         let applied = group.status().applied;
         for other in &nodes[1..] {
@@ -226,7 +239,7 @@ fn head(node: &Node, user: tidemark_checker::history::User) -> Option<Seq> {
 }
 
 /// What every replica's disk holds in the end, and the checker's verdict on the whole history.
-fn judge(stage: &mut Stage, folder: &Path) -> Result<Report> {
+fn judge(stage: &mut Stage, folder: &Path) -> Result<(Report, Vec<String>)> {
     let world = stage.world.clone();
     stage.stop()?;
     let mut replicas: Vec<(NodeId, Inspector)> = Vec::new();
@@ -236,6 +249,10 @@ fn judge(stage: &mut Stage, folder: &Path) -> Result<Report> {
         let identity = machine.identity().clone();
         replicas.push((machine.node, Inspector::of(identity, Box::new(log), state)));
     }
+    let wrong = match replicas.first() {
+        Some((_, inspector)) => groups::judge(&world, inspector)?,
+        None => Vec::new(),
+    };
     truth::read_from(replicas, &world.notes)?;
     world.notes.finish()?;
     let demands = Demands {
@@ -243,5 +260,6 @@ fn judge(stage: &mut Stage, folder: &Path) -> Result<Report> {
         recovery: Nanos(60_000_000_000),
         ..Demands::default()
     };
-    Ok(check(&Files::default().whole(folder.join("run.history")), &demands)?)
+    let report = check(&Files::default().whole(folder.join("run.history")), &demands)?;
+    Ok((report, wrong))
 }

@@ -24,6 +24,7 @@ use crate::phone::Pocket;
 use crate::plan::{Dice, GATEWAYS, PHONES, Plan};
 use crate::safety::Safety;
 use crate::trace::Trace;
+use tidemark_chaos::groups::Groups;
 
 /// Where every server listens.
 pub const PORT: u16 = 7000;
@@ -38,6 +39,8 @@ pub struct World {
     pub machines: Vec<Arc<Machine>>,
     /// What devices keep, and what is known of their sends.
     pub pockets: Vec<Arc<Pocket>>,
+    /// What is known of groups.
+    pub groups: Groups,
     /// The history.
     pub notes: Notes,
     /// Checks while it runs.
@@ -167,6 +170,7 @@ impl World {
             }
             World {
                 pockets: Pocket::all(&plan),
+                groups: Groups::default(),
                 silent: AtomicBool::new(false),
                 unasked: AtomicBool::new(false),
                 accepted: AtomicU64::new(0),

@@ -8,6 +8,7 @@
 mod back_ends;
 mod facts;
 mod fault;
+mod groups;
 mod load;
 pub mod mutants;
 mod probe;
@@ -35,6 +36,7 @@ use crate::notes::Notes;
 use crate::stores;
 use back_ends::BackEnds;
 use facts::Facts;
+use groups::Groups;
 use load::{Load, Pace};
 use probe::Probes;
 use report::{Spread, Summary};
@@ -109,7 +111,8 @@ async fn judged(plan: &Plan) -> Result<(Summary, Report)> {
         fs::remove_file(&path)?;
     }
     let notes = Notes::create(&path)?;
-    let (mut stage, load, back_ends) = start(plan, &notes).await?;
+    let (mut stage, crowd) = start(plan, &notes).await?;
+    let Crowd { load, back_ends, mut groups } = crowd;
     let telling = tokio::spawn(tell(load.counts()));
     let played = stage.play(plan.scenario, plan.seconds).await;
     telling.abort();
@@ -121,6 +124,9 @@ async fn judged(plan: &Plan) -> Result<(Summary, Report)> {
     drop(probes);
     back_ends.finish().await?;
     let within = plan.variant.rest_within.unwrap_or(REST_WITHIN);
+    if let Some(groups) = &mut groups {
+        groups.stop(&client, within).await?;
+    }
     let mut rested = None;
     if load.finish(&client, &notes, within).await? {
         match stores::settled(&client).await {
@@ -131,6 +137,10 @@ async fn judged(plan: &Plan) -> Result<(Summary, Report)> {
             }
         }
     }
+    let groups = match groups {
+        Some(groups) => Some(groups.finish(&client, within).await),
+        None => None,
+    };
     drop(facts);
     let devices_away = away(&counts);
     costs(&cluster, &notes)?;
@@ -144,6 +154,9 @@ async fn judged(plan: &Plan) -> Result<(Summary, Report)> {
         eprintln!("the replicas cannot be read: {error:#}");
         false
     });
+    if let Some(known) = &groups {
+        groups::judge(&cluster, known, &notes)?;
+    }
     notes.finish()?;
     drop(cluster);
     println!("checking");
@@ -158,8 +171,15 @@ async fn judged(plan: &Plan) -> Result<(Summary, Report)> {
     Ok((summary, report))
 }
 
+/// Everybody who asks a run's cluster for something.
+struct Crowd {
+    load: Load,
+    back_ends: BackEnds,
+    groups: Option<Groups>,
+}
+
 /// Starts the cluster, everybody who asks it for something, and everybody who looks at it.
-async fn start(plan: &Plan, notes: &Notes) -> Result<(Stage, Load, BackEnds)> {
+async fn start(plan: &Plan, notes: &Notes) -> Result<(Stage, Crowd)> {
     let Plan { scenario, variant, .. } = plan;
     let stores = if variant.stores.is_empty() { scenario.stores() } else { variant.stores };
     let spec = Spec { nodes: 3, shards: SHARDS, gateways: GATEWAYS, stores, build: variant.build };
@@ -178,6 +198,10 @@ async fn start(plan: &Plan, notes: &Notes) -> Result<(Stage, Load, BackEnds)> {
     let reading = cluster.client(CALL_DEADLINE).await?;
     let back_ends =
         BackEnds::start(&cluster, GATEWAYS, reading, shape.users, plan.seed, notes).await?;
+    let groups = match scenario.has_groups() {
+        true => Some(Groups::start(&cluster, GATEWAYS, client.clone(), plan.seed, notes).await?),
+        false => None,
+    };
     println!("{} users with two devices each write at {:?}", shape.users, shape.pace);
     let stage = Stage {
         cluster,
@@ -196,7 +220,7 @@ async fn start(plan: &Plan, notes: &Notes) -> Result<(Stage, Load, BackEnds)> {
         unsynced_bytes_lost: 0,
         down: None,
     };
-    Ok((stage, load, back_ends))
+    Ok((stage, Crowd { load, back_ends, groups }))
 }
 
 /// Judges histories of earlier runs.

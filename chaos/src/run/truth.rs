@@ -10,6 +10,7 @@ use tidemark_store_core::value::{Entry, Mailbox};
 use tidemark_types::{NodeId, Recipient, Seq};
 
 use crate::cluster::{Cluster, Member};
+use crate::groups;
 use crate::notes::Notes;
 use crate::words;
 
@@ -143,7 +144,9 @@ fn visit(
     let mut failed = None;
     inspector.visit(group, to, &mut |mailbox, value, entries: &[(Seq, Entry)]| {
         let copies = entries.iter().map(|(seq, entry)| Ok((*seq, words::held(entry)?)));
-        let shown = owner(mailbox).and_then(|user| {
+        // Those of groups and their members are judged by themselves.
+        let Some(user) = owner(mailbox) else { return };
+        let shown = user.and_then(|user| {
             let copies = copies.collect::<Result<Vec<_>>>()?;
             show(user, value, &copies);
             Ok(())
@@ -155,9 +158,10 @@ fn visit(
     failed.map_or(Ok(()), Err)
 }
 
-fn owner(mailbox: &Recipient) -> Result<User> {
+fn owner(mailbox: &Recipient) -> Option<Result<User>> {
     match mailbox {
-        Recipient::User(name) => words::user(name),
-        Recipient::Group(name) => anyhow::bail!("{name}: there are no groups in this run"),
+        Recipient::User(name) if groups::is_member(name) => None,
+        Recipient::User(name) => Some(words::user(name)),
+        Recipient::Group(_) => None,
     }
 }

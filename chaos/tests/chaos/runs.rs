@@ -97,6 +97,11 @@ fn a_weak_network_and_a_disk_that_fails_lose_nothing() -> Result<()> {
 }
 
 #[test]
+fn what_a_group_is_given_survives_kills_in_the_middle() -> Result<()> {
+    run("group-fanout", 15).map(drop)
+}
+
+#[test]
 fn a_run_without_a_fault_proves_nothing() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let status = Command::new(env!("CARGO_BIN_EXE_tidemark-chaos"))

@@ -115,6 +115,20 @@ pub(crate) enum Command {
     /// Groups: conversations of many. What is so already is done, so a command may be repeated.
     #[command(subcommand)]
     Group(Group),
+    /// Prints what happened in a shard, in its order, where the cluster keeps a feed.
+    Feed {
+        /// Which shard.
+        shard: u32,
+        /// Only what comes after this record.
+        #[arg(long, value_name = "RECORD", default_value_t = 0)]
+        after: u64,
+        /// No more records than this.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: Option<u32>,
+        /// Goes on as records come, until Ctrl-C.
+        #[arg(long)]
+        follow: bool,
+    },
     /// The cluster as a whole.
     #[command(subcommand)]
     Cluster(Cluster),

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod device;
+mod feed;
 mod group;
 mod head;
 mod health;
@@ -51,6 +52,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
             settings::accept(&user, from, &mut gateways()?, output).await
         }
         Command::Group(command) => group::run(command, &mut gateways()?, output).await,
+        Command::Feed { shard, after, limit, follow } => {
+            feed::run(shard, after, limit, follow, &mut gateways()?, output).await
+        }
         Command::Cluster(command) => cluster::run(&command, &mut gateways()?, output).await,
         Command::Shard(command) => shard::run(&command, &mut gateways()?, output).await,
         Command::Token(command) => token::run(command, &connection, output),

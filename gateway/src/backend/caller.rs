@@ -51,6 +51,11 @@ impl Caller {
         self.0.may_act_for_groups().map_err(failure::of_token)
     }
 
+    /// May it follow the feed?
+    pub(super) fn follow(&self) -> Result<(), Failure> {
+        self.0.may_follow().map_err(failure::of_token)
+    }
+
     /// Until when its token is good.
     pub(super) fn expires(&self) -> UnixMs {
         self.0.expires

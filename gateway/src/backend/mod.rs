@@ -12,6 +12,7 @@
 mod caller;
 mod cluster;
 mod devices;
+mod feed;
 mod groups;
 mod mailboxes;
 mod messages;

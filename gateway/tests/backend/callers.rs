@@ -126,6 +126,7 @@ async fn other_calls(caller: &Caller) -> Vec<Made> {
     let allocate = sequence.allocate(request).await;
     let stream = sequence.allocate_stream(tokio_stream::empty()).await;
     let current = sequence.current(CurrentRequest { counter: counter() }).await;
+    let feed = feed_client::FeedClient::new(caller.clone()).read(ReadFeedRequest::default()).await;
     let mut cluster = cluster_client::ClusterClient::new(caller.clone());
     let status = cluster.status(ClusterStatusRequest {}).await;
     let map = cluster.map(MapRequest {}).await;
@@ -134,6 +135,7 @@ async fn other_calls(caller: &Caller) -> Vec<Made> {
         ("Sequence.Allocate", Needs::Service, done(allocate)),
         ("Sequence.AllocateStream", Needs::Service, done(stream)),
         ("Sequence.Current", Needs::Service, done(current)),
+        ("Feed.Read", Needs::Service, done(feed)),
         ("Cluster.Status", Needs::Admin, done(status)),
         ("Cluster.Map", Needs::Admin, done(map)),
         ("Cluster.Transfer", Needs::Admin, done(transfer)),

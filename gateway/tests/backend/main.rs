@@ -8,6 +8,7 @@ mod checks;
 mod cluster;
 mod command_line;
 mod counters;
+mod feed;
 mod gateway;
 mod groups;
 mod mailboxes;

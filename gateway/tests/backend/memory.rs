@@ -51,13 +51,18 @@ pub(crate) struct MemoryStore {
 }
 
 impl MemoryStore {
+    /// One with a feed.
     pub(crate) fn new() -> Self {
+        Self::with(Settings { feed_records_max: 100, ..Settings::default() })
+    }
+
+    pub(crate) fn with(settings: Settings) -> Self {
         let cluster = ClusterId::from_bytes([7; 16]).unwrap();
         let count = ShardCount::new(2).unwrap();
         let address = |node: u64| NodeAddress { grpc: format!("127.0.0.1:{node}") };
         let nodes = (1..=3).map(|node| (NodeId::new(node), address(node))).collect();
         let store = MemoryStore {
-            map: ClusterMap::new(cluster, count, nodes, Settings::default()),
+            map: ClusterMap::new(cluster, count, nodes, settings.clone()),
             shards: Mutex::new(vec![MemoryState::default(); 2]),
             faults: Mutex::default(),
             held: watch::Sender::default(),
@@ -67,7 +72,7 @@ impl MemoryStore {
             leased: Mutex::default(),
         };
         for shard in count.shards() {
-            let settings = Settings::default();
+            let settings = settings.clone();
             let hash_version = HASH_VERSION;
             let init = Command::Init { cluster, shard, shards: count, hash_version, settings };
             assert_eq!(store.apply(shard, init), Reply::Done);
@@ -140,7 +145,7 @@ impl Store for MemoryStore {
     }
 
     fn query(&self, query: Query) -> BoxFuture<'static, Result<Answer, Error>> {
-        let shard = self.map.shard_count().unwrap().shard_of(&query.routed_by());
+        let shard = query.shard(self.map.shard_count().unwrap());
         let outcome = self.outcome(|| {
             let state = &self.shards.lock()[usize::from(shard.get())];
             query.answer(state).unwrap()

@@ -177,7 +177,8 @@ impl Client {
     /// Asks the leader of the shard that can answer, not staler than when this was called.
     pub async fn query(&self, query: &Query) -> Result<Answer, Error> {
         let what = request::What::Query(query.encode().into());
-        let answered = self.call(self.shard_of(&query.routed_by()), what).await;
+        let shards = self.inner.map.shard_count().expect("checked when the map was fetched");
+        let answered = self.call(query.shard(shards), what).await;
         // A read has no effect that could be unknown.
         let answered = answered.map_err(|error| match error {
             Error::Unknown(reason) => Error::Unavailable(reason),

@@ -18,6 +18,7 @@ use tidemark_types::{
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::codec::DecodeError;
+use crate::feed::{Feed, FeedRecord};
 use crate::group::{Group, Members, Waiting};
 use crate::value::{
     Ack, Allocated, Allow, Block, Chain, ClusterMap, Counter, Device, Devices, Due, Entry, Idle,
@@ -74,6 +75,10 @@ pub enum Kind {
     Members = 0x61,
     /// `62 group` → [`Waiting`].
     Waiting = 0x62,
+    /// `70` → [`Feed`].
+    Feed = 0x70,
+    /// `71 number:u64` → [`FeedRecord`].
+    FeedRecord = 0x71,
 }
 
 impl Kind {
@@ -175,9 +180,10 @@ fn number_len(key: &[u8]) -> Option<usize> {
     const ENTRY: u8 = Kind::Entry as u8;
     const ACK: u8 = Kind::Ack as u8;
     const OUT_RECORD: u8 = Kind::OutRecord as u8;
+    const FEED_RECORD: u8 = Kind::FeedRecord as u8;
     match *key.first()? {
         ENTRY => Some(size_of::<u32>()),
-        ACK | OUT_RECORD => Some(size_of::<u64>()),
+        ACK | OUT_RECORD | FEED_RECORD => Some(size_of::<u64>()),
         _ => None,
     }
 }
@@ -210,6 +216,7 @@ pub fn log_range<'k>(from: &'k [u8], to: &[u8]) -> Option<(&'k [u8], Range<u64>)
     let prefix_len = match from[0] {
         kind if kind == Kind::Entry as u8 => after_name(2)?,
         kind if kind == Kind::Ack as u8 => after_name(1)? + size_of::<u64>(),
+        kind if kind == Kind::FeedRecord as u8 => 1,
         _ => 1 + size_of::<u16>(),
     };
     let (prefix, first) = from.split_at_checked(prefix_len)?;
@@ -366,6 +373,10 @@ keys! {
     MembersKey { group: GroupId, bucket: u32 } => Members;
     /// A group that has something left to do; a scan finds them all.
     WaitingKey { group: GroupId } => Waiting;
+    /// How the feed stands; there is one.
+    FeedKey {} => Feed;
+    /// One record of the feed; a scan reads them in their order.
+    FeedRecordKey { number: u64 } => FeedRecord;
 }
 
 /// A field of a key.

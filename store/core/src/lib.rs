@@ -17,13 +17,14 @@
 //! the entry counts as applied); a [`Fatal`] stops the node, because its state or its log cannot
 //! be trusted.
 //!
-//! The rules it keeps (R1 to R17) are in `docs/invariants.md`; each has a golden script under
+//! The rules it keeps (R1 to R19) are in `docs/invariants.md`; each has a golden script under
 //! `tests/scripts/`.
 
 mod apply;
 pub mod codec;
 pub mod command;
 pub mod devices;
+pub mod feed;
 pub mod group;
 pub mod group_read;
 pub mod hints;

@@ -8,11 +8,13 @@ use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 use tidemark_types::{
-    CounterId, DeviceId, Epoch, ErrorCode, GroupId, Id, Recipient, Seq, SeqRange, ShardId, UserId,
+    CounterId, DeviceId, Epoch, ErrorCode, GroupId, Id, Recipient, Seq, SeqRange, ShardCount,
+    ShardId, UserId,
 };
 
 use crate::codec::{self, DecodeError};
 use crate::devices;
+use crate::feed::{self, FeedPage};
 use crate::group_read::{self, GroupInfo, MembersPage};
 use crate::key::{
     ClusterMapKey, CounterKey, EntryKey, InboundKey, Key, MailboxKey, OutRecordKey, OutboundKey,
@@ -114,6 +116,15 @@ pub enum Query {
         /// Which page, from 0.
         page: u32,
     },
+    /// Records of a shard's feed (R19).
+    Feed {
+        /// Which shard's.
+        shard: ShardId,
+        /// The last record that the reader has, 0 for none.
+        after: u64,
+        /// How much it takes.
+        limits: PageLimits,
+    },
 }
 
 /// The answer to a [`Query`].
@@ -136,6 +147,8 @@ pub enum Answer {
     Group(Result<GroupInfo, ErrorCode>),
     /// To [`Query::GroupMembers`].
     GroupMembers(Result<MembersPage, ErrorCode>),
+    /// To [`Query::Feed`].
+    Feed(FeedPage),
 }
 
 impl Query {
@@ -151,9 +164,9 @@ impl Query {
         codec::decode("Query", Self::VERSION, bytes)
     }
 
-    /// The id whose shard can answer it.
-    pub fn routed_by(&self) -> Id {
-        match self {
+    /// The shard that can answer it, of so many.
+    pub fn shard(&self, shards: ShardCount) -> ShardId {
+        let id = match self {
             Query::Mailbox { mailbox } | Query::Page { mailbox, .. } => mailbox.id(),
             Query::Counter { counter } => Id::Counter(counter.clone()),
             Query::Message { origin } => Id::User(origin.sender().clone()),
@@ -161,7 +174,9 @@ impl Query {
             Query::Group { group, .. } | Query::GroupMembers { group, .. } => {
                 Id::Group(group.clone())
             }
-        }
+            Query::Feed { shard, .. } => return *shard,
+        };
+        shards.shard_of(&id)
     }
 
     /// Answers it from one view of the state.
@@ -182,6 +197,9 @@ impl Query {
             }
             Query::GroupMembers { group, by, page } => {
                 group_read::members(state, group, by.as_ref(), *page).map(Answer::GroupMembers)
+            }
+            Query::Feed { after, limits, .. } => {
+                feed::page(state, *after, *limits).map(Answer::Feed)
             }
         }
     }

@@ -8,6 +8,7 @@
 //! A command that is rejected takes back what it changed, so it leaves no trace but its reply and its
 //! alarms (R5). A [`Fatal`] drops the transaction.
 
+use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::apply;
 use crate::command::{Batch, Command};
+use crate::feed;
 use crate::key::{ChainKey, Key, ShardKey};
 use crate::reply::{Applied, Effect, Reject, Reply};
 use crate::storage::{Change, Fatal, Layered, Read, Writes};
@@ -91,6 +93,7 @@ impl<'a> Transaction<'a> {
         match done {
             Ok(reply) => {
                 *shard = changed;
+                self.tell(time, shard.as_ref())?;
                 Ok(Applied { reply, effects })
             }
             Err(Stop::Reject(reject)) => {
@@ -101,6 +104,19 @@ impl<'a> Transaction<'a> {
                 Ok(Applied { reply: Reply::Rejected(reject), effects })
             }
             Err(Stop::Fatal(fatal)) => Err(fatal),
+        }
+    }
+
+    /// Writes the command's record into the feed, where there is one (R19).
+    fn tell(&mut self, time: UnixMs, shard: Option<&Shard>) -> Result<(), Fatal> {
+        let Some(shard) = shard else { return Ok(()) };
+        let Some(records_max) = NonZeroU32::new(shard.settings.feed_records_max) else {
+            return Ok(());
+        };
+        let changed = self.undo.iter().map(|undo| self.writes.at(undo.place));
+        match feed::record(changed, shard.time, records_max)? {
+            Some(recorded) => recorded.write(&mut self.step(time)),
+            None => Ok(()),
         }
     }
 

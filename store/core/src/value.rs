@@ -18,6 +18,7 @@ use tidemark_types::{
 };
 
 use crate::codec::{self, DecodeError};
+use crate::feed::{Feed, FeedRecord};
 use crate::group::{Group, GroupEntry, Members, Waiting};
 
 /// A kind of value, with the version in which it is written.
@@ -75,6 +76,8 @@ values! {
     Group = 1;
     Members = 1;
     Waiting = 1;
+    Feed = 1;
+    FeedRecord = 1;
 }
 
 /// The shard's own facts.
@@ -136,6 +139,8 @@ pub struct Settings {
     pub push_every: Duration,
     /// A group may be made for so many members at most (R10).
     pub group_members_max: u32,
+    /// The shard's feed keeps its newest records, this many; 0 for no feed (R19).
+    pub feed_records_max: u32,
 }
 
 impl Default for Settings {
@@ -154,6 +159,7 @@ impl Default for Settings {
             push_after: Duration::from_secs(10),
             push_every: Duration::from_secs(10),
             group_members_max: GROUP_MEMBERS_MAX,
+            feed_records_max: 0,
         }
     }
 }

@@ -6,6 +6,7 @@
 //!      └── not read while too much is open            whatever is ready: one message
 //! ```
 
+use std::fmt::Display;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use tidemark_store_core::Command;
 use tidemark_store_core::hints::Hint;
 use tidemark_store_core::read::Query;
 use tidemark_store_core::value::Value;
-use tidemark_types::{ErrorCode, Id, NodeId, ShardId};
+use tidemark_types::{ErrorCode, NodeId, ShardId};
 use tidemark_version::VERSION;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -92,7 +93,7 @@ impl StoreService {
                 let command = Command::decode(&bytes).map_err(invalid)?;
                 let id = command.routed_by();
                 let id = id.ok_or_else(|| invalid("the command is the cluster's own"))?;
-                (self.shard(request.shard, &id)?, command)
+                (self.shard(request.shard, self.node.shard_number(&id), &id)?, command)
             }
             Some(request::What::Relay(bytes)) => {
                 let command = Command::decode(&bytes).map_err(invalid)?;
@@ -103,7 +104,8 @@ impl StoreService {
             }
             Some(request::What::Query(bytes)) => {
                 let query = Query::decode(&bytes).map_err(invalid)?;
-                let shard = self.shard(request.shard, &query.routed_by())?;
+                let lives_on = query.shard(self.node.identity().shards());
+                let shard = self.shard(request.shard, lives_on, "what is asked")?;
                 return Ok(query_outcome(shard.clone(), query).boxed());
             }
             None => return Err(invalid("the request asks nothing")),
@@ -112,11 +114,10 @@ impl StoreService {
         Ok(async move { command_outcome(pending.reply().await) }.boxed())
     }
 
-    /// The shard of `id`, which the client must have found as well (R8).
-    fn shard(&self, named: u32, id: &Id) -> Result<&Shard, Failure> {
-        let lives_on = self.node.shard_number(id);
+    /// The shard on which it lives, which the client must have found as well (R8).
+    fn shard(&self, named: u32, lives_on: ShardId, it: impl Display) -> Result<&Shard, Failure> {
         if u32::from(lives_on.get()) != named {
-            let text = format!("{id} lives on shard {lives_on}, not on {named}");
+            let text = format!("{it} lives on shard {lives_on}, not on {named}");
             return Err(Failure::new(ErrorCode::WrongShard).message(text));
         }
         self.replica(named)

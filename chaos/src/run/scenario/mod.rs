@@ -50,6 +50,7 @@ enum Kind {
     Rolling,
     ReconnectStorm,
     SlowConsumers,
+    GroupFanout,
     Steady,
     Mixed,
 }
@@ -125,6 +126,8 @@ pub const SCENARIOS: &[Scenario] = &[
         "all devices of a gateway, of 600, come back at once, again and again"),
     scenario("slow-consumers", Kind::SlowConsumers, false, &["entries not read meanwhile"],
         "devices that do not read, or take their time, get most of the messages"),
+    scenario("group-fanout", Kind::GroupFanout, false, &[],
+        "messages to a group of 1,800 are given to its members while nodes and gateways are killed"),
     scenario("steady", Kind::Steady, false, &[],
         "nothing at all, at 2,000 sends a second: no shard may change its leader"),
     scenario("mixed", Kind::Mixed, false, &[], "all faults by chance, one after the other; frames are lost beside one in three"),
@@ -158,6 +161,7 @@ impl Scenario {
             Kind::LeaderKill | Kind::Steady | Kind::Mixed => open(2_000),
             Kind::ReconnectStorm => Shape { users: 300, ..open(600) },
             Kind::SlowConsumers => Shape { heavy: true, ..open(400) },
+            Kind::GroupFanout => open(300),
             _ => open(1_000),
         }
     }
@@ -185,22 +189,38 @@ impl Scenario {
         }
     }
 
+    /// Are there groups beside the users?
+    pub(super) fn has_groups(&self) -> bool {
+        matches!(self.kind, Kind::GroupFanout | Kind::Mixed)
+    }
+
+    /// Does it draw its faults from other scenarios'?
+    fn draws(&self, other: &Scenario) -> bool {
+        match self.kind {
+            Kind::Mixed => !matches!(other.kind, Kind::Mixed | Kind::Steady | Kind::GroupFanout),
+            Kind::GroupFanout => {
+                use Kind::{FollowerKill, GatewayKill, KillAll, LeaderKill, PowerCut};
+                matches!(other.kind, LeaderKill | FollowerKill | GatewayKill | KillAll | PowerCut)
+            }
+            _ => false,
+        }
+    }
+
     /// Must something stand between the processes and the system?
     pub(super) fn preload(&self) -> bool {
-        use Kind::{Clock, Eio, Mixed, PartKill, PauseKill, PowerCut, PowerCutAll};
-        matches!(self.kind, Clock | Eio | Mixed | PartKill | PauseKill | PowerCut | PowerCutAll)
+        use Kind::{Clock, Eio, GroupFanout, Mixed, PartKill, PauseKill, PowerCut, PowerCutAll};
+        let cut = matches!(self.kind, PartKill | PauseKill | PowerCut | PowerCutAll | GroupFanout);
+        cut || matches!(self.kind, Clock | Eio | Mixed)
     }
 
     /// The scenario of the next fault: itself, or one by chance.
     pub(super) fn next(&'static self, stage: &Stage) -> &'static Scenario {
-        if self.kind != Kind::Mixed {
+        let lab = stage.cluster.lan().is_some();
+        let fits = |other: &&Scenario| self.draws(other) && (lab || !other.needs_lab);
+        let scenarios: Vec<_> = SCENARIOS.iter().filter(fits).collect();
+        if scenarios.is_empty() {
             return self;
         }
-        let lab = stage.cluster.lan().is_some();
-        let fits = |scenario: &&Scenario| {
-            !matches!(scenario.kind, Kind::Mixed | Kind::Steady) && (lab || !scenario.needs_lab)
-        };
-        let scenarios: Vec<_> = SCENARIOS.iter().filter(fits).collect();
         scenarios[stage.below(scenarios.len() as u64) as usize]
     }
 

@@ -210,6 +210,7 @@ struct Settings {
     push_after_ms: u64,
     push_every_ms: u64,
     group_members_max: u32,
+    feed_records_max: u32,
 }
 
 impl Map {
@@ -247,6 +248,7 @@ impl From<MapSettings> for Settings {
             push_after_ms,
             push_every_ms,
             group_members_max,
+            feed_records_max,
         } = settings;
         Settings {
             session_idle_ms,
@@ -261,6 +263,7 @@ impl From<MapSettings> for Settings {
             push_after_ms,
             push_every_ms,
             group_members_max,
+            feed_records_max,
         }
     }
 }
@@ -285,7 +288,7 @@ impl fmt::Display for Map {
 }
 
 impl Settings {
-    fn rows(&self) -> [Vec<String>; 12] {
+    fn rows(&self) -> [Vec<String>; 13] {
         [
             row([&"sessions are kept idle for", &duration(self.session_idle_ms)]),
             row([&"back ends' ids are kept for", &duration(self.dedup_window_ms)]),
@@ -299,6 +302,7 @@ impl Settings {
             row([&"connected devices get a hint after", &duration(self.push_after_ms)]),
             row([&"hints to a device, one in", &duration(self.push_every_ms)]),
             row([&"members of a group, at most", &self.group_members_max]),
+            row([&"records in a shard's feed, at most", &self.feed_records_max]),
         ]
     }
 }

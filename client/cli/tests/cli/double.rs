@@ -490,6 +490,7 @@ impl Cluster for Gateway {
                 push_after_ms: 10_000,
                 push_every_ms: 10_000,
                 group_members_max: 10_000,
+                feed_records_max: 0,
             }),
         }))
     }

@@ -101,6 +101,7 @@ fn map(map: &ClusterMap) -> MapResponse {
         push_after,
         push_every,
         group_members_max,
+        feed_records_max,
     } = map.settings;
     MapResponse {
         cluster_id: bytes_of(map.cluster.as_bytes()),
@@ -121,6 +122,7 @@ fn map(map: &ClusterMap) -> MapResponse {
             push_after_ms: millis(push_after),
             push_every_ms: millis(push_every),
             group_members_max,
+            feed_records_max,
         }),
     }
 }

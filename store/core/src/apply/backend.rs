@@ -1,6 +1,6 @@
 //! Sends without a session: a back end's, keyed by sender and message id (R1).
 
-use tidemark_types::{ContentHash, ErrorCode};
+use tidemark_types::{ClientMsgId, ContentHash, ErrorCode, UserId};
 
 use super::deliver::{self, Fate};
 use crate::command::BackendSend;
@@ -31,10 +31,11 @@ pub(super) fn send(
 pub(super) fn refuse(
     step: &mut Step<'_>,
     shard: &Shard,
-    key: SentKey,
+    (sender, id): (&UserId, ClientMsgId),
     content: ContentHash,
     code: ErrorCode,
 ) -> Result<Reply, Stop> {
+    let key = SentKey { id, sender: sender.clone() };
     if let Some(verdict) = answered(step, shard, &key, content)? {
         return Ok(Reply::Sent(verdict));
     }

@@ -38,7 +38,6 @@ use tidemark_types::Id;
 
 use crate::apply::deliver::Fate;
 use crate::command::Command;
-use crate::key::SentKey;
 use crate::reply::{Alarm, Effect, Reject, Reply};
 use crate::transaction::{Step, Stop};
 use crate::value::Shard;
@@ -95,13 +94,9 @@ pub(crate) fn command(
         Command::Send(send) => session::send(step, shard, send),
         Command::BackendSend(send) => backend::send(step, shard, send, Fate::Delivered),
         Command::DropBackend(send) => backend::send(step, shard, send, Fate::Dropped),
-        Command::RefuseBackend { sender, id, content, code } => backend::refuse(
-            step,
-            shard,
-            SentKey { id: *id, sender: sender.clone() },
-            *content,
-            *code,
-        ),
+        Command::RefuseBackend { sender, id, content, code } => {
+            backend::refuse(step, shard, (sender, *id), *content, *code)
+        }
         Command::RelayIn { source, records } => relay::relay_in(step, shard, *source, records),
         Command::TrimOutbox { shard: to, upto, returns } => {
             relay::trim_outbox(step, *to, *upto, *returns)

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidemark_store_core::Command;
 use tidemark_store_core::command::{Arrival, BackendSend, Batch, Draft, Judged, Send, Start};
+use tidemark_store_core::feed::{Feed, FeedChange, FeedRecord};
 use tidemark_store_core::group::*;
 use tidemark_store_core::value::*;
 use tidemark_types::*;
@@ -19,6 +20,7 @@ use tidemark_types::*;
 fn encoded_bytes_are_what_they_were() {
     let mut lines = String::new();
     values(&mut lines);
+    feed(&mut lines);
     for command in commands().into_iter().chain(device_commands()).chain(check_commands()) {
         let batch = Batch { time: UnixMs::new(1_000), commands: vec![command] };
         assert_eq!(Batch::decode(&batch.encode()).as_ref(), Ok(&batch));
@@ -152,6 +154,23 @@ fn a_group(lines: &mut String) {
         let content = Content::Group(group_entry(event));
         value(lines, &Entry { time: UnixMs::new(1_000), origin, content });
     }
+}
+
+fn feed(lines: &mut String) {
+    value(lines, &Feed { head: 300, floor: 3 });
+    let changes = vec![
+        FeedChange::Entry { mailbox: Recipient::User(user("alice")), seq: Seq::new(300) },
+        FeedChange::Device {
+            user: user("alice"),
+            device: device(),
+            epoch: Epoch::new(1),
+            cursor: Seq::new(299),
+            connected: true,
+            logged_out: UnixMs::new(1_000),
+        },
+        FeedChange::Forgotten { user: user("alice"), device: device() },
+    ];
+    value(lines, &FeedRecord { time: UnixMs::new(1_000), changes });
 }
 
 fn map() -> ClusterMap {

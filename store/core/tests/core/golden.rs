@@ -14,6 +14,7 @@ use std::str::FromStr;
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Context, Runner};
 use tidemark_store_core::command::{Arrival, BackendSend, Command, Draft, Judged, Send, Start};
+use tidemark_store_core::feed::{self, FeedChange, FeedRecord};
 use tidemark_store_core::group::{
     GroupAction, GroupCommand, GroupEntry, GroupEvent, NewGroup, Policy, Role, Who,
 };
@@ -109,6 +110,7 @@ impl Runner for Script {
                 let shard = self.cluster.shard_of(&user);
                 format!("{:?}", self.cluster.get(shard, &DeviceKey { user, device }))
             }
+            "feed" => self.feed(&mut args)?,
             "hints" => self.hints(&args.next()?)?,
             "acks" => self.acks(&args.next()?)?,
             _ => self.command(&command.name, &mut args)?,
@@ -308,9 +310,35 @@ impl Script {
         Ok(output)
     }
 
+    /// `feed SHARD [after=N] [records=N] [bytes=N]`
+    fn feed(&mut self, args: &mut Args<'_>) -> Result<String, Failure> {
+        let shard = ShardId::new(args.next()?);
+        let limits = PageLimits {
+            entries: args.parse("records", usize::MAX)?,
+            bytes: args.parse("bytes", usize::MAX)?,
+        };
+        let page = feed::page(self.cluster.state(shard), args.parse("after", 0)?, limits)?;
+        let mut output = format!("head={} floor={}\n", page.feed.head, page.feed.floor);
+        let mut entries = page.entries.into_iter();
+        for (number, FeedRecord { time, changes }) in page.records {
+            writeln!(output, "{number} at {time}")?;
+            for change in changes {
+                let FeedChange::Entry { mailbox, seq } = change else {
+                    writeln!(output, "  {change:?}")?;
+                    continue;
+                };
+                match entries.next().flatten() {
+                    Some(entry) => writeln!(output, "  {mailbox} {seq}: {}", show_entry(&entry))?,
+                    None => writeln!(output, "  {mailbox} {seq}")?,
+                }
+            }
+        }
+        Ok(output)
+    }
+
     /// Asks it as a gateway does: encoded, where its id lives.
     fn query(&mut self, query: &Query) -> Result<String, Failure> {
-        let state = self.cluster.state(self.cluster.count.shard_of(&query.routed_by()));
+        let state = self.cluster.state(query.shard(self.cluster.count));
         let answer = Query::decode(&query.encode())?.answer(state)?;
         Ok(match Answer::decode(&answer.encode())? {
             Answer::Message(Some(status)) => {
@@ -351,6 +379,7 @@ fn settings(args: &mut Args<'_>) -> Result<Settings, Failure> {
         devices_max: args.parse("devices_max", default.devices_max)?,
         mailbox_entries_max: args.parse("mailbox_entries_max", default.mailbox_entries_max)?,
         group_members_max: args.parse("group_members_max", default.group_members_max)?,
+        feed_records_max: args.parse("feed_records_max", default.feed_records_max)?,
         ..default
     })
 }

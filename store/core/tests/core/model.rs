@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use proptest::prelude::*;
 use tidemark_store_core::command::{Arrival, Command, Draft, Judged, Send, Start};
+use tidemark_store_core::feed::{self, FeedChange};
 use tidemark_store_core::hints::{self, Hint};
 use tidemark_store_core::key::{DeviceKey, ShardKey};
 use tidemark_store_core::read::{PageAnswer, PageLimits, mailbox, page};
@@ -150,7 +151,8 @@ fn device() -> DeviceId {
 
 impl Run {
     fn new() -> Run {
-        let cluster = Cluster::new(SHARDS, Settings::default());
+        let settings = Settings { feed_records_max: u32::MAX, ..Settings::default() };
+        let cluster = Cluster::new(SHARDS, settings);
         let (accepted, trimmed) = (Vec::new(), Default::default());
         let mut run = Run { cluster, devices: Vec::new(), opens: 0, accepted, trimmed };
         for number in 0..USERS {
@@ -486,6 +488,38 @@ impl Run {
         }
         for (number, known) in self.devices.iter().enumerate() {
             assert_eq!(self.device(number).cursor, Seq::new(known.cursor));
+        }
+        self.check_feeds();
+    }
+
+    /// Who has followed the feeds knows every entry, in its mailbox's order, and how devices stand (R19).
+    fn check_feeds(&self) {
+        let mut heads = BTreeMap::<Recipient, Seq>::new();
+        let mut cursors = BTreeMap::<UserId, (Seq, bool)>::new();
+        for shard in self.cluster.count.shards() {
+            let all = PageLimits { entries: usize::MAX, bytes: usize::MAX };
+            let page = feed::page(self.cluster.state(shard), 0, all).unwrap();
+            assert_eq!((page.feed.floor, page.feed.head), (0, page.records.len() as u64));
+            for change in page.records.into_iter().flat_map(|(_, record)| record.changes) {
+                match change {
+                    FeedChange::Entry { mailbox, seq } => {
+                        let head = heads.entry(mailbox).or_insert(Seq::NONE);
+                        assert_eq!(head.next(), Some(seq));
+                        *head = seq;
+                    }
+                    FeedChange::Device { user, cursor, connected, .. } => {
+                        cursors.insert(user, (cursor, connected));
+                    }
+                    FeedChange::Forgotten { user, .. } => drop(cursors.remove(&user)),
+                }
+            }
+        }
+        for number in 0..USERS {
+            let (id, device) = (Recipient::User(user(number)), self.device(number));
+            let state = self.cluster.state(self.cluster.shard_of(&user(number)));
+            let head = mailbox(state, &id).unwrap().head;
+            assert_eq!(heads.get(&id).copied().unwrap_or_default(), head);
+            assert_eq!(cursors.get(&user(number)), Some(&(device.cursor, device.connected)));
         }
     }
 }
