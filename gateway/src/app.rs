@@ -20,6 +20,7 @@ use crate::config::GatewayConfig;
 use crate::connect::{Authenticator, Validity};
 use crate::devices::{Devices, Parts};
 use crate::hints::Dispatching;
+use crate::live::Live;
 use crate::store::Store;
 use crate::{failure, metrics};
 
@@ -50,6 +51,7 @@ pub struct App {
     keys: Arc<Keys>,
     backend: Backend,
     devices: Arc<Devices>,
+    live: Live,
     /// Who sends hints, if somebody does.
     hints: Mutex<Option<Dispatching>>,
     leaving: AtomicBool,
@@ -77,13 +79,14 @@ impl App {
             config.push.dispatch.clone(),
             rng.clone(),
         );
+        let live = Live::new(store.clone(), keys.clone(), clock.clone());
         let (seam, time) = (store.clone(), clock.clone());
         let backend = Backend::new(seam, keys.clone(), time, checks.clone(), providers);
         let authenticator = Arc::new(Tokens(keys.clone()));
         let limits = (&config.limits).into();
         let devices = Devices::new(Parts { store, authenticator, clock, rng, limits, checks });
         let (hints, leaving) = (Mutex::new(hints), AtomicBool::new(false));
-        Ok(App { cluster, keys, backend, devices, hints, leaving })
+        Ok(App { cluster, keys, backend, devices, live, hints, leaving })
     }
 
     /// The services of back ends and operators.
@@ -94,6 +97,11 @@ impl App {
     /// Where carriers hand in the connections of devices.
     pub fn devices(&self) -> Arc<Devices> {
         self.devices.clone()
+    }
+
+    /// The live page.
+    pub(crate) fn live(&self) -> &Live {
+        &self.live
     }
 
     /// The cluster behind it.

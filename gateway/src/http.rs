@@ -1,33 +1,45 @@
-//! HTTP: for operators, is the process alive, does it take requests, and its metrics; for devices,
-//! the WebSocket. It is there before the store is.
+//! HTTP: for operators, is the process alive, does it take requests, its metrics and the live page;
+//! for devices, the WebSocket. It is there before the store is.
 
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
+use tidemark_proto::headers;
 
 use crate::app::App;
 use crate::connect::websocket;
 use crate::limits::HELLO_TIMEOUT;
+use crate::live;
 use crate::sockets::Sockets;
 
 /// The gateway, once it has reached its store.
 pub(crate) type Started = Arc<OnceLock<Arc<App>>>;
 
-/// `/healthz`, `/readyz` and `/metrics`, and the WebSocket.
+/// `/healthz`, `/readyz` and `/metrics`, the live page, and the WebSocket.
 pub(crate) fn router(started: Started, metrics: PrometheusHandle) -> Router {
+    let shown = metrics.clone();
+    let looked = async move |State(started): State<Started>, headers: HeaderMap| {
+        look(&started, &headers, &shown)
+    };
+    let parts = live::PARTS.into_iter().fold(Router::new(), |router, (path, kind, content)| {
+        router.route(path, get(async move || live::part(kind, content)))
+    });
     Router::new()
         .route("/readyz", get(readyz))
         .route(websocket::PATH, get(connect))
+        .route(live::EVENTS, get(looked))
         .with_state(started)
+        .route(live::PAGE, get(async || live::page()))
+        .merge(parts)
         .route("/healthz", get(async || "ok\n"))
         .route("/metrics", get(async move || metrics.render()))
 }
@@ -58,6 +70,23 @@ async fn readyz(State(started): State<Started>) -> Response {
 async fn connect(State(started): State<Started>, request: WebSocketUpgrade) -> Response {
     match app(&started) {
         Ok(app) => websocket::upgrade(app.devices(), request),
+        Err(reason) => unavailable(reason),
+    }
+}
+
+/// Samples for the live page.
+fn look(started: &Started, headers: &HeaderMap, metrics: &PrometheusHandle) -> Response {
+    let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let Some(token) = token.and_then(|value| value.strip_prefix(headers::BEARER)) else {
+        let text = format!(
+            "the header `{}: {}TOKEN` is missing\n",
+            headers::AUTHORIZATION,
+            headers::BEARER
+        );
+        return (StatusCode::UNAUTHORIZED, text).into_response();
+    };
+    match app(started) {
+        Ok(app) => app.live().events(token, metrics),
         Err(reason) => unavailable(reason),
     }
 }

@@ -34,6 +34,7 @@ mod hints;
 mod http;
 mod kept;
 pub mod limits;
+mod live;
 pub mod metrics;
 mod push;
 mod receive;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
+use serde::Serialize;
 use tidemark_proto::convert;
 use tidemark_proto::v1::{self, client_frame, send_ack, server_frame};
 use tidemark_types::ErrorCode;
@@ -440,6 +441,38 @@ pub(crate) fn hook_open(left_alone: bool) {
     gauge!(HOOK_LEFT_ALONE).set(if left_alone { 1.0 } else { 0.0 });
 }
 
+/// What the live page shows of these metrics.
+const SHOWN: [&str; 9] = [
+    CONNECTIONS,
+    MAILBOXES_WATCHED,
+    SENDS_TOTAL,
+    SENDS_GIVEN_BACK_TOTAL,
+    DELIVERED_ENTRIES_TOTAL,
+    NOTICES_TOTAL,
+    PUSHES_TOTAL,
+    SEND_SECONDS,
+    DELIVERY_SECONDS,
+];
+
+/// One line of the exporter's text: the metric, its labels as they stand there, its value.
+#[derive(Serialize)]
+pub(crate) struct Shown(String, String, f64);
+
+/// The lines of the exporter's text that the live page shows; of a histogram its buckets.
+pub(crate) fn shown(exported: &str) -> Vec<Shown> {
+    let is_shown = |name: &str| {
+        let family = name.strip_suffix("_bucket").unwrap_or(name);
+        SHOWN.contains(&family)
+    };
+    let lines = exported.lines().filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let labels = labels.trim_end_matches('}').to_owned();
+        Some(Shown(is_shown(name).then(|| name.to_owned())?, labels, value.parse().ok()?))
+    });
+    lines.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use metrics_exporter_prometheus::PrometheusBuilder;
@@ -473,5 +506,25 @@ mod tests {
         ] {
             assert!(told.lines().any(|told| told == line), "{line} in {told}");
         }
+    }
+
+    #[test]
+    fn what_the_live_page_shows_is_read_from_the_exporters_text() {
+        let exported = "# TYPE gateway_sends_total counter\n\
+                        gateway_sends_total{outcome=\"OK\"} 7\n\
+                        gateway_send_seconds_bucket{le=\"0.005\"} 3\n\
+                        gateway_send_seconds_sum 0.25\n\
+                        gateway_connections_max 10\n\
+                        gateway_mailboxes_watched 2\n";
+        let shown: Vec<_> = shown(exported).into_iter().map(|it| (it.0, it.1, it.2)).collect();
+        let line = |name: &str, labels: &str, value| (name.to_owned(), labels.to_owned(), value);
+        assert_eq!(
+            shown,
+            [
+                line("gateway_sends_total", "outcome=\"OK\"", 7.0),
+                line("gateway_send_seconds_bucket", "le=\"0.005\"", 3.0),
+                line("gateway_mailboxes_watched", "", 2.0),
+            ]
+        );
     }
 }

@@ -11,6 +11,7 @@ mod counters;
 mod feed;
 mod gateway;
 mod groups;
+mod live;
 mod mailboxes;
 mod memory;
 mod messages;
