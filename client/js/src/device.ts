@@ -20,7 +20,7 @@ import type { Action, Input, Link, Status } from "./engine/io.js";
 import { Engine } from "./engine/engine.js";
 import type { Entry, Item } from "./entry.js";
 import type { Event } from "./event.js";
-import type { ClientFrame, ServerFrame } from "./gen/tidemark/v1/gateway_pb.js";
+import type { ServerFrame } from "./gen/tidemark/v1/gateway_pb.js";
 import { isMessageId, newMessageId, uuidText } from "./ids.js";
 import type { Outcome, Settled } from "./outcome.js";
 import { type Rng, systemRng } from "./rng.js";
@@ -46,12 +46,6 @@ export interface Handler {
   gap?(first: number, last: number): Promise<void> | void;
 }
 
-/** Sees frames pass, for pages that show them. It must change nothing. */
-export interface Tap {
-  sent?(frame: ClientFrame): void;
-  received?(frame: ServerFrame): void;
-}
-
 /** What a device is made of. */
 export interface Parts {
   /** Where it keeps what must survive. */
@@ -66,7 +60,6 @@ export interface Parts {
   readonly onStatus?: (status: Status) => void;
   /** How it reaches gateways; WebSockets by default. */
   readonly connector?: Connector;
-  readonly tap?: Tap;
   readonly clock?: Clock;
   readonly rng?: Rng;
 }
@@ -236,7 +229,6 @@ export class Device {
         this.#wires.delete(action.link);
         return;
       case "send":
-        this.#parts.tap?.sent?.(action.frame);
         return this.#wires.get(action.link)?.send(action.frame);
       case "fetchToken":
         return this.#fetchToken(action.refused);
@@ -271,7 +263,6 @@ export class Device {
   }
 
   #frame(link: Link, frame: ServerFrame, lost: (reason: string) => void): void {
-    this.#parts.tap?.received?.(frame);
     if (this.#frames >= INCOMING_FRAMES_MAX) {
       this.#wires.get(link)?.close();
       lost("more frames came than the device's store can follow");

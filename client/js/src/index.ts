@@ -10,7 +10,7 @@
 export type { Connector, Wire, WireEvents } from "./carrier.js";
 export { type Clock, systemClock } from "./clock.js";
 export { type Config, OpenError, type Start } from "./config.js";
-export { Device, type Handler, type Parts, type Sending, type Tap } from "./device.js";
+export { Device, type Handler, type Parts, type Sending } from "./device.js";
 export { SendError, type To } from "./draft.js";
 export type { ConnectionState, Status } from "./engine/io.js";
 export { ORIGINS_MAX } from "./engine/origins.js";
@@ -19,6 +19,7 @@ export type { Event, FatalReason } from "./event.js";
 export { errorName } from "./failure.js";
 export { ErrorCode } from "./gen/tidemark/v1/error_pb.js";
 export type { ClientFrame, ServerFrame } from "./gen/tidemark/v1/gateway_pb.js";
+export { uuidText } from "./ids.js";
 export type { Outcome, Settled, Unknown } from "./outcome.js";
 export { type Rng, systemRng } from "./rng.js";
 export type { Change, Draft, Meta, Saved, Store } from "./store.js";
