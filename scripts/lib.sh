@@ -26,6 +26,25 @@ stage() {
   echo "== $name: $((SECONDS - from)) s"
 }
 
+# Installs exactly what the lock file in a folder says, unless it is there. No package runs anything.
+npm_install() (
+  cd "$1"
+  command -v npm >/dev/null || {
+    echo "npm is missing: scripts/setup installs it" >&2
+    exit 1
+  }
+  if ! cmp -s package-lock.json node_modules/.installed; then
+    npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
+    cp package-lock.json node_modules/.installed
+  fi
+)
+
+# The SDK for browsers.
+build_sdk() {
+  npm_install client/js
+  npm --prefix client/js run build --silent
+}
+
 # What is broken on purpose, under names of its own, so that the release's binaries stay what they are.
 build_mutants() {
   cargo build "${profile[@]}" \

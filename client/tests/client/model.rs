@@ -21,6 +21,7 @@ use tidemark_proto::v1::server_frame;
 use tidemark_types::{ClientMsgId, ErrorCode, UnixMs};
 
 use crate::server::{Mood, Server};
+use crate::stored;
 
 /// What may happen.
 #[derive(Clone, Copy, Debug)]
@@ -188,7 +189,7 @@ impl World {
             Action::Close(link) if self.link == Some(link) => self.cut(),
             Action::Send { link, frame } if self.link == Some(link) => {
                 let frame = frame.frame.expect("a frame is known");
-                self.durable_before_use(&frame);
+                stored::before(&frame, &self.store.saved());
                 self.to_server.push_back(frame);
             }
             Action::FetchToken { .. } => self.input(Input::Token(Ok("jwt".to_owned()))),
@@ -206,33 +207,6 @@ impl World {
                 self.last = self.last.map(|last| last.max(floor.get()));
             }
             Action::Close(_) | Action::Send { .. } | Action::Event(_) => {}
-        }
-    }
-
-    /// What a frame tells is in the store when the frame goes out.
-    fn durable_before_use(&self, frame: &Frame) {
-        let saved = self.store.saved();
-        let meta = saved.meta.expect("stored before anything else");
-        let cursor = (meta.epoch.get(), meta.cursor.get());
-        match frame {
-            // What came later in the same step may be stored as well.
-            Frame::Hello(hello) => assert!((hello.epoch, hello.seq_cli) <= cursor),
-            Frame::Ack(ack) => assert!((ack.epoch, ack.seq) <= cursor),
-            Frame::Ping(ping) => assert!((ping.epoch, ping.seq_cli) <= cursor),
-            Frame::Open(open) => {
-                let open_id = meta.open_id.expect("stored before its Open");
-                assert_eq!(open.open_id, open_id.as_bytes().as_slice());
-            }
-            Frame::Send(send) => {
-                let session = meta.session.expect("stored before its sends");
-                let id = session.id_of(send.n);
-                assert_eq!(session.id.get(), send.session);
-                assert!(id < meta.numbered);
-                assert_eq!(saved.outbox[&id].body, send.body);
-                let below = saved.outbox.range(..session.id_of(send.base)).next();
-                assert!(below.is_none(), "a base above a send without a stored outcome");
-            }
-            Frame::Sync(_) | Frame::Status(_) => {}
         }
     }
 
