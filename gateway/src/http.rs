@@ -29,7 +29,7 @@ pub(crate) fn router(started: Started, metrics: PrometheusHandle) -> Router {
         .route(websocket::PATH, get(connect))
         .with_state(started)
         .route("/healthz", get(async || "ok\n"))
-        .route("/metrics", get(async move || metrics.render()))
+        .route("/metrics", get(async move || scrape(&metrics)))
 }
 
 /// Serves for ever. Who connects and asks for nothing is let go as a device without a `Hello` is.
@@ -60,6 +60,11 @@ async fn connect(State(started): State<Started>, request: WebSocketUpgrade) -> R
         Ok(app) => websocket::upgrade(app.devices(), request),
         Err(reason) => unavailable(reason),
     }
+}
+
+fn scrape(metrics: &PrometheusHandle) -> String {
+    tidemark_process::usage::observe();
+    metrics.render()
 }
 
 fn app(started: &Started) -> Result<&App, &'static str> {

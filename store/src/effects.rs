@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tidemark_store_core::{Alarm, Effect};
 use tidemark_types::{Recipient, Seq, ShardId};
@@ -21,13 +22,15 @@ const NEARLY_FULL: Seq = Seq::new(u32::MAX / 10 * 9);
 pub struct Dispatch {
     shards: BTreeMap<GroupId, (ShardId, Arc<Wake>)>,
     hub: Arc<Hub>,
+    /// The highest seq that a mailbox got since the start.
+    highest: AtomicU32,
 }
 
 impl Dispatch {
     /// For a node that hosts these shards.
     pub fn new(shards: impl Iterator<Item = ShardId>, hub: Arc<Hub>) -> Self {
         let shards = shards.map(|shard| (GroupId::shard(shard), (shard, Arc::default())));
-        Dispatch { shards: shards.collect(), hub }
+        Dispatch { shards: shards.collect(), hub, highest: AtomicU32::new(0) }
     }
 
     /// What wakes the relay of a shard.
@@ -39,6 +42,7 @@ impl Dispatch {
 impl Effects for Dispatch {
     fn applied(&self, group: GroupId, effects: Vec<Effect>) {
         let shard = self.shards.get(&group);
+        let mut highest = Seq::NONE;
         for effect in effects {
             match (effect, shard) {
                 (Effect::Alarm(alarm), _) => raise(group, &alarm),
@@ -47,6 +51,7 @@ impl Effects for Dispatch {
                     Effect::Appended { mailbox: Recipient::User(user), seq, entry },
                     Some((shard, _)),
                 ) => {
+                    highest = highest.max(seq);
                     if seq > NEARLY_FULL {
                         metrics::nearly_full_append();
                     }
@@ -63,6 +68,9 @@ impl Effects for Dispatch {
                     _,
                 ) => {}
             }
+        }
+        if self.highest.fetch_max(highest.get(), Ordering::Relaxed) < highest.get() {
+            metrics::seq_highest(highest);
         }
     }
 }
@@ -99,5 +107,6 @@ mod tests {
         });
         let told = recorder.handle().render();
         assert!(told.contains("store_nearly_full_appends_total 2\n"), "{told}");
+        assert!(told.contains("store_mailbox_seqs_used_ratio 1\n"), "{told}");
     }
 }
