@@ -71,8 +71,15 @@ export function mean(histogram: string, by = ''): string {
   return `${rate(`${histogram}_sum`, by)} / ${rate(`${histogram}_count`, by)}`;
 }
 
-function target({ expr, legend }: Query): DataqueryBuilder {
-  return new DataqueryBuilder().expr(expr).legendFormat(legend).range().datasource(SOURCE);
+/** A panel tells its queries apart by letters. */
+function target({ expr, legend }: Query, at = 0): DataqueryBuilder {
+  const letter = String.fromCharCode('A'.charCodeAt(0) + at);
+  return new DataqueryBuilder()
+    .refId(letter)
+    .expr(expr)
+    .legendFormat(legend)
+    .range()
+    .datasource(SOURCE);
 }
 
 function legend(): common.VizLegendOptionsBuilder {
@@ -99,7 +106,7 @@ function lines(title: string, description: string, unit: Unit, queries: Query[])
         .mode(common.TooltipDisplayMode.Multi)
         .sort(common.SortOrder.Descending),
     );
-  queries.forEach((query) => panel.withTarget(target(query)));
+  queries.forEach((query, at) => panel.withTarget(target(query, at)));
   return panel;
 }
 
