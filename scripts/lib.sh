@@ -51,3 +51,11 @@ build_mutants() {
     --features tidemark-store/mutants,tidemark-gateway/mutants,tidemark-sim/mutants \
     --bin tidemark-store-mutants --bin tidemark-gateway-mutants --bin tidemark-sim-mutants
 }
+
+# Debian's Prometheus, without the service that its package would start: scripts/setup puts it here.
+prometheus_home="${XDG_CACHE_HOME:-$HOME/.cache}/tidemark/prometheus"
+
+# prometheus_tool NAME: where prometheus or promtool is; fails where there is none.
+prometheus_tool() {
+  command -v "$1" || { [ -x "$prometheus_home/usr/bin/$1" ] && echo "$prometheus_home/usr/bin/$1"; }
+}

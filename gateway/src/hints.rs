@@ -47,6 +47,7 @@ impl Dispatching {
         rng: Arc<dyn Rng>,
     ) -> Option<Self> {
         providers.names().next()?;
+        metrics::hints_in_hand_max(config.in_hand);
         let leased = Arc::new(Leased { store, postponed: Mutex::default() });
         let dispatcher = Dispatcher::new(leased, providers, config, rng, Arc::new(Counted));
         let (stop, mut stopped) = watch::channel(false);
@@ -153,6 +154,10 @@ struct Counted;
 impl Observer for Counted {
     fn attempted(&self, provider: &str, outcome: &Outcome, took: Duration) {
         metrics::pushed(provider, outcome.label(), took);
+    }
+
+    fn in_hand(&self, hints: usize) {
+        metrics::hints_in_hand(hints);
     }
 
     fn event(&self, provider: &str, event: Event) {

@@ -41,7 +41,7 @@ pub(crate) fn router(started: Started, metrics: PrometheusHandle) -> Router {
         .route(live::PAGE, get(async || live::page()))
         .merge(parts)
         .route("/healthz", get(async || "ok\n"))
-        .route("/metrics", get(async move || metrics.render()))
+        .route("/metrics", get(async move || scrape(&metrics)))
 }
 
 /// Serves for ever. Who connects and asks for nothing is let go as a device without a `Hello` is.
@@ -89,6 +89,11 @@ fn look(started: &Started, headers: &HeaderMap, metrics: &PrometheusHandle) -> R
         Ok(app) => app.live().events(token, metrics),
         Err(reason) => unavailable(reason),
     }
+}
+
+fn scrape(metrics: &PrometheusHandle) -> String {
+    tidemark_process::usage::observe();
+    metrics.render()
 }
 
 fn app(started: &Started) -> Result<&App, &'static str> {

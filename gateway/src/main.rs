@@ -124,6 +124,7 @@ fn config(arguments: &RunArguments) -> Result<GatewayConfig> {
 async fn until_stopped(config: GatewayConfig) -> Result<()> {
     let recorder = tidemark_process::recorder(metrics::BUCKETS)?;
     metrics::describe();
+    tidemark_process::usage::describe();
     let stop = stop_signal()?;
     let hangups = signal(SignalKind::hangup())?;
     let listeners = Listeners {

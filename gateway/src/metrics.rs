@@ -28,6 +28,7 @@ const READS_PAUSED_TOTAL: &str = "gateway_reads_paused_total";
 const DELIVERY_SECONDS: &str = "gateway_delivery_seconds";
 const SENDS_TOTAL: &str = "gateway_sends_total";
 const MAILBOXES_WATCHED: &str = "gateway_mailboxes_watched";
+const WATCHES_TOTAL: &str = "gateway_watches_total";
 const DELIVERED_ENTRIES_TOTAL: &str = "gateway_delivered_entries_total";
 const NOTICES_TOTAL: &str = "gateway_notices_total";
 const PAGES_TOTAL: &str = "gateway_pages_total";
@@ -43,6 +44,8 @@ const ALLOCATIONS_PER_COMMAND: &str = "gateway_allocations_per_command";
 const KEY_RELOADS_TOTAL: &str = "gateway_key_reloads_total";
 const PUSHES_TOTAL: &str = "gateway_pushes_total";
 const PUSH_SECONDS: &str = "gateway_push_seconds";
+const HINTS_IN_HAND: &str = "gateway_hints_in_hand";
+const HINTS_IN_HAND_MAX: &str = "gateway_hints_in_hand_max";
 const PUSH_EVENTS_TOTAL: &str = "gateway_push_events_total";
 const CHECKS_TOTAL: &str = "gateway_checks_total";
 const SENDS_SLOWED_TOTAL: &str = "gateway_sends_slowed_total";
@@ -83,6 +86,31 @@ pub fn describe() {
     describe_calls();
     describe_checks();
     describe_pushes();
+    begin_at_zero();
+}
+
+/// What never happened is told as 0, so that its first time is seen to be one.
+fn begin_at_zero() {
+    for counter in [
+        CONNECTIONS_REFUSED_TOTAL,
+        READS_PAUSED_TOTAL,
+        DELIVERED_ENTRIES_TOTAL,
+        NOTICES_TOTAL,
+        PAGES_TOTAL,
+        RESETS_TOTAL,
+        SENDS_REPEATED_TOTAL,
+        SENDS_GIVEN_BACK_TOTAL,
+        RATES_FORGOTTEN_TOTAL,
+        WATCHES_TOTAL,
+    ] {
+        counter!(counter).increment(0);
+    }
+    for read in ["yes", "no"] {
+        counter!(KEY_RELOADS_TOTAL, "read" => read).increment(0);
+    }
+    for gauge in [MAILBOXES_WATCHED, FRAMES_WAITING] {
+        gauge!(gauge).set(0.0);
+    }
 }
 
 fn describe_pushes() {
@@ -97,6 +125,12 @@ fn describe_pushes() {
         Unit::Count,
         "What else happened to hints and providers, by provider and event."
     );
+    describe_gauge!(
+        HINTS_IN_HAND,
+        Unit::Count,
+        "Hints that were leased and are not done with: waiting, under way or being reported."
+    );
+    describe_gauge!(HINTS_IN_HAND_MAX, Unit::Count, "How many there may be.");
 }
 
 fn describe_connections() {
@@ -132,6 +166,11 @@ fn describe_devices() {
         MAILBOXES_WATCHED,
         Unit::Count,
         "Mailboxes that the gateway watches for its devices."
+    );
+    describe_counter!(
+        WATCHES_TOTAL,
+        Unit::Count,
+        "Mailboxes that a store node tells of from now on: for the first time, or again after a failover."
     );
     describe_counter!(
         DELIVERED_ENTRIES_TOTAL,
@@ -318,6 +357,11 @@ pub(crate) fn mailbox_watched(watched: bool) {
     gauge!(MAILBOXES_WATCHED).increment(if watched { 1.0 } else { -1.0 });
 }
 
+/// A store node tells of a mailbox from now on.
+pub(crate) fn watch_began() {
+    counter!(WATCHES_TOTAL).increment(1);
+}
+
 /// A message that was accepted so long ago goes out in a `Deliver`.
 pub(crate) fn delivered_after(took: Duration) {
     histogram!(DELIVERY_SECONDS).record(took);
@@ -369,6 +413,16 @@ pub(crate) fn called(call: &'static str, refused: Option<ErrorCode>, took: Durat
 pub(crate) fn pushed(provider: &str, outcome: &'static str, took: Duration) {
     counter!(PUSHES_TOTAL, "provider" => provider.to_owned(), "outcome" => outcome).increment(1);
     histogram!(PUSH_SECONDS, "provider" => provider.to_owned()).record(took);
+}
+
+/// So many hints are in hand.
+pub(crate) fn hints_in_hand(hints: usize) {
+    gauge!(HINTS_IN_HAND).set(hints as f64);
+}
+
+/// So many may be.
+pub(crate) fn hints_in_hand_max(max: usize) {
+    gauge!(HINTS_IN_HAND_MAX).set(max as f64);
 }
 
 /// Something else happened to a hint, or to a provider.
@@ -480,6 +534,11 @@ mod tests {
     use tidemark_types::SessionId;
 
     use super::*;
+
+    #[test]
+    fn the_manual_lists_what_is_measured() {
+        tidemark_process::hold_metrics_table("gateway", describe);
+    }
 
     #[test]
     fn what_a_device_says_and_is_told_is_counted_by_kind_and_code() {

@@ -2,9 +2,12 @@
 //! collects its metrics, ends itself when it hangs. What is in them is each server's own.
 
 mod config;
+mod manual;
 mod telemetry;
+pub mod usage;
 mod watchdog;
 
 pub use config::{ConfigError, load};
+pub use manual::hold_metrics_table;
 pub use telemetry::{LogFormat, logs, recorder};
 pub use watchdog::watch_runtime;

@@ -11,6 +11,11 @@ pub trait Observer: Send + Sync + 'static {
         let _ = (provider, outcome, took);
     }
 
+    /// So many hints are leased, under way or being reported now.
+    fn in_hand(&self, hints: usize) {
+        let _ = hints;
+    }
+
     /// Something else happened.
     fn event(&self, provider: &str, event: Event) {
         let _ = (provider, event);

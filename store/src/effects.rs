@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tidemark_store_core::{Alarm, Effect};
 use tidemark_types::{Recipient, Seq, ShardId};
@@ -29,6 +30,8 @@ struct Woken {
 pub struct Dispatch {
     shards: BTreeMap<GroupId, Woken>,
     hub: Arc<Hub>,
+    /// The highest seq that a mailbox got since the start.
+    highest: AtomicU32,
 }
 
 impl Dispatch {
@@ -36,7 +39,7 @@ impl Dispatch {
     pub fn new(shards: impl Iterator<Item = ShardId>, hub: Arc<Hub>) -> Self {
         let woken = |shard| Woken { shard, relay: Arc::default(), fan_out: Arc::default() };
         let shards = shards.map(|shard| (GroupId::shard(shard), woken(shard)));
-        Dispatch { shards: shards.collect(), hub }
+        Dispatch { shards: shards.collect(), hub, highest: AtomicU32::new(0) }
     }
 
     /// What wakes the relay of a shard.
@@ -53,6 +56,7 @@ impl Dispatch {
 impl Effects for Dispatch {
     fn applied(&self, group: GroupId, effects: Vec<Effect>) {
         let shard = self.shards.get(&group);
+        let mut highest = Seq::NONE;
         for effect in effects {
             match (effect, shard) {
                 (Effect::Alarm(alarm), _) => raise(group, &alarm),
@@ -61,6 +65,7 @@ impl Effects for Dispatch {
                     Effect::Appended { mailbox: Recipient::User(user), seq, entry },
                     Some(Woken { shard, .. }),
                 ) => {
+                    highest = highest.max(seq);
                     if seq > NEARLY_FULL {
                         metrics::nearly_full_append();
                     }
@@ -79,6 +84,9 @@ impl Effects for Dispatch {
                     _,
                 ) => {}
             }
+        }
+        if self.highest.fetch_max(highest.get(), Ordering::Relaxed) < highest.get() {
+            metrics::seq_highest(highest);
         }
     }
 }
@@ -115,5 +123,6 @@ mod tests {
         });
         let told = recorder.handle().render();
         assert!(told.contains("store_nearly_full_appends_total 2\n"), "{told}");
+        assert!(told.contains("store_mailbox_seqs_used_ratio 1\n"), "{told}");
     }
 }

@@ -9,29 +9,43 @@ use std::time::Duration;
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
-use tidemark_types::NodeId;
+use tidemark_types::{NodeId, Seq};
+
+mod gauges;
+
+pub(crate) use gauges::{GroupNow, StateNow, group_now, lag_now, state_now, walked, watched_now};
 
 const LOG_FSYNC_SECONDS: &str = "store_log_fsync_seconds";
 const LOG_BATCH_ENTRIES: &str = "store_log_batch_entries";
 const LOG_QUEUE_BYTES: &str = "store_log_queue_bytes";
+const LOG_QUEUE_BYTES_MAX: &str = "store_log_queue_bytes_max";
 const LOG_LAZY_WRITES_TOTAL: &str = "store_log_lazy_writes_total";
 const LOG_COLD_READS_TOTAL: &str = "store_log_cold_reads_total";
 const LOG_FAILURES_TOTAL: &str = "store_log_failures_total";
 const ALARMS_TOTAL: &str = "store_alarms_total";
 const PROPOSAL_SECONDS: &str = "store_proposal_seconds";
 const PROPOSAL_BATCH_COMMANDS: &str = "store_proposal_batch_commands";
+const COMMIT_SECONDS: &str = "store_commit_seconds";
 const PROPOSALS_REFUSED_TOTAL: &str = "store_proposals_refused_total";
 const APPLY_SECONDS: &str = "store_apply_seconds";
 const NEARLY_FULL_APPENDS_TOTAL: &str = "store_nearly_full_appends_total";
 const RELAY_BATCH_RECORDS: &str = "store_relay_batch_records";
+const RELAY_SECONDS: &str = "store_relay_seconds";
 const RELAY_FAILURES_TOTAL: &str = "store_relay_failures_total";
+const WATCH_SECONDS: &str = "store_watch_seconds";
+const WATCH_STREAMS: &str = "store_watch_streams";
 const WATCH_DEGRADED_TOTAL: &str = "store_watch_degraded_total";
 const HINTS_LEASED_TOTAL: &str = "store_hints_leased_total";
 const HINTS_OUT: &str = "store_hints_out";
 const RETAINED_TOTAL: &str = "store_retention_commands_total";
+const MAILBOXES: &str = "store_mailboxes";
+const MAILBOX_ENTRIES: &str = "store_mailbox_entries";
+const MAILBOX_FLOORS: &str = "store_mailbox_floors";
+const SEQS_USED_RATIO: &str = "store_mailbox_seqs_used_ratio";
 const CLOCK_TRUSTED: &str = "store_clock_trusted";
 const CLOCK_OFFSET_SECONDS: &str = "store_clock_offset_seconds";
 const DISK_FREE_BYTES: &str = "store_disk_free_bytes";
+const DISK_FREE_BYTES_MIN: &str = "store_disk_free_bytes_min";
 const PEER_CONNECTED: &str = "store_peer_connected";
 const PEER_RECONNECTS_TOTAL: &str = "store_peer_reconnects_total";
 const PEER_FRAMES_TOTAL: &str = "store_peer_frames_sent_total";
@@ -53,6 +67,9 @@ pub const BUCKETS: &[(&str, &[f64])] = &[
         &[0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0],
     ),
     (PROPOSAL_SECONDS, &LATENCY),
+    (COMMIT_SECONDS, &LATENCY),
+    (RELAY_SECONDS, &LATENCY),
+    (WATCH_SECONDS, &LATENCY),
     (APPLY_SECONDS, &LATENCY),
     (SNAPSHOT_SECONDS, &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 1800.0]),
     (RELAY_BATCH_RECORDS, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]),
@@ -69,6 +86,33 @@ pub fn describe() {
     describe_watch();
     describe_clock();
     describe_hints();
+    gauges::describe();
+    begin_at_zero();
+}
+
+/// What never happened is told as 0, so that its first time is seen to be one.
+fn begin_at_zero() {
+    for counter in [
+        LOG_LAZY_WRITES_TOTAL,
+        LOG_COLD_READS_TOTAL,
+        LOG_FAILURES_TOTAL,
+        PROPOSALS_REFUSED_TOTAL,
+        NEARLY_FULL_APPENDS_TOTAL,
+        RELAY_FAILURES_TOTAL,
+        WATCH_DEGRADED_TOTAL,
+        HINTS_LEASED_TOTAL,
+        RETAINED_TOTAL,
+        PEER_FRAMES_TOTAL,
+        PEER_BATCHES_TOTAL,
+        SNAPSHOT_BYTES_TOTAL,
+    ] {
+        counter!(counter).increment(0);
+    }
+    for kind in ALARMS {
+        counter!(ALARMS_TOTAL, "kind" => kind).increment(0);
+    }
+    gauge!(SEQS_USED_RATIO).set(0.0);
+    gauge!(HINTS_OUT).set(0.0);
 }
 
 fn describe_hints() {
@@ -83,6 +127,22 @@ fn describe_hints() {
         Unit::Count,
         "Commands that removed from a mailbox what it need not keep."
     );
+    describe_gauge!(
+        MAILBOXES,
+        Unit::Count,
+        "Mailboxes of a group that this node led when it last looked through them."
+    );
+    describe_gauge!(MAILBOX_ENTRIES, Unit::Count, "Entries that these kept, from floor to head.");
+    describe_gauge!(
+        MAILBOX_FLOORS,
+        Unit::Count,
+        "Entries that these no longer kept, up to their floors."
+    );
+    describe_gauge!(
+        SEQS_USED_RATIO,
+        Unit::Count,
+        "How much of its seqs the mailbox has used that got the highest seq since the start; 1 is full for good."
+    );
 }
 
 fn describe_relay() {
@@ -90,6 +150,11 @@ fn describe_relay() {
         RELAY_BATCH_RECORDS,
         Unit::Count,
         "Records for another shard in one batch, of all streams."
+    );
+    describe_histogram!(
+        RELAY_SECONDS,
+        Unit::Seconds,
+        "From handing such a batch over to the other shard's answer: committed and applied there."
     );
     describe_counter!(
         RELAY_FAILURES_TOTAL,
@@ -99,6 +164,12 @@ fn describe_relay() {
 }
 
 fn describe_watch() {
+    describe_histogram!(
+        WATCH_SECONDS,
+        Unit::Seconds,
+        "How long the oldest of what a gateway is told at once has waited since it was applied."
+    );
+    describe_gauge!(WATCH_STREAMS, Unit::Count, "Streams on which gateways hear of mailboxes.");
     describe_counter!(
         WATCH_DEGRADED_TOTAL,
         Unit::Count,
@@ -158,6 +229,11 @@ fn describe_shards() {
         Unit::Seconds,
         "From a command's place in the queue to its reply: committed by a majority and applied."
     );
+    describe_histogram!(
+        COMMIT_SECONDS,
+        Unit::Seconds,
+        "From handing a log entry to Raft to its replies: committed by a majority and applied."
+    );
     describe_histogram!(PROPOSAL_BATCH_COMMANDS, Unit::Count, "Commands in one log entry.");
     describe_counter!(
         PROPOSALS_REFUSED_TOTAL,
@@ -197,6 +273,7 @@ fn describe_log() {
         Unit::Bytes,
         "Operations of all groups on their way to the raft log, the batch being written included."
     );
+    describe_gauge!(LOG_QUEUE_BYTES_MAX, Unit::Bytes, "What these may be.");
     describe_counter!(
         LOG_LAZY_WRITES_TOTAL,
         Unit::Count,
@@ -212,6 +289,7 @@ fn describe_log() {
         Unit::Bytes,
         "Free space on the disk of the data directory. New messages are refused below disk.free_bytes_min."
     );
+    describe_gauge!(DISK_FREE_BYTES_MIN, Unit::Bytes, "The setting disk.free_bytes_min.");
     describe_counter!(
         LOG_FAILURES_TOTAL,
         Unit::Count,
@@ -228,6 +306,11 @@ pub(crate) fn log_committed(took: Duration, durable: bool, entries: usize) {
     } else {
         counter!(LOG_LAZY_WRITES_TOTAL).increment(1);
     }
+}
+
+/// The log's queue has this bound.
+pub(crate) fn log_queue_max(bytes: usize) {
+    gauge!(LOG_QUEUE_BYTES_MAX).set(bytes as f64);
 }
 
 /// An operation of `bytes` got room in the log's queue.
@@ -250,8 +333,12 @@ pub(crate) fn log_failed() {
     counter!(LOG_FAILURES_TOTAL).increment(1);
 }
 
+/// The kinds of what must never happen.
+const ALARMS: [&str; 4] = ["wrong_shard", "cursor_above_head", "relay_above_head", "relay_halted"];
+
 /// Something of `kind` happened that never must.
 pub(crate) fn alarm(kind: &'static str) {
+    debug_assert!(ALARMS.contains(&kind), "{kind} begins at 0 as well");
     counter!(ALARMS_TOTAL, "kind" => kind).increment(1);
 }
 
@@ -263,6 +350,11 @@ pub(crate) fn proposal_answered(took: Duration) {
 /// A batch of this many commands was handed to Raft.
 pub(crate) fn proposal_batch(commands: usize) {
     histogram!(PROPOSAL_BATCH_COMMANDS).record(commands as f64);
+}
+
+/// A log entry's replies came this long after it was handed to Raft.
+pub(crate) fn committed(took: Duration) {
+    histogram!(COMMIT_SECONDS).record(took);
 }
 
 /// A client's command was refused for lack of room.
@@ -280,9 +372,15 @@ pub(crate) fn nearly_full_append() {
     counter!(NEARLY_FULL_APPENDS_TOTAL).increment(1);
 }
 
-/// So much of the disk is free.
-pub(crate) fn disk_free(bytes: u64) {
+/// The highest seq that was given since the start.
+pub(crate) fn seq_highest(seq: Seq) {
+    gauge!(SEQS_USED_RATIO).set(f64::from(seq.get()) / f64::from(Seq::MAX.get()));
+}
+
+/// So much of the disk is free, and so much has to be for new messages.
+pub(crate) fn disk_free(bytes: u64, min: u64) {
     gauge!(DISK_FREE_BYTES).set(bytes as f64);
+    gauge!(DISK_FREE_BYTES_MIN).set(min as f64);
 }
 
 /// A connection to another node was made, or ended.
@@ -312,6 +410,11 @@ pub(crate) fn relay_batch(records: usize) {
     histogram!(RELAY_BATCH_RECORDS).record(records as f64);
 }
 
+/// Another shard answered a batch after this long.
+pub(crate) fn relay_answered(took: Duration) {
+    histogram!(RELAY_SECONDS).record(took);
+}
+
 /// Another shard did not take a batch.
 pub(crate) fn relay_failed() {
     counter!(RELAY_FAILURES_TOTAL).increment(1);
@@ -325,6 +428,16 @@ pub(crate) fn clock_trusted(trusted: bool) {
 /// This node's wall clock is so far ahead of cluster time, in milliseconds.
 pub(crate) fn clock_offset(ms: i128) {
     gauge!(CLOCK_OFFSET_SECONDS).set(ms as f64 / 1000.0);
+}
+
+/// A gateway's stream began, or ended.
+pub(crate) fn watch_stream(began: bool) {
+    gauge!(WATCH_STREAMS).increment(if began { 1.0 } else { -1.0 });
+}
+
+/// A gateway is told what has waited for so long.
+pub(crate) fn watch_told(after: Duration) {
+    histogram!(WATCH_SECONDS).record(after);
 }
 
 /// An entry was told to a gateway by its head only.
@@ -341,4 +454,12 @@ pub fn hints_leased(leased: usize, out: usize) {
 /// A mailbox was told to keep no more than it must.
 pub fn retained() {
     counter!(RETAINED_TOTAL).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_manual_lists_what_is_measured() {
+        tidemark_process::hold_metrics_table("store", super::describe);
+    }
 }

@@ -8,6 +8,7 @@
 //!
 //! Shards elect and serve without the control group; it only keeps the map.
 
+mod gauges;
 mod keeper;
 mod starter;
 mod steward;

@@ -37,6 +37,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 pub(crate) async fn until_stopped(config: StoreConfig) -> Result<ExitCode> {
     let recorder = tidemark_process::recorder(metrics::BUCKETS)?;
     metrics::describe();
+    tidemark_process::usage::describe();
     tidemark_process::watch_runtime()?;
     let identity = Identity::read(&config.data_dir)?;
     let grpc = listen(config.grpc).await?;

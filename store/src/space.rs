@@ -74,8 +74,8 @@ impl Space {
         let disk = rustix::fs::statvfs(&self.0.folder)?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let before = self.0.free.swap(free, Ordering::Relaxed);
-        metrics::disk_free(free);
         let min = self.0.config.free_bytes_min;
+        metrics::disk_free(free, min);
         if free < min && before >= min {
             tracing::error!(free, min, "little space is left: new messages are refused");
         } else if free >= min && before < min {

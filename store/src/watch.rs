@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use tidemark_types::limits::NAME_BYTES_MAX;
 use tidemark_types::{DeviceId, ErrorCode, Seq, ShardId, UserId};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::metrics;
 
@@ -67,6 +68,11 @@ impl Hub {
         for watcher in users.lock().get(user).into_iter().flatten() {
             watcher.unseated(user, device, below, code);
         }
+    }
+
+    /// Mailboxes that are watched, each once for every watcher.
+    pub fn watched(&self) -> usize {
+        self.shards.values().map(|users| users.lock().values().map(Vec::len).sum::<usize>()).sum()
     }
 
     /// From now on `watcher` hears of the users' mailboxes; once, however often it is asked for.
@@ -122,6 +128,8 @@ pub struct News {
     /// Of devices whose connections have ended, below which number, and why: the newest news of each.
     pub unseated: BTreeMap<(UserId, DeviceId), (u64, ErrorCode)>,
     bytes: usize,
+    /// Since when the oldest of them waits.
+    since: Option<Instant>,
 }
 
 impl News {
@@ -140,6 +148,10 @@ impl Watcher {
                     let mut news = std::mem::take(&mut *queue);
                     if let Some(rest) = news.heads.keys().nth(HEADS_MAX).cloned() {
                         queue.heads = news.heads.split_off(&rest);
+                        queue.since = news.since;
+                    }
+                    if let Some(since) = news.since {
+                        metrics::watch_told(since.elapsed());
                     }
                     return news;
                 }
@@ -156,6 +168,7 @@ impl Watcher {
 
     fn appended(&self, user: &UserId, seq: Seq, entry: &Bytes) {
         let mut queue = self.queue.lock();
+        queue.since.get_or_insert_with(Instant::now);
         let bytes = queue.bytes + entry.len() + NAME_BYTES_MAX;
         // Behind a head that is not told yet an entry would only be a hole.
         let degraded = queue.heads.contains_key(user);

@@ -42,8 +42,8 @@ impl Ours {
     /// Starts a cluster.
     pub(crate) async fn up(&self, shards: u16) -> Result<Target> {
         let (shards, port) = (shards.to_string(), self.base_port.to_string());
-        let options =
-            ["--nodes", "3", "--gateways", "1", "--shards", &shards, "--base-port", &port];
+        let size = ["--nodes", "3", "--gateways", "1", "--shards", &shards];
+        let options = [&size[..], &["--base-port", &port, "--no-prometheus"]].concat();
         self.cluster("up", &options).await?;
         Target::find(&self.home.join("cluster.json")).await
     }

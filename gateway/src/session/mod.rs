@@ -130,6 +130,9 @@ impl Registry {
             WatchEvent::Seats { seats, last_number, .. } => user.review(seats, *last_number),
             WatchEvent::Unseated { seat, .. } => user.unseat(seat),
             event => {
+                if matches!(event, WatchEvent::Registered { .. }) {
+                    metrics::watch_began();
+                }
                 user.mailbox.send_if_modified(|mailbox| mailbox.hear(event));
             }
         }

@@ -90,6 +90,7 @@ impl<H: Hints> Dispatcher<H> {
         loop {
             let now = Instant::now();
             self.start(now);
+            self.observer.in_hand(self.in_hand());
             if leasing.is_none() && now >= ask_at && self.room() > 0 {
                 let (hints, max) = (self.hints.clone(), self.room());
                 leasing = Some((now, Box::pin(async move { hints.lease(max).await })));
@@ -113,10 +114,13 @@ impl<H: Hints> Dispatcher<H> {
         self.drain().await;
     }
 
+    fn in_hand(&self) -> usize {
+        self.lanes.values().map(Lane::len).sum::<usize>() + self.reports.len()
+    }
+
     /// How many more hints may be in hand.
     fn room(&self) -> usize {
-        let lanes: usize = self.lanes.values().map(Lane::len).sum();
-        self.config.in_hand.saturating_sub(lanes + self.reports.len())
+        self.config.in_hand.saturating_sub(self.in_hand())
     }
 
     fn wake_at(&self, now: Instant, ask_at: Option<Instant>) -> Option<Instant> {

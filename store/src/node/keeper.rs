@@ -7,6 +7,7 @@
 use std::sync::Weak;
 use std::time::Duration;
 
+use tidemark_store_core::value::Mailbox;
 use tidemark_store_core::{Command, Fatal, Reply, read, retention};
 use tidemark_types::Recipient;
 
@@ -29,15 +30,25 @@ pub(super) async fn run(node: Weak<Node>, every: Duration) {
         let Some(shards) = node.upgrade().map(|node| node.identity.shards()) else { return };
         for number in shards.shards() {
             let mut after = None;
+            let mut seen = Seen::default();
             loop {
                 let Some(node) = node.upgrade() else { return };
                 let Some(shard) = node.hosted.shard(number) else { break };
                 if !shard.group().is_leader() {
                     break;
                 }
-                match look(shard, after).await {
+                match look(shard, after, &mut seen).await {
                     Ok(Some(last)) => after = Some(last),
-                    Ok(None) => break,
+                    Ok(None) => {
+                        let Seen { mailboxes, entries, floors } = seen;
+                        metrics::walked(
+                            &shard.group().id().to_string(),
+                            mailboxes,
+                            entries,
+                            floors,
+                        );
+                        break;
+                    }
                     Err(error) => {
                         tracing::debug!(%number, %error, "retention stops; the next walk tries again");
                         break;
@@ -50,13 +61,37 @@ pub(super) async fn run(node: Weak<Node>, every: Duration) {
     }
 }
 
+/// What a walk through a shard's mailboxes has seen so far.
+#[derive(Default)]
+struct Seen {
+    mailboxes: u64,
+    /// That they keep.
+    entries: u64,
+    /// That they no longer keep.
+    floors: u64,
+}
+
+impl Seen {
+    fn see(&mut self, Mailbox { floor, head, .. }: &Mailbox) {
+        let (floor, head) = (u64::from(floor.get()), u64::from(head.get()));
+        self.mailboxes += 1;
+        self.entries += head.saturating_sub(floor);
+        self.floors += floor;
+    }
+}
+
 /// Looks at some mailboxes after `after`, and removes what need not be kept of them; the last one.
-async fn look(shard: &Shard, after: Option<Recipient>) -> Result<Option<Recipient>, shard::Error> {
+async fn look(
+    shard: &Shard,
+    after: Option<Recipient>,
+    seen: &mut Seen,
+) -> Result<Option<Recipient>, shard::Error> {
     let (last, due) = shard.look(|state| {
         let Some(facts) = read::shard(state)? else { return Ok((None, Vec::new())) };
         let ids = read::mailboxes(state, after.as_ref(), MAILBOXES_PER_LOOK)?;
         let mut due = Vec::new();
         for id in &ids {
+            seen.see(&read::mailbox(state, id)?);
             if retention::is_due(state, &facts, id)? {
                 due.push(id.clone());
             }

@@ -319,6 +319,21 @@ impl Group {
         heirs(&self.raft.metrics().borrow_watched())
     }
 
+    /// The other replicas' nodes, and how many entries each of them lacks, as far as a leader here
+    /// knows; none, where it does not lead.
+    pub fn lags(&self) -> Vec<(NodeId, u64)> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let last = metrics.last_log_index.unwrap_or_default();
+        let others = metrics.membership_config.membership().nodes();
+        let others = others.filter(|(replica, _)| **replica != metrics.id);
+        let lag = |replica| {
+            let matched = *metrics.replication.as_ref()?.get(replica)?;
+            Some(last.saturating_sub(matched.map_or(0, |id| id.index)))
+        };
+        others.map(|(replica, other)| (other.node, lag(replica).unwrap_or_default())).collect()
+    }
+
     /// Does it have everything that was committed when its leader was first heard of? Before that
     /// nobody knows how far it lags; a leader has everything.
     pub fn has_caught_up(&self) -> bool {

@@ -53,8 +53,8 @@ pub(super) async fn run(relay: Relay, source: ShardId, wake: Arc<Wake>) {
 
 /// What became of something under way.
 enum Done {
-    /// A batch was handed to the transport, which will bring the answer.
-    HandedOver(ShardId, BoxFuture<'static, Result<Relayed, String>>),
+    /// A batch that is on its way since then was handed to the transport, which will bring the answer.
+    HandedOver(ShardId, Instant, BoxFuture<'static, Result<Relayed, String>>),
     /// The destination answered it.
     Answered(ShardId, Relayed),
     /// It came to nothing, or nobody knows.
@@ -153,9 +153,10 @@ impl<'a> Lead<'a> {
         self.stream(to).sending(*last);
         metrics::relay_batch(records.len());
         let relay_in = Command::RelayIn { source: self.source, records };
+        let since = Instant::now();
         let handing = hand_over(self.relay.clone(), to, relay_in);
         let handed = handing.map(move |handed| match handed {
-            Ok(answer) => Done::HandedOver(to, answer),
+            Ok(answer) => Done::HandedOver(to, since, answer),
             Err(reason) => Done::Failed(to, reason),
         });
         self.under_way.push(handed.boxed());
@@ -164,10 +165,13 @@ impl<'a> Lead<'a> {
 
     fn done(&mut self, done: Done) -> Result<(), shard::Error> {
         match done {
-            Done::HandedOver(to, answer) => {
+            Done::HandedOver(to, since, answer) => {
                 self.stream(to).handed_over();
                 let answered = answer.map(move |answer| match answer {
-                    Ok(answer) => Done::Answered(to, answer),
+                    Ok(answer) => {
+                        metrics::relay_answered(since.elapsed());
+                        Done::Answered(to, answer)
+                    }
                     Err(reason) => Done::Failed(to, reason),
                 });
                 self.under_way.push(answered.boxed());

@@ -55,6 +55,8 @@ async fn status(State(shared): State<Shared>) -> String {
 }
 
 async fn scrape(State(shared): State<Shared>) -> String {
+    shared.node.observe();
+    tidemark_process::usage::observe();
     shared.metrics.render()
 }
 

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tonic::{Status, Streaming};
 
+use crate::metrics;
 use crate::node::Node;
 use crate::shard::Shard;
 use crate::watch::{News, Watcher};
@@ -46,6 +47,7 @@ pub(super) struct WatchStream {
 
 impl WatchStream {
     pub(super) fn new(node: Arc<Node>) -> Self {
+        metrics::watch_stream(true);
         WatchStream { node, watcher: Arc::default(), held: BTreeMap::new() }
     }
 
@@ -189,6 +191,7 @@ impl WatchStream {
 
 impl Drop for WatchStream {
     fn drop(&mut self) {
+        metrics::watch_stream(false);
         for shard in self.held.keys() {
             self.node.hub().forget(*shard, &self.watcher);
         }

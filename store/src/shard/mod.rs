@@ -200,6 +200,11 @@ impl Shard {
         &self.group
     }
 
+    /// What its proposals hold, and how much they may, in bytes, by class.
+    pub(crate) fn held(&self) -> [(&'static str, usize, usize); 2] {
+        self.proposer.held()
+    }
+
     /// Proposes a command, and waits for its reply.
     pub async fn propose(&self, command: Command) -> Result<Reply, Error> {
         self.enqueue(command)?.reply().await

@@ -68,6 +68,10 @@ impl Room {
         let bytes = bytes.expect("the configuration keeps room within u32");
         self.free.clone().try_acquire_many_owned(bytes).ok()
     }
+
+    fn held(&self) -> usize {
+        self.bytes_max - self.free.available_permits()
+    }
 }
 
 struct Proposal {
@@ -121,6 +125,12 @@ impl Proposer {
     pub(super) fn room(&self, command: &Command) -> Result<OwnedSemaphorePermit, Error> {
         let room = if command.is_internal() { &self.internal } else { &self.clients };
         room.take(command).ok_or(Error::Overloaded { retry_after: RETRY_AFTER })
+    }
+
+    /// What waits or is under way, and how much there may be, in bytes, by class.
+    pub(super) fn held(&self) -> [(&'static str, usize, usize); 2] {
+        [("clients", &self.clients), ("internal", &self.internal)]
+            .map(|(class, room)| (class, room.held(), room.bytes_max))
     }
 
     /// Queues a command; commands are proposed in the order of these calls.
@@ -232,6 +242,7 @@ impl Task {
                 }
                 let senders = if is(Mutant::KeepLostNumbers) { senders(&batch) } else { vec![] };
                 let given_up = self.given_up.clone();
+                let (clock, handed) = (self.clock.clone(), self.clock.monotonic());
                 let replies = async move {
                     tokio::select! {
                         biased;
@@ -239,7 +250,7 @@ impl Task {
                         () = given_up.notified() => Err(Lost(NOBODY_ANSWERS.to_owned()).into()),
                     }
                 };
-                Some(Box::pin(answer(replies, waiting, senders, self.clock.clone())))
+                Some(Box::pin(answer(replies, waiting, senders, clock, handed)))
             }
             Err(error) => {
                 for waiting in waiting {
@@ -278,11 +289,13 @@ async fn answer(
     waiting: Vec<Waiting>,
     senders: Vec<String>,
     clock: Arc<dyn Clock>,
+    handed: Duration,
 ) {
     match replies.await {
         Ok(replies) => {
             assert_eq!(replies.len(), waiting.len(), "one reply per command");
             let now = clock.monotonic();
+            metrics::committed(now - handed);
             for (reply, waiting) in replies.into_iter().zip(waiting) {
                 metrics::proposal_answered(now - waiting.since);
                 let _ = waiting.answer.send(Ok(reply));

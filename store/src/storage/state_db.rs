@@ -22,7 +22,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rocksdb::{
     BlockBasedOptions, DB, DBCompressionType, ErrorKind, IngestExternalFileOptions, Options,
-    ReadOptions, Snapshot, WriteBatch, WriteOptions,
+    ReadOptions, Snapshot, WriteBatch, WriteOptions, properties,
 };
 use thiserror::Error;
 use tidemark_mutants::{Mutant, is};
@@ -43,6 +43,7 @@ use super::state_key::{
     parse_generation, parse_prefix, prefix,
 };
 use super::steps::{Step, Steps};
+use crate::metrics::StateNow;
 
 /// The version of the keys above, and of what is under them, that this build reads and writes.
 const FORMAT_VERSION: u32 = 4;
@@ -428,6 +429,18 @@ impl StateDb {
     /// What was found damaged or unreadable since it was opened: the node must stop.
     pub fn damaged(&self) -> Option<String> {
         self.inner.damage.found().map(str::to_owned)
+    }
+
+    /// How it stands, for whoever watches the node.
+    pub(crate) fn now(&self) -> StateNow {
+        let property = |name| self.inner.db.property_int_value(name).ok().flatten();
+        StateNow {
+            bytes: property(properties::TOTAL_SST_FILES_SIZE).unwrap_or_default(),
+            pending: self.inner.pending_bytes.load(Ordering::Relaxed),
+            pending_max: PENDING_BYTES_MAX,
+            compaction: property(properties::ESTIMATE_PENDING_COMPACTION_BYTES).unwrap_or_default(),
+            compactions: property(properties::NUM_RUNNING_COMPACTIONS).unwrap_or_default(),
+        }
     }
 
     /// How many handles there are, this one included.

@@ -108,6 +108,7 @@ impl Hook {
                 Caller::Http(Box::new(caller))
             }
         };
+        metrics::hook_open(false);
         Ok(Hook(Arc::new(Inner {
             caller,
             clock,

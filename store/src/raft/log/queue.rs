@@ -99,6 +99,7 @@ impl Queue {
     pub(crate) fn new(bytes_max: usize) -> Self {
         // Permits are asked for in 32 bits; and an operation must fit into an empty queue.
         let bytes_max = bytes_max.clamp(OP_BYTES_MIN, u32::MAX as usize);
+        metrics::log_queue_max(bytes_max);
         Self {
             state: Mutex::new(State { ops: VecDeque::new(), closed: None }),
             pushed: Condvar::new(),
