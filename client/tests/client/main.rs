@@ -2,6 +2,7 @@
 //! and the whole device over real gRPC on loopback, against a gateway that misbehaves.
 
 mod device;
+mod devices;
 mod gateway;
 mod golden;
 mod model;
