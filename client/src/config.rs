@@ -55,7 +55,7 @@ pub struct Label {
 }
 
 impl Label {
-    fn is_too_long(&self) -> bool {
+    pub(crate) fn is_too_long(&self) -> bool {
         self.name.len().max(self.platform.len()) > LABEL_BYTES_MAX
     }
 }

@@ -12,7 +12,7 @@ use tidemark_proto::v1::gateway_client::GatewayClient;
 use tidemark_types::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::carrier::{Connector, OUTGOING_FRAMES, Wire};
 
@@ -38,8 +38,9 @@ impl GrpcConnector {
     }
 }
 
-impl Connector for GrpcConnector {
-    async fn connect(&self, gateway: &str) -> Result<Wire, String> {
+impl GrpcConnector {
+    /// A channel to a gateway, for calls beside the stream; the error is for people.
+    pub(crate) async fn channel(&self, gateway: &str) -> Result<Channel, String> {
         let endpoint = Endpoint::from_shared(format!("http://{gateway}"))
             .map_err(|error| format!("{gateway}: {error}"))?
             .connect_timeout(CONNECT_TIMEOUT)
@@ -52,7 +53,13 @@ impl Connector for GrpcConnector {
             }
             None => endpoint.connect().await,
         };
-        let channel = channel.map_err(|error| format!("{gateway}: {}", first_cause(&error)))?;
+        channel.map_err(|error| format!("{gateway}: {}", first_cause(&error)))
+    }
+}
+
+impl Connector for GrpcConnector {
+    async fn connect(&self, gateway: &str) -> Result<Wire, String> {
+        let channel = self.channel(gateway).await?;
         let (outgoing, frames) = mpsc::channel(OUTGOING_FRAMES);
         let mut client = GatewayClient::new(channel)
             .max_decoding_message_size(SERVER_FRAME_BYTES_MAX)

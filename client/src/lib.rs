@@ -27,7 +27,9 @@
 //! Refuses: to skip an entry, to guess an outcome, to open another device's store, to let a queue
 //! grow without a bound. A device that stops for good says why ([`Event::Stopped`]).
 //!
-//! For back ends there is one thing more: [`Numbers`], numbers of counters over a stream.
+//! Beside its connection a device has [`Devices`]: which devices its user has, what it is called
+//! itself and where hints for it go, and logging another one out. For back ends there is one thing
+//! more: [`Numbers`], numbers of counters over a stream.
 //!
 //! Limits: after a crash, the entries of the last second and the outcomes that were just taken may
 //! come again. After a `Reset` (a restored mailbox) entries come again that the application took
@@ -61,6 +63,7 @@
 mod carrier;
 mod config;
 mod device;
+mod devices;
 pub mod engine;
 mod entry;
 mod event;
@@ -75,6 +78,7 @@ mod task;
 pub use carrier::{Connector, OUTGOING_FRAMES, Wire};
 pub use config::{Config, ConfigError, Label};
 pub use device::{Closed, Device, Events, OpenError, Parts, SendError, Sending};
+pub use devices::{DeviceInfo, Devices, PushTarget};
 pub use engine::{ConnectionState, ORIGINS_MAX, Status};
 pub use entry::{Content, Entry, GroupChange, Item, Message};
 pub use event::{Event, Fatal};

@@ -107,6 +107,7 @@ const LAYERS: [(&str, &[&str]); 24] = [
         "bench",
         &["version", "types", "env", "token", "proto", "client", "store-core", "store-client"],
     ),
+    ("paper", &["version", "types", "env", "token", "push-sim", "proto", "lab", "client"]),
     ("xtask", &["types", "proto"]),
 ];
 
@@ -140,6 +141,7 @@ const ROOMS: [(&str, &[&str]); 9] = [
             "gateway/src/serve.rs",
             "gateway/src/sockets.rs",
             "gateway/tests/",
+            "client/src/devices.rs",
             "client/src/grpc.rs",
             "client/src/numbers.rs",
             "client/tests/",
@@ -148,6 +150,7 @@ const ROOMS: [(&str, &[&str]); 9] = [
             "store/src/server/",
             "store/tests/",
             "chaos/sim/src/net.rs",
+            "paper/src/register.rs",
         ],
     ),
 ];

@@ -4,6 +4,7 @@
 
 mod conformance;
 mod device;
+mod devices;
 mod gateway;
 mod golden;
 mod model;

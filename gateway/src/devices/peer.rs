@@ -77,8 +77,8 @@ pub(super) struct Peer {
     /// It had a `Welcome`, and may say more than `Hello`.
     pub(super) welcomed: bool,
     place: Option<Place>,
-    /// Its connection's number, where it matters to the store when it ends.
-    departs: Option<u64>,
+    /// Its connection's number, and whether the device could be woken when it began.
+    number: Option<(u64, bool)>,
     /// How many places it has had.
     places: u64,
 }
@@ -106,9 +106,9 @@ impl Peer {
             device.clone(),
         );
         let seat = shared.registry.join(&user, &device);
-        let (place, departs, places) = (None, None, 0);
+        let (place, number, places) = (None, None, 0);
         let welcomed = false;
-        Peer { shared, user, device, seat, uplink, expires, welcomed, place, departs, places }
+        Peer { shared, user, device, seat, uplink, expires, welcomed, place, number, places }
     }
 
     /// Asks for a place.
@@ -244,7 +244,7 @@ impl Peer {
 
     /// The connection ends: leaves the seat, and tells the store where the device is.
     pub(super) async fn leave(self) {
-        let Peer { shared, user, device, seat, uplink, place, departs, .. } = self;
+        let Peer { shared, user, device, seat, uplink, place, number, .. } = self;
         drop((seat, uplink));
         let store = shared.parts.store.clone();
         if let Some((epoch, seq)) = place.and_then(|place| place.cursor.rest()) {
@@ -254,7 +254,14 @@ impl Peer {
                 tracing::debug!(%failure, "a device's last cursor is not confirmed");
             }
         }
-        if let Some(connection) = departs {
+        let Some((connection, wakes)) = number else { return };
+        // A token that it was given since is known to the store alone; for a device without one
+        // nothing is written.
+        let given = match wakes {
+            true => Ok(true),
+            false => receive::can_be_woken(store.as_ref(), &user, &device).await,
+        };
+        if given.unwrap_or(false) {
             let depart = Command::Depart { user, device, connection };
             if let Err(error) = store.command(depart).await {
                 // Its hints come a little later then, when it has not confirmed for a while.
@@ -266,7 +273,7 @@ impl Peer {
     fn welcome(&mut self, start: Seq, registered: &Registered, pending: &mut Pending) {
         let Registered { epoch, floor, head, cursor, live, connection, pushes, .. } = *registered;
         self.seat.numbered(connection);
-        self.departs = pushes.then_some(connection);
+        self.number = Some((connection, pushes));
         let rest = v1::Sync { request_id: 0, epoch: epoch.get(), seq_cli: start.get(), limit: 0 };
         self.place = Some(Place {
             delivery: Delivery::at(epoch, start, head),

@@ -207,19 +207,27 @@ async fn the_store_learns_of_the_end_of_a_connection_that_hints_would_replace() 
     let cluster = Cluster::new();
     let here = gateway(&cluster);
     let (user, device) = (|| "alice".parse().unwrap(), || "phone".parse().unwrap());
+    let departs = async |phone| {
+        drop(phone);
+        while here.connections() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let changes = cluster.changes().into_iter();
+        changes.filter(|change| change.starts_with("Depart")).collect::<Vec<_>>()
+    };
     let (phone, _) = Device::welcomed(&here, hello("alice", "phone")).await;
-    drop(phone);
+    assert_eq!(departs(phone).await, Vec::<String>::new(), "it has no token");
+    // As a rule a device is given its first token when it has connected.
+    let (phone, _) = Device::welcomed(&here, hello("alice", "phone")).await;
     let target = PushTarget { provider: "log".to_owned(), target: "token".to_owned() };
     cluster.apply(&Command::SetPush { user: user(), device: device(), target: Some(target) });
+    let told = departs(phone).await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("connection: 2"), "{told:?}");
     let (phone, _) = Device::welcomed(&here, hello("alice", "phone")).await;
-    drop(phone);
-    while here.connections() > 0 {
-        tokio::task::yield_now().await;
-    }
-    let departs: Vec<_> =
-        cluster.changes().into_iter().filter(|change| change.starts_with("Depart")).collect();
-    assert_eq!(departs.len(), 1, "the first one had no token: {departs:?}");
-    assert!(departs[0].contains("connection: 3"), "the token has a number too: {departs:?}");
+    let told = departs(phone).await;
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[1].contains("connection: 4"), "the token has a number too: {told:?}");
 }
 
 #[tokio::test(start_paused = true)]
