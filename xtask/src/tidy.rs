@@ -15,7 +15,7 @@ const LINES_MAX: usize = 800;
 
 /// Which crate may use which: a crate's own name, and those of ours that it may name. Data flows
 /// down this list, never up.
-const LAYERS: [(&str, &[&str]); 24] = [
+const LAYERS: [(&str, &[&str]); 25] = [
     ("version", &[]),
     ("allocator", &[]),
     ("process", &[]),
