@@ -20,6 +20,7 @@ use crate::key::{
 };
 use crate::status::{self, MessageStatus};
 use crate::storage::{Fatal, Read};
+use crate::unread::{self, Unread};
 use crate::value::{
     ClusterMap, Device, Entry, Inbound, Mailbox, Origin, OutSeq, Outbound, Payload, Shard, Value,
 };
@@ -114,6 +115,11 @@ pub enum Query {
         /// Which page, from 0.
         page: u32,
     },
+    /// What a user has not read, and how far the user has come.
+    Unread {
+        /// Whose.
+        user: UserId,
+    },
 }
 
 /// The answer to a [`Query`].
@@ -136,6 +142,8 @@ pub enum Answer {
     Group(Result<GroupInfo, ErrorCode>),
     /// To [`Query::GroupMembers`].
     GroupMembers(Result<MembersPage, ErrorCode>),
+    /// To [`Query::Unread`].
+    Unread(Unread),
 }
 
 impl Query {
@@ -157,7 +165,7 @@ impl Query {
             Query::Mailbox { mailbox } | Query::Page { mailbox, .. } => mailbox.id(),
             Query::Counter { counter } => Id::Counter(counter.clone()),
             Query::Message { origin } => Id::User(origin.sender().clone()),
-            Query::Devices { user } => Id::User(user.clone()),
+            Query::Devices { user } | Query::Unread { user } => Id::User(user.clone()),
             Query::Group { group, .. } | Query::GroupMembers { group, .. } => {
                 Id::Group(group.clone())
             }
@@ -183,6 +191,7 @@ impl Query {
             Query::GroupMembers { group, by, page } => {
                 group_read::members(state, group, by.as_ref(), *page).map(Answer::GroupMembers)
             }
+            Query::Unread { user } => unread::count(state, user).map(Answer::Unread),
         }
     }
 }

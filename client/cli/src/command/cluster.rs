@@ -210,6 +210,8 @@ struct Settings {
     push_after_ms: u64,
     push_every_ms: u64,
     group_members_max: u32,
+    recall_within_ms: u64,
+    edit_within_ms: u64,
 }
 
 impl Map {
@@ -247,6 +249,8 @@ impl From<MapSettings> for Settings {
             push_after_ms,
             push_every_ms,
             group_members_max,
+            recall_within_ms,
+            edit_within_ms,
         } = settings;
         Settings {
             session_idle_ms,
@@ -261,6 +265,8 @@ impl From<MapSettings> for Settings {
             push_after_ms,
             push_every_ms,
             group_members_max,
+            recall_within_ms,
+            edit_within_ms,
         }
     }
 }
@@ -285,7 +291,7 @@ impl fmt::Display for Map {
 }
 
 impl Settings {
-    fn rows(&self) -> [Vec<String>; 12] {
+    fn rows(&self) -> [Vec<String>; 14] {
         [
             row([&"sessions are kept idle for", &duration(self.session_idle_ms)]),
             row([&"back ends' ids are kept for", &duration(self.dedup_window_ms)]),
@@ -299,6 +305,8 @@ impl Settings {
             row([&"connected devices get a hint after", &duration(self.push_after_ms)]),
             row([&"hints to a device, one in", &duration(self.push_every_ms)]),
             row([&"members of a group, at most", &self.group_members_max]),
+            row([&"a message can be recalled for", &duration(self.recall_within_ms)]),
+            row([&"a message can be edited for", &duration(self.edit_within_ms)]),
         ]
     }
 }

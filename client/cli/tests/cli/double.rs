@@ -490,6 +490,8 @@ impl Cluster for Gateway {
                 push_after_ms: 10_000,
                 push_every_ms: 10_000,
                 group_members_max: 10_000,
+                recall_within_ms: 120_000,
+                edit_within_ms: 900_000,
             }),
         }))
     }

@@ -101,6 +101,8 @@ fn map(map: &ClusterMap) -> MapResponse {
         push_after,
         push_every,
         group_members_max,
+        recall_within,
+        edit_within,
     } = map.settings;
     MapResponse {
         cluster_id: bytes_of(map.cluster.as_bytes()),
@@ -121,6 +123,8 @@ fn map(map: &ClusterMap) -> MapResponse {
             push_after_ms: millis(push_after),
             push_every_ms: millis(push_every),
             group_members_max,
+            recall_within_ms: millis(recall_within),
+            edit_within_ms: millis(edit_within),
         }),
     }
 }

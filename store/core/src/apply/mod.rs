@@ -8,6 +8,7 @@
 //! | `shard` | init, configure, expire |
 //! | `session` | open, send |
 //! | `backend` | back end's send, and its refusal |
+//! | `act` | the judgement of marks, recalls and edits |
 //! | `deliver` | the fan-out that both sends and relay-in use |
 //! | `relay` | relay-in, trim outbox |
 //! | `device` | register, forget, log out, depart, confirm |
@@ -19,6 +20,7 @@
 //! | `group` | changes of groups, and the judgement of what is sent to one |
 //! | `fanout` | fan out, and what gives a group's log to its members |
 
+mod act;
 mod backend;
 mod cluster;
 mod contacts;
@@ -95,13 +97,10 @@ pub(crate) fn command(
         Command::Send(send) => session::send(step, shard, send),
         Command::BackendSend(send) => backend::send(step, shard, send, Fate::Delivered),
         Command::DropBackend(send) => backend::send(step, shard, send, Fate::Dropped),
-        Command::RefuseBackend { sender, id, content, code } => backend::refuse(
-            step,
-            shard,
-            SentKey { id: *id, sender: sender.clone() },
-            *content,
-            *code,
-        ),
+        Command::RefuseBackend { sender, id, content, code } => {
+            let key = SentKey { id: *id, sender: sender.clone() };
+            backend::refuse(step, shard, key, *content, *code)
+        }
         Command::RelayIn { source, records } => relay::relay_in(step, shard, *source, records),
         Command::TrimOutbox { shard: to, upto, returns } => {
             relay::trim_outbox(step, *to, *upto, *returns)
