@@ -146,8 +146,9 @@ mod tests {
                     client_msg_id: id,
                     kind: 7,
                     body: "hello".into(),
+                    act: None,
                 },
-                outgoing: Some(Outgoing { to, records: Vec::new() }),
+                outgoing: Some(Outgoing { to, records: Vec::new(), dropped: false }),
             },
             ..refusal()
         };

@@ -329,7 +329,7 @@ codes! {
     WrongShard NotLeader Unavailable Overloaded RetryAfter GoingAway Unknown Internal Displaced Stale
     Settled Conflict OutOfOrder WindowFull SessionEnded SessionExpired DedupExpired IdInFuture NoDevice
     LoggedOut TooManyDevices BodyTooLarge TooManyRecipients BadRecipient KindNotAllowed Filtered
-    HookRefused Blocked SeqExhausted NoMailbox NotMember GroupGone GroupFull Forbidden Stranger Reset
+    HookRefused NoMessage TooLate Blocked SeqExhausted NoMailbox NotMember GroupGone GroupFull Forbidden Stranger Reset
     NotEmpty
 }
 

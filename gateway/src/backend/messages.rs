@@ -32,6 +32,7 @@ impl Backend {
             kind: draft.kind,
             client_msg_id: draft.client_msg_id,
             body: draft.body,
+            act: None,
         };
         let send = self.judged(command::BackendSend { sender, content, draft }).await?;
         match self.command(send).await? {

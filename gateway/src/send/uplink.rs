@@ -153,7 +153,7 @@ impl Uplink {
             Ok(Draft { to, kind, client_msg_id, body }) => {
                 // A slice of a frame keeps all of it, with whatever fields nobody knows.
                 let body = Bytes::copy_from_slice(&body);
-                command::Judged::Allow(command::Draft { to, kind, client_msg_id, body })
+                command::Judged::Allow(command::Draft { to, kind, client_msg_id, body, act: None })
             }
             Err(error) => command::Judged::Refuse(error.code()),
         };

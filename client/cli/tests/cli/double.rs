@@ -491,6 +491,8 @@ impl Cluster for Gateway {
                 push_every_ms: 10_000,
                 group_members_max: 10_000,
                 feed_records_max: 0,
+                recall_within_ms: 120_000,
+                edit_within_ms: 900_000,
             }),
         }))
     }
