@@ -205,7 +205,11 @@ impl World {
                 self.highest = self.highest.max(floor.get());
                 self.last = self.last.map(|last| last.max(floor.get()));
             }
-            Action::Close(_) | Action::Send { .. } | Action::Event(_) => {}
+            Action::Close(_)
+            | Action::Send { .. }
+            | Action::Answer(_)
+            | Action::Unanswered { .. }
+            | Action::Event(_) => {}
         }
     }
 
@@ -232,7 +236,7 @@ impl World {
                 let below = saved.outbox.range(..session.id_of(send.base)).next();
                 assert!(below.is_none(), "a base above a send without a stored outcome");
             }
-            Frame::Sync(_) | Frame::Status(_) => {}
+            Frame::Sync(_) | Frame::Status(_) | Frame::Unread(_) => {}
         }
     }
 
