@@ -356,7 +356,7 @@ pub struct Draft {
     #[serde(deserialize_with = "codec::bytes")]
     pub body: Bytes,
     /// What it is to do about a message that is there already; none for a message of its own. Only
-    /// an edit has a kind, which must be the message's, and a body.
+    /// an edit has a body, and its kind must be the message's.
     pub act: Option<Asked>,
 }
 

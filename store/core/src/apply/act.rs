@@ -42,7 +42,7 @@ pub(super) fn check(draft: &Draft, asked: Asked) -> Result<(), Reject> {
     if !draft.to.is_empty() {
         return invalid("to: an act goes where its message went");
     }
-    if asked.kind != ActKind::Edit && !(draft.body.is_empty() && draft.kind == 0) {
+    if asked.kind != ActKind::Edit && !draft.body.is_empty() {
         return invalid("body: only an edit has one");
     }
     Ok(())

@@ -43,6 +43,7 @@ pub(super) fn refused_by_gateway(code: ErrorCode) -> Result<Verdict, Reject> {
             | ErrorCode::KindNotAllowed
             | ErrorCode::Filtered
             | ErrorCode::HookRefused
+            | ErrorCode::NoMessage
     );
     match is_gateways {
         true => Ok(Verdict::Refused(code)),
