@@ -124,7 +124,8 @@ impl Outbox {
         self.frames += 1;
         self.unanswered += 1;
         let session = self.session;
-        let send = v1::Send { session, n, base, to, kind: 0, body, client_msg_id: id };
+        let about = None;
+        let send = v1::Send { session, n, base, to, kind: 0, body, client_msg_id: id, about };
         self.window.push_back(InFlight { send: send.clone(), due, seq: None });
         send
     }

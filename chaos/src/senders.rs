@@ -159,7 +159,8 @@ impl Sender {
             let to = users.iter().cloned().map(Recipient::User).collect::<Vec<_>>();
             let content = ContentHash::of(&to, 1, &body);
             let client_msg_id = ClientMsgId::new(UnixMs::new(n), [0; 10]);
-            let judged = Judged::Allow(Draft { to, kind: 1, client_msg_id, body: body.clone() });
+            let judged =
+                Judged::Allow(Draft { to, kind: 1, client_msg_id, body: body.clone(), act: None });
             let send = Command::Send(Send {
                 user: user.clone(),
                 device: device.clone(),

@@ -71,6 +71,7 @@ impl Wire {
             to: to.iter().map(v1::Id::from).collect(),
             kind,
             body,
+            about: None,
         };
         let mut client = MessagesClient::new(self.channel.clone());
         let answer = client.send(self.request(request)).await;

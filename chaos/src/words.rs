@@ -78,6 +78,7 @@ pub fn taken(entry: &client::Entry) -> Result<Copy> {
         client::Content::Refused { recipient: to, code } => {
             Ok(Copy::Refusal { sender, origin, id: key, recipient: recipient(to)?, code: *code })
         }
+        client::Content::Act(_) => anyhow::bail!("there are no acts in this run"),
         client::Content::Group(_) => anyhow::bail!("there are no groups in this run"),
         client::Content::Unknown(entry) => anyhow::bail!("an unknown entry: {entry:?}"),
     }

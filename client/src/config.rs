@@ -43,6 +43,9 @@ pub struct Config {
     pub outbox_entries_max: usize,
     /// Bytes of their bodies.
     pub outbox_bytes_max: usize,
+    /// Tells other users which of their messages this device has taken: a delivered mark for each
+    /// conversation, at most one a second. Each one is a send. Off by default.
+    pub delivered_marks: bool,
 }
 
 /// What a device is called, for people.
@@ -94,6 +97,7 @@ impl Config {
             label: None,
             outbox_entries_max: OUTBOX_ENTRIES,
             outbox_bytes_max: OUTBOX_BYTES,
+            delivered_marks: false,
         }
     }
 

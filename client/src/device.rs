@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use thiserror::Error;
 use tidemark_env::{Clock, Rng, SystemClock, SystemRng};
 use tidemark_proto::convert::bytes_of;
+use tidemark_proto::v1::server_frame;
 use tidemark_proto::{FieldError, send, v1};
 use tidemark_types::{ClientMsgId, Recipient};
 use tokio::sync::{Notify, SemaphorePermit, TryAcquireError, mpsc, oneshot, watch};
 
+use crate::act::{self, ActKind, AskError, MARK_INTERVAL, Noting, Place, Received};
 use crate::carrier::Connector;
 use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, Status};
@@ -25,6 +28,9 @@ use crate::task::{Command, Task, Told, Waiter, Work};
 
 /// Commands on their way to the task. Room in the outbox bounds what waits, not this.
 const COMMANDS: usize = 256;
+
+/// How long a question waits for its answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Events that the application has not read; what comes on top is counted in [`Event::Missed`].
 const EVENTS: usize = 256;
@@ -125,11 +131,14 @@ impl Device {
         });
         let (commands_tx, commands) = mpsc::channel(COMMANDS);
         let (events, events_rx) = mpsc::channel(EVENTS);
+        let received = config.delivered_marks.then(Arc::<Received>::default);
+        let noting = Noting { inner: handler, user: config.user.clone(), received };
+        let received = noting.received.clone();
         let task = Task {
             config,
             engine,
             store,
-            handler: Arc::new(handler),
+            handler: Arc::new(noting),
             tokens: Arc::new(tokens),
             connector: Arc::new(connector),
             shared: shared.clone(),
@@ -139,6 +148,22 @@ impl Device {
             work: Work::new(),
         };
         tokio::spawn(task.run());
+        if let Some(received) = received {
+            // It must not keep a device alive that nobody holds.
+            let (shared, commands) = (shared.clone(), commands_tx.downgrade());
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(MARK_INTERVAL).await;
+                    let Some(commands) = commands.upgrade() else { return };
+                    let device = Device { shared: shared.clone(), commands };
+                    for place in received.take() {
+                        if device.act(ActKind::Delivered, place, 0, Bytes::new()).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
         let events = Events { told: events_rx, shared: shared.clone() };
         Ok((Device { shared, commands: commands_tx }, events))
     }
@@ -152,11 +177,7 @@ impl Device {
         body: impl Into<Bytes>,
     ) -> Result<Sending, SendError> {
         let (client_msg_id, send) = self.draft(to, kind, body.into())?;
-        let closed = |_| SendError::Closed;
-        let room = &self.shared.room;
-        let entry = room.entries.acquire().await.map_err(closed)?;
-        let bytes = room.bytes.acquire_many(permits(&send)).await.map_err(closed)?;
-        self.enqueue([entry, bytes], client_msg_id, send).await
+        self.wait_for_room(client_msg_id, send).await
     }
 
     /// Puts a message into the outbox if there is room now; it is durable when this returns.
@@ -175,6 +196,47 @@ impl Device {
         let entry = room.entries.try_acquire().map_err(full)?;
         let bytes = room.bytes.try_acquire_many(permits(&send)).map_err(full)?;
         self.enqueue([entry, bytes], client_msg_id, send).await
+    }
+
+    /// Says that the user has read everything of a conversation up to this message, which was
+    /// received. It is a send: durable when this returns, and taken exactly once.
+    pub async fn mark_read(&self, message: Place) -> Result<Sending, SendError> {
+        self.act(ActKind::Read, message, 0, Bytes::new()).await
+    }
+
+    /// Says that this device has everything of a conversation up to this message.
+    /// [`Config::delivered_marks`] does it by itself.
+    pub async fn mark_delivered(&self, message: Place) -> Result<Sending, SendError> {
+        self.act(ActKind::Delivered, message, 0, Bytes::new()).await
+    }
+
+    /// Takes back a message that this user sent, for as long as the cluster allows: the outcome
+    /// is refused with `TOO_LATE` after that.
+    pub async fn recall(&self, message: Place) -> Result<Sending, SendError> {
+        self.act(ActKind::Recall, message, 0, Bytes::new()).await
+    }
+
+    /// Gives a message that this user sent another body, for as long as the cluster allows. The
+    /// kind is the message's.
+    pub async fn edit(
+        &self,
+        message: Place,
+        kind: u32,
+        body: impl Into<Bytes>,
+    ) -> Result<Sending, SendError> {
+        self.act(ActKind::Edit, message, kind, body.into()).await
+    }
+
+    /// Asks what the user has not read, and how far the user has come in each conversation.
+    pub async fn unread(&self) -> Result<v1::UnreadCounts, AskError> {
+        let (answer, answered) = oneshot::channel();
+        let asked = self.commands.send(Command::Unread { answer }).await;
+        asked.map_err(|_| AskError::Closed)?;
+        let answered = tokio::time::timeout(ANSWER_TIMEOUT, answered).await;
+        match answered.map_err(|_| AskError::NoAnswer)?.map_err(|_| AskError::Closed)?? {
+            server_frame::Frame::UnreadReply(reply) => Ok(reply.counts.unwrap_or_default()),
+            _ => Err(AskError::NoAnswer),
+        }
     }
 
     /// Where the device stands.
@@ -206,6 +268,39 @@ impl Device {
         let id = self.shared.new_id();
         let client_msg_id = bytes_of(id.as_bytes());
         Ok((id, v1::Send { to, kind, body, client_msg_id, ..v1::Send::default() }))
+    }
+
+    async fn act(
+        &self,
+        kind: ActKind,
+        message: Place,
+        message_kind: u32,
+        body: Bytes,
+    ) -> Result<Sending, SendError> {
+        let about = act::about(kind, message);
+        send::validate_act(&about, &body)?;
+        let id = self.shared.new_id();
+        let send = v1::Send {
+            kind: message_kind,
+            body,
+            client_msg_id: bytes_of(id.as_bytes()),
+            about: Some(about),
+            ..v1::Send::default()
+        };
+        self.wait_for_room(id, send).await
+    }
+
+    /// Puts a send into the outbox, and waits while that is full.
+    async fn wait_for_room(
+        &self,
+        client_msg_id: ClientMsgId,
+        send: v1::Send,
+    ) -> Result<Sending, SendError> {
+        let closed = |_| SendError::Closed;
+        let room = &self.shared.room;
+        let entry = room.entries.acquire().await.map_err(closed)?;
+        let bytes = room.bytes.acquire_many(permits(&send)).await.map_err(closed)?;
+        self.enqueue([entry, bytes], client_msg_id, send).await
     }
 
     async fn enqueue(

@@ -11,6 +11,8 @@ use tidemark_types::{
     ClientMsgId, DeviceId, Epoch, ErrorCode, GroupId, Id, Recipient, Seq, SeqRange, UnixMs,
 };
 
+use crate::act::{Act, ActKind};
+
 /// What an entry costs in memory beside its body and its recipients: names, numbers.
 const OVERHEAD_BYTES: usize = 256;
 const RECIPIENT_BYTES: usize = size_of::<Recipient>() + NAME_BYTES_MAX;
@@ -45,6 +47,8 @@ pub enum Content {
     },
     /// A group changed. It stands at the same place among the group's messages for all members.
     Group(GroupChange),
+    /// Somebody did something about a message that is there already.
+    Act(Act),
     /// Something that this version does not know. It counts as any other entry.
     Unknown(Box<v1::Entry>),
 }
@@ -105,7 +109,7 @@ impl Item {
             + match self {
                 Item::Gap(_) => 0,
                 Item::Entry(entry) => match &entry.content {
-                    Content::Message(message) => {
+                    Content::Message(message) | Content::Act(Act { message, .. }) => {
                         message.body.len() + message.to.len() * RECIPIENT_BYTES
                     }
                     Content::Refused { .. } => 0,
@@ -137,12 +141,23 @@ fn parts(raw: &v1::Entry) -> Result<(Origin, Content), FieldError> {
     let content = match required("content", raw.content.as_ref())? {
         v1::entry::Content::Message(message) => Content::Message(checked_message(message)?),
         v1::entry::Content::GroupChange(change) => Content::Group(checked_change(change)?),
+        v1::entry::Content::Act(act) => Content::Act(checked_act(act)?),
         v1::entry::Content::Refused(refused) => Content::Refused {
             recipient: Recipient::try_from(required("recipient", refused.recipient.as_ref())?)?,
             code: error_code(refused.code),
         },
     };
     Ok((Origin::try_from(origin)?, content))
+}
+
+/// An act of a kind that this version does not know is no act that it can show.
+fn checked_act(act: &v1::Act) -> Result<Act, FieldError> {
+    let kind = ActKind::try_from(act.kind).ok().filter(|kind| *kind != ActKind::Unspecified);
+    Ok(Act {
+        kind: required("kind", kind)?,
+        of: Origin::try_from(required("of", act.of.as_ref())?)?,
+        message: checked_message(required("message", act.message.as_ref())?)?,
+    })
 }
 
 fn checked_change(change: &v1::GroupChange) -> Result<GroupChange, FieldError> {

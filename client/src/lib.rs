@@ -60,6 +60,7 @@
 //! # }
 //! ```
 
+mod act;
 mod carrier;
 mod config;
 mod device;
@@ -75,6 +76,7 @@ mod shared;
 pub mod store;
 mod task;
 
+pub use act::{Act, ActKind, AskError, Place};
 pub use carrier::{Connector, OUTGOING_FRAMES, Wire};
 pub use config::{Config, ConfigError, Label};
 pub use device::{Closed, Device, Events, OpenError, Parts, SendError, Sending};

@@ -11,7 +11,7 @@
 //! often as its disk can, and many sends share one fsync. Invariant: one task per device, and one
 //! place that writes its store.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,10 +21,12 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use tidemark_proto::v1;
+use tidemark_proto::v1::server_frame;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Sleep};
 
+use crate::act::AskError;
 use crate::carrier::{Connector, Wire};
 use crate::config::Config;
 use crate::engine::{Action, ConnectionState, Engine, Input, Link, Output};
@@ -48,9 +50,17 @@ const NEVER: Duration = Duration::from_secs(60 * 60);
 pub(crate) enum Command {
     /// Store a send, and say when it is stored; later, what became of it.
     Send { send: v1::Send, stored: oneshot::Sender<()>, outcome: oneshot::Sender<Reported> },
+    /// Ask what was not read.
+    Unread { answer: Answer },
     /// Stop.
     Close,
 }
+
+/// Who waits for the answer to a question.
+pub(crate) type Answer = oneshot::Sender<Result<server_frame::Frame, AskError>>;
+
+/// Questions under way.
+const QUESTIONS_MAX: usize = 64;
 
 /// What the application reads as an event.
 pub(crate) enum Told {
@@ -102,6 +112,9 @@ pub(crate) struct Work {
     missed: u64,
     /// A connection that failed under an action.
     broken: Option<(Link, &'static str)>,
+    /// Questions under way, by their numbers.
+    asked: BTreeMap<u64, Answer>,
+    questions: u64,
     /// The last handle is gone.
     orphaned: bool,
     stopped: bool,
@@ -131,6 +144,8 @@ impl Work {
             backlog: VecDeque::new(),
             missed: 0,
             broken: None,
+            asked: BTreeMap::new(),
+            questions: 0,
             orphaned: false,
             stopped: false,
         }
@@ -223,6 +238,7 @@ impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
                 self.waiters.insert(id, Waiter { outcome: Some(outcome), bytes });
                 self.work.stored.push(stored);
             }
+            Happened::Command(Some(Command::Unread { answer })) => self.ask_unread(now, answer),
             Happened::Command(Some(Command::Close)) => self.close(now),
             Happened::Command(None) => {
                 self.work.orphaned = true;
@@ -231,6 +247,30 @@ impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
             Happened::Taken => self.forget(now),
             Happened::Told(true) => {}
             Happened::Told(false) => self.work.backlog.clear(),
+        }
+    }
+
+    /// A question goes out at once, or not at all.
+    fn ask_unread(&mut self, now: Duration, answer: Answer) {
+        let Work { asked, questions, .. } = &mut self.work;
+        asked.retain(|_, waiting| !waiting.is_closed());
+        *questions += 1;
+        let question = v1::Unread { request_id: *questions };
+        let refused = match asked.len() < QUESTIONS_MAX {
+            false => Some(AskError::Busy),
+            true => (!self.engine.ask(now, question)).then_some(AskError::Offline),
+        };
+        match refused {
+            // Whoever asked may have given up.
+            Some(error) => drop(answer.send(Err(error))),
+            None => drop(asked.insert(*questions, answer)),
+        }
+    }
+
+    /// A question was answered, or refused.
+    fn answered(&mut self, request_id: u64, answer: Result<server_frame::Frame, AskError>) {
+        if let Some(waiting) = self.work.asked.remove(&request_id) {
+            drop(waiting.send(answer));
         }
     }
 
@@ -304,6 +344,15 @@ impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
                 }));
             }
             Action::Report { id, settled } => self.report(id, settled),
+            Action::Answer(frame) => {
+                let Some(frame) = frame.frame else { return };
+                if let Some(request_id) = answer_to(&frame) {
+                    self.answered(request_id, Ok(frame));
+                }
+            }
+            Action::Unanswered { request_id, failure } => {
+                self.answered(request_id, Err(AskError::Refused(failure)));
+            }
             Action::Event(event) => self.event(event),
             Action::Stop => self.work.stopped = true,
         }
@@ -362,6 +411,14 @@ impl<S, H, T, C> Drop for Task<S, H, T, C> {
             let stopped = ConnectionState::Stopped;
             std::mem::replace(&mut status.connection, stopped) != stopped
         });
+    }
+}
+
+/// Which question the frame answers.
+fn answer_to(frame: &server_frame::Frame) -> Option<u64> {
+    match frame {
+        server_frame::Frame::UnreadReply(reply) => Some(reply.request_id),
+        _ => None,
     }
 }
 

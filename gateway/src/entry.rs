@@ -3,7 +3,9 @@
 //! The one place where the one becomes the other. Nothing is judged here.
 
 use tidemark_proto::convert::bytes_of;
+use tidemark_proto::send::About;
 use tidemark_proto::v1;
+use tidemark_store_core::act::{Act, ActKind, Asked};
 use tidemark_store_core::group::{GroupEntry, GroupEvent};
 use tidemark_store_core::read::Page;
 use tidemark_store_core::value::{Content, Entry, Message, Origin};
@@ -15,19 +17,21 @@ use crate::groups;
 pub(crate) fn entry(seq: Seq, entry: &Entry) -> v1::Entry {
     let content = match &entry.content {
         Content::Message { message, outgoing } => {
-            let to = outgoing.iter().flat_map(|outgoing| &outgoing.to).map(v1::Id::from).collect();
-            v1::entry::Content::Message(v1::Message { to, ..self::message(message) })
+            let to = outgoing.iter().flat_map(|outgoing| &outgoing.to);
+            // A group here is one in which its member has marked a message for the own devices.
+            let group = to.clone().find(|to| matches!(to, Recipient::Group(_)));
+            let conversation = group.map(v1::Id::from);
+            let to = to.map(v1::Id::from).collect();
+            content(message, v1::Message { to, conversation, ..self::message(message) })
         }
         Content::Refused { recipient, code } => v1::entry::Content::Refused(v1::Refused {
             recipient: Some(v1::Id::from(recipient)),
             code: v1::ErrorCode::from(*code).into(),
         }),
         Content::Group(GroupEntry { group, seq, event: GroupEvent::Message(message) }) => {
-            v1::entry::Content::Message(v1::Message {
-                conversation: Some(v1::Id::from(&Recipient::Group(group.clone()))),
-                group_seq: seq.get(),
-                ..self::message(message)
-            })
+            let conversation = Some(v1::Id::from(&Recipient::Group(group.clone())));
+            let group_seq = seq.get();
+            content(message, v1::Message { conversation, group_seq, ..self::message(message) })
         }
         Content::Group(GroupEntry { group, seq, event }) => {
             v1::entry::Content::GroupChange(v1::GroupChange {
@@ -43,6 +47,34 @@ pub(crate) fn entry(seq: Seq, entry: &Entry) -> v1::Entry {
         origin: Some(origin(&entry.origin)),
         content: Some(content),
     }
+}
+
+/// A message of its own, or an act about another one.
+fn content(stored: &Message, message: v1::Message) -> v1::entry::Content {
+    let Some(Act { kind, of }) = &stored.act else { return v1::entry::Content::Message(message) };
+    let kind = match kind {
+        ActKind::Delivered => v1::ActKind::Delivered,
+        ActKind::Read => v1::ActKind::Read,
+        ActKind::Recall => v1::ActKind::Recall,
+        ActKind::Edit => v1::ActKind::Edit,
+    };
+    v1::entry::Content::Act(v1::Act {
+        kind: kind.into(),
+        of: Some(origin(of)),
+        message: Some(message),
+    })
+}
+
+/// What is asked for about a message.
+pub(crate) fn asked(About { kind, epoch, seq }: About) -> Asked {
+    let kind = match kind {
+        v1::ActKind::Delivered => ActKind::Delivered,
+        v1::ActKind::Read => ActKind::Read,
+        v1::ActKind::Recall => ActKind::Recall,
+        v1::ActKind::Edit => ActKind::Edit,
+        v1::ActKind::Unspecified => unreachable!("it was checked"),
+    };
+    Asked { kind, epoch, seq }
 }
 
 /// Which send something comes from.
@@ -146,8 +178,9 @@ mod tests {
                     client_msg_id: id,
                     kind: 7,
                     body: "hello".into(),
+                    act: None,
                 },
-                outgoing: Some(Outgoing { to, records: Vec::new() }),
+                outgoing: Some(Outgoing { to, records: Vec::new(), dropped: false }),
             },
             ..refusal()
         };

@@ -43,12 +43,13 @@ struct Description {
 #[derive(Deserialize)]
 struct Server {
     grpc: String,
+    http: String,
 }
 
 impl Cluster {
-    /// Starts three stores and two gateways; these have `push`, a configuration of platform push as
-    /// it stands under `[push]`.
-    pub(crate) fn up(root: &Path, push: &str) -> Result<Self> {
+    /// Starts three stores and two gateways. These have `push`, a configuration of platform push as
+    /// it stands under `[push]`; the stores have `stores`, a configuration of theirs.
+    pub(crate) fn up(root: &Path, push: &str, stores: &str) -> Result<Self> {
         let alone = tidemark_lab::alone()?;
         let folder = tempfile::tempdir()?;
         let mut cluster = Cluster {
@@ -57,15 +58,20 @@ impl Cluster {
             file: Description::default(),
             _alone: alone,
         };
-        let config = cluster.folder.path().join("gateway.toml");
-        fs::write(&config, nested(push))?;
+        let written = |name: &str, text: &str| {
+            let path = cluster.folder.path().join(name);
+            fs::write(&path, text)?;
+            path.into_os_string().into_string().ok().context("a folder whose name is not text")
+        };
+        let gateways = written("gateway.toml", &nested(push))?;
+        let stores = written("store.toml", stores)?;
         let free = |base: &u16| {
             (*base..*base + PORTS).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
         };
         let base = BASE_PORTS.step_by(PORTS.into()).find(free).context("all ports are in use")?;
-        let config = config.to_str().context("a folder whose name is not text")?;
         let base = base.to_string();
-        cluster.script(&["up", "--base-port", &base, "--gateway-config", config])?;
+        let configs = ["--config", &stores, "--gateway-config", &gateways];
+        cluster.script(&[&["up", "--base-port", &base], &configs[..]].concat())?;
         let path = cluster.home().join("cluster.json");
         let text = fs::read(&path).with_context(|| path.display().to_string())?;
         cluster.file = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
@@ -104,10 +110,35 @@ impl Cluster {
         kib.map(|kib| kib / 1_024).with_context(|| format!("{name} does not say"))
     }
 
+    /// What a store node says under this name in its `/metrics`.
+    pub(crate) fn metric(&self, node: usize, name: &str) -> Result<f64> {
+        let node = self.file.stores.get(node - 1).context("there is no such node")?;
+        let address = format!("http://{}/metrics", node.http);
+        let output = Command::new("curl").arg("-fs").arg(address).output()?;
+        let text = String::from_utf8(output.stdout)?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.with_context(|| format!("no {name}"))?.parse()?)
+    }
+
+    /// Starts a store node again, with these variables in its environment.
+    pub(crate) fn restart(&self, node: usize, environment: &[String]) -> Result<()> {
+        let variables = environment.iter().filter_map(|variable| variable.split_once('='));
+        self.run(&["restart", &node.to_string()], variables).map(drop)
+    }
+
     /// Runs `scripts/cluster`; what it says, unless it fails.
     pub(crate) fn script(&self, arguments: &[&str]) -> Result<String> {
+        self.run(arguments, [])
+    }
+
+    fn run<'a>(
+        &self,
+        arguments: &[&str],
+        environment: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<String> {
         let mut command = Command::new(&self.script);
-        let output = command.args(arguments).arg("--home").arg(self.home()).output()?;
+        command.args(arguments).arg("--home").arg(self.home()).envs(environment);
+        let output = command.output()?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             bail!("{} {}: {said}", self.script.display(), arguments.join(" "));

@@ -1,6 +1,7 @@
 //! The paper's two flows as an executable test, on a cluster of real processes with all push
 //! providers over a simulator of their services; and hints to many devices that are away.
 
+mod clocks;
 mod cluster;
 mod flows;
 mod offline;
@@ -34,6 +35,9 @@ struct Arguments {
     /// gateway are killed.
     #[arg(long, value_name = "DEVICES", value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     offline: Option<u32>,
+    /// Not the flows, but what is kept while a store's clock is far ahead.
+    #[arg(long, conflicts_with = "offline")]
+    clocks: bool,
     /// Messages to each of them.
     #[arg(long, default_value_t = 3, requires = "offline", value_parser = clap::value_parser!(u32).range(2..=1_000))]
     messages: u32,
@@ -52,14 +56,13 @@ async fn main() -> Result<ExitCode> {
     }
 }
 
-async fn run(Arguments { root, offline, messages }: Arguments) -> Result<ExitCode> {
+async fn run(Arguments { root, offline, clocks, messages }: Arguments) -> Result<ExitCode> {
     match offline {
-        Some(devices) => {
-            Load { devices: devices as usize, messages }.run(&root).await?;
-            Ok(ExitCode::SUCCESS)
-        }
-        None => flows(&root).await,
+        Some(devices) => Load { devices: devices as usize, messages }.run(&root).await?,
+        None if clocks => clocks::run(&root).await?,
+        None => return flows(&root).await,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn flows(root: &Path) -> Result<ExitCode> {
@@ -67,7 +70,7 @@ async fn flows(root: &Path) -> Result<ExitCode> {
     let folder = tempfile::tempdir()?;
     sim.write(folder.path())?;
     let push = std::fs::read_to_string(folder.path().join("push.toml"))?;
-    let cluster = Cluster::up(root, &push)?;
+    let cluster = Cluster::up(root, &push, "")?;
     let stage = Stage { cluster: &cluster, sim: &sim, folder: folder.path() };
     let mut alice = stage.phone(&UserId::new("alice")?, "phone")?;
     alice.on().await?;

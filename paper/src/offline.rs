@@ -75,7 +75,7 @@ impl Load {
             receiver.address(),
             secrets.display().to_string(),
         );
-        let cluster = Cluster::up(root, &push)?;
+        let cluster = Cluster::up(root, &push, "")?;
         let users = (0..self.devices).map(|number| UserId::new(format!("away-{number}")));
         let users = users.collect::<Result<_, _>>()?;
         let crowd = Crowd { cluster: &cluster, book: &book, load: self, users };

@@ -8,7 +8,7 @@ use tidemark_client::{
     AppError, Config, ConnectionState, Content, Device, DeviceInfo, Devices, DiskStore, Entry,
     Event, Events, Fatal, Handler, Outcome, Parts,
 };
-use tidemark_types::{DeviceId, Recipient, UserId};
+use tidemark_types::{DeviceId, Recipient, Seq, UserId};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -119,6 +119,11 @@ impl Phone {
         let taken = taken.with_context(|| format!("{} did not get {text:?}", self.name()))??;
         let first = taken.iter().find(|it| it.text == text).context("it was there")?;
         Ok(first.at)
+    }
+
+    /// Up to which seq it has everything that there is.
+    pub(crate) fn cursor(&self) -> Seq {
+        self.running.as_ref().map_or(Seq::NONE, |(device, _)| device.status().cursor)
     }
 
     /// Everything that the application took is this, in this order and once.

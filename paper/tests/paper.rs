@@ -36,6 +36,15 @@ fn who_is_there_gets_the_message_and_who_is_away_is_woken_by_every_provider() ->
 }
 
 #[test]
+fn one_clock_far_ahead_removes_nothing() -> Result<()> {
+    let said = paper(&["--clocks"])?;
+    let nothing = said.iter().filter(|line| line.ends_with(": nothing is removed"));
+    assert_eq!((nothing.count(), said.len()), (2, 3), "{said:?}");
+    assert!(said[2].ends_with(": everything is removed"), "or the test proves nothing: {said:?}");
+    Ok(())
+}
+
+#[test]
 fn a_thousand_devices_are_each_told_of_their_newest_message_by_one_push_at_a_time() -> Result<()> {
     let said = paper(&["--offline", "1000"])?;
     let line = said.last().context("it says nothing")?;

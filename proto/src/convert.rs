@@ -56,6 +56,21 @@ pub enum Reason {
     /// A counter, which takes no messages.
     #[error("is a counter, and a recipient is a user or a group")]
     CounterAsRecipient,
+    /// A recipient of an act, which goes where its message went (R19).
+    #[error("is not empty, and an act goes where its message went")]
+    ActWithRecipients,
+    /// A body of an act that is no edit.
+    #[error("has {bytes} bytes, and only an edit has a body")]
+    ActWithBody {
+        /// How many it has.
+        bytes: usize,
+    },
+    /// An act that nobody knows.
+    #[error("is {kind}, which this version does not know")]
+    UnknownAct {
+        /// Its number.
+        kind: i32,
+    },
     /// A group beside other recipients (R10).
     #[error("is a group, which stands alone")]
     GroupNotAlone,
@@ -103,10 +118,12 @@ impl FieldError {
             | Reason::Contradicts(_) => ErrorCode::Invalid,
             Reason::Recipient(_)
             | Reason::CounterAsRecipient
+            | Reason::ActWithRecipients
             | Reason::GroupNotAlone
             | Reason::NoRecipient => ErrorCode::BadRecipient,
             Reason::TooManyRecipients { .. } => ErrorCode::TooManyRecipients,
-            Reason::BodyTooLarge { .. } => ErrorCode::BodyTooLarge,
+            Reason::BodyTooLarge { .. } | Reason::ActWithBody { .. } => ErrorCode::BodyTooLarge,
+            Reason::UnknownAct { .. } => ErrorCode::NoMessage,
         }
     }
 }
@@ -329,7 +346,7 @@ codes! {
     WrongShard NotLeader Unavailable Overloaded RetryAfter GoingAway Unknown Internal Displaced Stale
     Settled Conflict OutOfOrder WindowFull SessionEnded SessionExpired DedupExpired IdInFuture NoDevice
     LoggedOut TooManyDevices BodyTooLarge TooManyRecipients BadRecipient KindNotAllowed Filtered
-    HookRefused Blocked SeqExhausted NoMailbox NotMember GroupGone GroupFull Forbidden Stranger Reset
+    HookRefused NoMessage TooLate Blocked SeqExhausted NoMailbox NotMember GroupGone GroupFull Forbidden Stranger Reset
     NotEmpty
 }
 

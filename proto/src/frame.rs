@@ -52,6 +52,8 @@ impl client_frame::Frame {
     pub const STATUS: u32 = 6;
     /// The number of `Ping`.
     pub const PING: u32 = 7;
+    /// The number of `Unread`.
+    pub const UNREAD: u32 = 8;
 
     /// Its number, by which an [`v1::Error`] names it.
     pub fn number(&self) -> u32 {
@@ -64,6 +66,7 @@ impl client_frame::Frame {
             Frame::Sync(_) => Self::SYNC,
             Frame::Status(_) => Self::STATUS,
             Frame::Ping(_) => Self::PING,
+            Frame::Unread(_) => Self::UNREAD,
         }
     }
 
@@ -78,6 +81,7 @@ impl client_frame::Frame {
             Frame::Sync(_) => "sync",
             Frame::Status(_) => "status",
             Frame::Ping(_) => "ping",
+            Frame::Unread(_) => "unread",
         }
     }
 
@@ -87,6 +91,7 @@ impl client_frame::Frame {
         match self {
             Frame::Sync(sync) => sync.request_id,
             Frame::Status(status) => status.request_id,
+            Frame::Unread(unread) => unread.request_id,
             Frame::Hello(_) | Frame::Open(_) | Frame::Send(_) | Frame::Ack(_) | Frame::Ping(_) => 0,
         }
     }
@@ -108,6 +113,7 @@ impl server_frame::Frame {
             Frame::Pong(_) => "pong",
             Frame::GoAway(_) => "go_away",
             Frame::Error(_) => "error",
+            Frame::UnreadReply(_) => "unread_reply",
         }
     }
 }
@@ -122,10 +128,10 @@ macro_rules! envelope {
     )*};
 }
 
-envelope! { ClientFrame, client_frame: Hello Open Send Ack Sync Status Ping }
+envelope! { ClientFrame, client_frame: Hello Open Send Ack Sync Status Ping Unread }
 envelope! {
     ServerFrame, server_frame:
-    Welcome Opened SendAck Deliver Notice SyncPage Reset StatusReply Pong GoAway Error
+    Welcome Opened SendAck Deliver Notice SyncPage Reset StatusReply Pong GoAway Error UnreadReply
 }
 
 #[cfg(test)]
@@ -147,6 +153,7 @@ mod tests {
             kind: 1,
             body: "hello".into(),
             client_msg_id: vec![7; 16].into(),
+            about: Some(v1::About { kind: 4, epoch: 1, seq: 5 }),
         };
         let start = Some(v1::Start { at: 3, last: 10 });
         let key = v1::origin::Key::SessionSend(v1::SessionSend { session: 1, n: 2 });
@@ -159,6 +166,7 @@ mod tests {
             v1::Sync { request_id: 5, epoch: 1, seq_cli: 9, limit: 0 }.into(),
             v1::Status { request_id: 6, origin }.into(),
             v1::Ping { nonce: 1, epoch: 1, seq_cli: 9 }.into(),
+            v1::Unread { request_id: 7 }.into(),
         ]
     }
 
@@ -178,7 +186,7 @@ mod tests {
     fn only_what_asks_has_a_request_id() {
         let ids: Vec<u64> =
             frames().into_iter().map(|frame| opened(frame).expect("known").request_id()).collect();
-        assert_eq!(ids, [0, 0, 0, 0, 5, 6, 0]);
+        assert_eq!(ids, [0, 0, 0, 0, 5, 6, 0, 7]);
     }
 
     #[test]
@@ -232,9 +240,14 @@ mod tests {
             Ok(Frame::Status(v1::Status { origin: Some(origin), .. })) => {
                 Origin::try_from(&origin).map(drop)
             }
-            Ok(Frame::Status(_) | Frame::Ack(_) | Frame::Sync(_) | Frame::Ping(_)) | Err(_) => {
-                Ok(())
-            }
+            Ok(
+                Frame::Status(_)
+                | Frame::Ack(_)
+                | Frame::Sync(_)
+                | Frame::Ping(_)
+                | Frame::Unread(_),
+            )
+            | Err(_) => Ok(()),
         }
     }
 
@@ -253,7 +266,7 @@ mod tests {
         /// Bytes that are nearly right go deeper than random ones.
         #[test]
         fn no_spoilt_frame_makes_it_panic(
-            which in 0usize..7,
+            which in 0usize..8,
             at in any::<prop::sample::Index>(),
             flip in 1u8..,
             cut in any::<prop::sample::Index>(),

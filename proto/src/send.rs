@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use tidemark_types::limits::{BODY_BYTES_MAX, RECIPIENTS_MAX};
-use tidemark_types::{ClientMsgId, ContentHash, Recipient, Seq, SessionId, UnixMs, UserId};
+use tidemark_types::{ClientMsgId, ContentHash, Epoch, Recipient, Seq, SessionId, UnixMs, UserId};
 
 use crate::convert::{self, FieldError, Reason};
 use crate::failure::Failure;
@@ -44,7 +44,7 @@ pub struct BackendSend {
 /// A message that is within all limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
-    /// 1 to 256 users, each once, or one group.
+    /// 1 to 256 users, each once, or one group; nobody with `about`.
     pub to: Vec<Recipient>,
     /// The application's kind.
     pub kind: u32,
@@ -52,6 +52,25 @@ pub struct Draft {
     pub client_msg_id: ClientMsgId,
     /// The application's bytes.
     pub body: Bytes,
+    /// An act, instead of a message of its own.
+    pub about: Option<About>,
+}
+
+/// An act about a message that is there already, checked as far as it can be without a mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct About {
+    /// What is to be done; a kind that is known.
+    pub kind: v1::ActKind,
+    /// The epoch in which `seq` counts.
+    pub epoch: Epoch,
+    /// The message, by its place in the sender's own mailbox.
+    pub seq: Seq,
+}
+
+impl From<About> for v1::About {
+    fn from(About { kind, epoch, seq }: About) -> Self {
+        v1::About { kind: kind.into(), epoch: epoch.get(), seq: seq.get() }
+    }
 }
 
 impl TryFrom<v1::Send> for Send {
@@ -66,10 +85,10 @@ fn checked_send(send: v1::Send) -> Result<Send, FieldError> {
     let n = convert::at_least_1("n", send.n)?;
     let base = convert::at_least_1("base", send.base)?;
     let client_msg_id = convert::uuid("client_msg_id", &send.client_msg_id)?;
-    let content = content(&send.to, send.kind, &send.body);
-    let judged = validate(&send.to, &send.body)
-        .map(|to| Draft { to, kind: send.kind, client_msg_id, body: send.body })
-        .map_err(|error| error.within("send"));
+    let v1::Send { to, kind, body, about, .. } = send;
+    let content = content(&to, kind, &body, about.as_ref());
+    let judged = draft((to, kind, body, about), client_msg_id);
+    let judged = judged.map_err(|error| error.within("send"));
     Ok(Send { session, n, base, content, judged })
 }
 
@@ -78,15 +97,42 @@ impl TryFrom<v1::SendRequest> for BackendSend {
     fn try_from(send: v1::SendRequest) -> Result<Self, FieldError> {
         Ok(BackendSend {
             sender: convert::name("sender", &send.sender)?,
-            content: content(&send.to, send.kind, &send.body),
-            draft: Draft {
-                client_msg_id: convert::uuid("client_msg_id", &send.client_msg_id)?,
-                to: validate(&send.to, &send.body)?,
-                kind: send.kind,
-                body: send.body,
-            },
+            content: content(&send.to, send.kind, &send.body, send.about.as_ref()),
+            draft: draft(
+                (send.to, send.kind, send.body, send.about),
+                convert::uuid("client_msg_id", &send.client_msg_id)?,
+            )?,
         })
     }
+}
+
+/// What was asked for: to whom, of which kind, the body, and an act.
+type Asked = (Vec<v1::Id>, u32, Bytes, Option<v1::About>);
+
+fn draft((to, kind, body, about): Asked, client_msg_id: ClientMsgId) -> Result<Draft, FieldError> {
+    let (to, about) = match about {
+        None => (validate(&to, &body)?, None),
+        Some(_) if !to.is_empty() => return Err(FieldError::new("to", Reason::ActWithRecipients)),
+        Some(about) => (Vec::new(), Some(validate_act(&about, &body)?)),
+    };
+    Ok(Draft { to, kind, client_msg_id, body, about })
+}
+
+/// Is this an act that can be sent? Whether the message is there only its mailbox knows.
+pub fn validate_act(about: &v1::About, body: &[u8]) -> Result<About, FieldError> {
+    let unknown = || FieldError::new("about.kind", Reason::UnknownAct { kind: about.kind });
+    let kind = match v1::ActKind::try_from(about.kind) {
+        Ok(v1::ActKind::Unspecified) | Err(_) => return Err(unknown()),
+        Ok(kind) => kind,
+    };
+    let bytes = body.len();
+    if kind != v1::ActKind::Edit && bytes > 0 {
+        return Err(FieldError::new("body", Reason::ActWithBody { bytes }));
+    }
+    if bytes > BODY_BYTES_MAX {
+        return Err(FieldError::new("body", Reason::BodyTooLarge { bytes }));
+    }
+    Ok(About { kind, epoch: Epoch::new(about.epoch), seq: Seq::new(about.seq) })
 }
 
 /// Is this a content that can be sent? Gives the recipients, each once.
@@ -123,9 +169,11 @@ fn recipients(to: &[v1::Id]) -> Result<Vec<Recipient>, FieldError> {
     Ok(recipients)
 }
 
-fn content(to: &[v1::Id], kind: u32, body: &[u8]) -> ContentHash {
+fn content(to: &[v1::Id], kind: u32, body: &[u8], about: Option<&v1::About>) -> ContentHash {
     let parts = to.iter().map(|id| (id.kind, id.name.as_str()));
-    ContentHash::of_parts(parts, kind, body)
+    let hash = ContentHash::of_parts(parts, kind, body);
+    let Some(v1::About { kind, epoch, seq }) = about else { return hash };
+    hash.about(&[kind.to_le_bytes(), epoch.to_le_bytes(), seq.to_le_bytes()].concat())
 }
 
 impl v1::SendAck {
@@ -178,6 +226,46 @@ mod tests {
             kind: 1,
             body: body.into(),
             client_msg_id: convert::bytes_of(id.as_bytes()),
+            about: None,
+        }
+    }
+
+    fn act(kind: i32, to: Vec<v1::Id>, body: &'static str) -> v1::Send {
+        let about = Some(v1::About { kind, epoch: 1, seq: 5 });
+        v1::Send { about, ..send(to, body) }
+    }
+
+    #[test]
+    fn an_act_names_a_message_and_nobody() {
+        let verdict = |send| {
+            let send = Send::try_from(send).expect("it can be answered");
+            send.judged.err().map(|error| error.code())
+        };
+        assert_eq!(verdict(act(1, vec![], "")), None);
+        assert_eq!(verdict(act(4, vec![], "new")), None);
+        assert_eq!(verdict(act(4, vec![], "")), None, "a body may be empty");
+        assert_eq!(verdict(act(2, vec![user("bob")], "")), Some(ErrorCode::BadRecipient));
+        assert_eq!(verdict(act(3, vec![], "why")), Some(ErrorCode::BodyTooLarge));
+        assert_eq!(verdict(act(0, vec![], "")), Some(ErrorCode::NoMessage));
+        assert_eq!(verdict(act(9, vec![], "")), Some(ErrorCode::NoMessage));
+    }
+
+    #[test]
+    fn every_part_of_an_act_is_content() {
+        let hash = |about: Option<v1::About>| {
+            let send = v1::Send { about, ..send(vec![], "x") };
+            Send::try_from(send).expect("it can be answered").content
+        };
+        let about = v1::About { kind: 4, epoch: 1, seq: 5 };
+        let hashes = [
+            hash(None),
+            hash(Some(about)),
+            hash(Some(v1::About { kind: 3, ..about })),
+            hash(Some(v1::About { epoch: 2, ..about })),
+            hash(Some(v1::About { seq: 6, ..about })),
+        ];
+        for (at, one) in hashes.iter().enumerate() {
+            assert_eq!(hashes.iter().filter(|other| *other == one).count(), 1, "hash {at}");
         }
     }
 
@@ -277,6 +365,7 @@ mod tests {
                 to: send.to,
                 kind: send.kind,
                 body: send.body,
+                about: None,
             })
         };
         assert!(request("alice", vec![user("bob")]).is_ok());

@@ -48,7 +48,10 @@ pub const fn grpc(code: ErrorCode) -> Code {
         ErrorCode::Internal => Code::Internal,
         ErrorCode::Displaced => Code::Aborted,
         ErrorCode::Settled | ErrorCode::Conflict => Code::AlreadyExists,
-        ErrorCode::NoDevice | ErrorCode::NoMailbox | ErrorCode::GroupGone => Code::NotFound,
+        ErrorCode::NoDevice
+        | ErrorCode::NoMailbox
+        | ErrorCode::NoMessage
+        | ErrorCode::GroupGone => Code::NotFound,
         ErrorCode::WrongCluster
         | ErrorCode::WrongShard
         | ErrorCode::Stale
@@ -57,6 +60,7 @@ pub const fn grpc(code: ErrorCode) -> Code {
         | ErrorCode::SessionExpired
         | ErrorCode::DedupExpired
         | ErrorCode::Reset
+        | ErrorCode::TooLate
         | ErrorCode::NotEmpty => Code::FailedPrecondition,
     }
 }

@@ -19,6 +19,7 @@ const MARK: &str = "<!-- Made from proto/tidemark/v1: UPDATE_GOLDENFILES=1 cargo
 const FILES: [(&str, &str); 9] = [
     ("gateway", "Frames"),
     ("entry", "Entries and pages"),
+    ("act", "Acts"),
     ("group", "Groups"),
     ("id", "Ids and origins"),
     ("error", "Failures"),

@@ -36,7 +36,7 @@ use tokio::task::JoinSet;
 
 use crate::config::StoreConfig;
 use crate::effects::Dispatch;
-use crate::hints::Leases;
+use crate::hints::{Leases, Over};
 use crate::identity::{Identity, IdentityError};
 use crate::raft::group::GroupError;
 use crate::raft::log::{Failure, LogOptions, LogStore, LogThread, RecoverError};
@@ -317,6 +317,11 @@ impl Node {
     /// Hands a device's hint out again after a while: its gateway could not deliver it.
     pub fn postpone_hint(&self, user: UserId, device: DeviceId, after: Duration) {
         self.hints.postpone(user, device, after, self.around.clock.monotonic());
+    }
+
+    /// A hint was sent, or its token is gone: it is nobody's any more.
+    pub fn hint_is_over(&self, over: &Over) {
+        self.hints.over(over);
     }
 
     /// Becomes `Some` when the process must stop: the log or a group has failed.

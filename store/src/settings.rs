@@ -46,6 +46,8 @@ file! {
     device_expiry: Duration = "duration",
     devices_max: u32 = "number",
     group_members_max: u32 = "number",
+    recall_within: Duration = "duration",
+    edit_within: Duration = "duration",
     push_after: Duration = "duration",
     push_every: Duration = "duration",
     feed_records_max: u32 = "number",

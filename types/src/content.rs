@@ -52,6 +52,16 @@ impl ContentHash {
         ContentHash(hasher.digest128())
     }
 
+    /// The hash of the same content when it is an act: `what` is done, and about which message.
+    #[must_use]
+    pub fn about(self, what: &[u8]) -> ContentHash {
+        let mut hasher = Xxh3::new();
+        hasher.update(&self.0.to_le_bytes());
+        hasher.update(&length(what.len()));
+        hasher.update(what);
+        ContentHash(hasher.digest128())
+    }
+
     /// The hash with this value.
     pub const fn new(value: u128) -> Self {
         ContentHash(value)

@@ -130,6 +130,10 @@ error_codes! {
     Filtered = 64, "FILTERED";
     /// The operator's hook refuses the message.
     HookRefused = 65, "HOOK_REFUSED";
+    /// The message that an act is about is not there, or is none that this user may do that to.
+    NoMessage = 66, "NO_MESSAGE";
+    /// The time in which a message can be recalled or edited is over.
+    TooLate = 67, "TOO_LATE";
 
     /// The recipient blocks the sender.
     Blocked = 80, "BLOCKED";
@@ -197,6 +201,8 @@ impl ErrorCode {
             | ErrorCode::KindNotAllowed
             | ErrorCode::Filtered
             | ErrorCode::HookRefused
+            | ErrorCode::NoMessage
+            | ErrorCode::TooLate
             | ErrorCode::Blocked
             | ErrorCode::SeqExhausted
             | ErrorCode::NoMailbox
@@ -248,6 +254,8 @@ impl ErrorCode {
             | ErrorCode::KindNotAllowed
             | ErrorCode::Filtered
             | ErrorCode::HookRefused
+            | ErrorCode::NoMessage
+            | ErrorCode::TooLate
             | ErrorCode::Blocked
             | ErrorCode::SeqExhausted
             | ErrorCode::NoMailbox
@@ -275,6 +283,8 @@ impl ErrorCode {
             | ErrorCode::KindNotAllowed
             | ErrorCode::Filtered
             | ErrorCode::HookRefused
+            | ErrorCode::NoMessage
+            | ErrorCode::TooLate
             | ErrorCode::Blocked
             | ErrorCode::SeqExhausted
             | ErrorCode::NoMailbox
@@ -360,6 +370,11 @@ impl ErrorCode {
             ErrorCode::KindNotAllowed => "Send a kind that the operator takes.",
             ErrorCode::Filtered => "Send other content.",
             ErrorCode::HookRefused => "Nothing: the operator decides.",
+            ErrorCode::NoMessage => {
+                "Name a message of the user's own mailbox: one that was sent, to recall or edit it, \
+                 one that was received, to mark it."
+            }
+            ErrorCode::TooLate => "Nothing: the time is over.",
             ErrorCode::Blocked => "Nothing: the recipient decides.",
             ErrorCode::SeqExhausted => "Move to a new mailbox or counter; this one is full.",
             ErrorCode::NoMailbox => "Wait until its owner comes back.",

@@ -10,7 +10,7 @@ from collections import namedtuple
 
 # What an error code says of a send (docs/errors.md): it settles the send for good; this attempt
 # had no effect.
-FINAL = {45, 60, 61, 62, 63, 64, 65, 80, 81, 82, 83, 84, 90}
+FINAL = {45, 60, 61, 62, 63, 64, 65, 66, 67, 80, 81, 82, 83, 84, 90}
 NO_EFFECT = FINAL | {1, 2, 3, 4, 5, 6, 7, 8, 20, 21, 22, 23, 24, 27, 40, 42, 43, 44, 46, 47, 48, 49,
                      50, 51, 100, 101}
 CODES = NO_EFFECT | {25, 26, 41}

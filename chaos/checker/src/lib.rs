@@ -19,6 +19,7 @@
 //! Nothing is sampled, and nothing takes more than O(n log n): a mailbox's seqs are the order that
 //! the run claims to have had, so it is only compared with what was seen, never searched for.
 
+pub mod acts;
 pub mod check;
 pub mod groups;
 pub mod history;

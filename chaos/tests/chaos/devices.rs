@@ -277,6 +277,7 @@ async fn a_send_that_one_gateway_holds_gets_the_same_ack_through_another() -> Re
         kind: 1,
         body: "once".into(),
         client_msg_id: bytes_of(id.as_bytes()),
+        about: None,
     };
 
     // The first gateway has the send in its hands, and does nothing.

@@ -1,5 +1,6 @@
 //! Real processes, real faults. One cluster at a time on a machine.
 
+mod acts;
 mod demo;
 mod devices;
 mod leader_kill;

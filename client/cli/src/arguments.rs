@@ -74,6 +74,18 @@ impl fmt::Debug for Token {
 pub(crate) enum Command {
     /// Sends a message. Prints its id before it is sent: with --id it can be repeated.
     Send(Send),
+    /// Says that a user has, or has read, a conversation up to a message. Prints an id first, as
+    /// `send` does.
+    Mark(Mark),
+    /// Takes back a message that a user sent, for as long as the cluster allows.
+    Recall(Named),
+    /// Gives a message that a user sent another body, for as long as the cluster allows.
+    Edit(Edit),
+    /// Prints what a user has not read, and how far the user has come in each conversation.
+    Unread {
+        /// Whose mailbox.
+        user: UserId,
+    },
     /// Prints the entries of a user's mailbox, oldest first.
     History {
         /// Whose mailbox.
@@ -174,6 +186,48 @@ pub(crate) struct Send {
     #[arg(long, value_enum, default_value_t = Wait::Accepted)]
     pub(crate) wait: Wait,
     /// The body; without it, standard input.
+    pub(crate) text: Option<String>,
+}
+
+/// A message, by its place in a user's own mailbox.
+#[derive(Debug, Args)]
+pub(crate) struct Named {
+    /// Whose mailbox.
+    pub(crate) user: UserId,
+    /// The message's seq there.
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) seq: u32,
+    /// The id, to repeat the command, as of a send.
+    #[arg(long, value_name = "UUID")]
+    pub(crate) id: Option<ClientMsgId>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Mark {
+    #[command(flatten)]
+    pub(crate) message: Named,
+    /// What it says.
+    #[arg(long = "as", value_enum, default_value_t = MarkKind::Read)]
+    pub(crate) kind: MarkKind,
+}
+
+/// What a mark says of a conversation up to a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MarkKind {
+    /// The user has it.
+    Delivered,
+    /// The user has read it.
+    Read,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Edit {
+    #[command(flatten)]
+    pub(crate) message: Named,
+    /// The kind that the message has.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) kind: u32,
+    /// The new body; without it, standard input.
     pub(crate) text: Option<String>,
 }
 
@@ -518,6 +572,12 @@ mod tests {
             "group add team",
             "group role team bob king",
             "group create team --owner a --max 0",
+            "mark alice",
+            "mark alice 0",
+            "mark alice 3 --as seen",
+            "recall alice",
+            "edit alice --kind 1 text",
+            "unread",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
@@ -525,5 +585,7 @@ mod tests {
         assert!(parse("device push alice phone --provider fcm token").is_ok());
         assert!(parse("device push alice phone --none").is_ok());
         assert!(parse("listen alice --from last=7 --limit 1").is_ok());
+        assert!(parse("mark alice 3 --as delivered").is_ok());
+        assert!(parse("edit alice 3 --kind 1 text").is_ok());
     }
 }

@@ -1,6 +1,7 @@
 //! The commands, one file per subject. Each asks, prints its result, and judges nothing: what an
 //! attempt's failure means is the outcome's business.
 
+mod act;
 mod cluster;
 mod device;
 mod feed;
@@ -42,6 +43,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
             history::run(&user, after, limit, &mut gateways()?, output).await
         }
         Command::Listen(listen) => listen::run(listen, target()?, output).await,
+        Command::Mark(mark) => act::mark(mark, &mut gateways()?, output).await,
+        Command::Recall(message) => act::recall(message, &mut gateways()?, output).await,
+        Command::Edit(edit) => act::edit(edit, &mut gateways()?, output).await,
+        Command::Unread { user } => act::unread(&user, &mut gateways()?, output).await,
         Command::Head { user } => head::run(&user, &mut gateways()?, output).await,
         Command::Block(pair) => settings::block(&pair, &mut gateways()?, output).await,
         Command::Unblock(pair) => settings::unblock(&pair, &mut gateways()?, output).await,

@@ -109,12 +109,20 @@ export class Device {
   #finish!: () => void;
   readonly #closed: Promise<void>;
 
-  /** Opens a device, which connects and goes on where its store left off. */
+  /**
+   * Opens a device, which connects and goes on where its store left off. The store is the device's from
+   * now on: it is closed when the device stops, and when it cannot be opened.
+   */
   static async open(config: Config, parts: Parts): Promise<Device> {
-    const checked = checkConfig(config);
-    const saved = await parts.store.load();
-    checkSaved(checked, saved);
-    return new Device(checked, parts, saved);
+    try {
+      const checked = checkConfig(config);
+      const saved = await parts.store.load();
+      checkSaved(checked, saved);
+      return new Device(checked, parts, saved);
+    } catch (error) {
+      await parts.store.close();
+      throw error;
+    }
   }
 
   private constructor(config: CheckedConfig, parts: Parts, saved: Saved) {

@@ -231,11 +231,19 @@ test("a store that fails stops the device, and nothing relies on it", async () =
   await device.close();
 });
 
-test("another device's store is refused", async () => {
-  const { parts } = rig();
+test("another device's store is refused, and let go of", async () => {
+  class Closing extends MemoryStore {
+    closed = 0;
+    override async close(): Promise<void> {
+      this.closed += 1;
+    }
+  }
+  const store = new Closing();
+  const { parts } = rig(store);
   await (await Device.open(CONFIG, parts)).close();
   await assert.rejects(Device.open({ ...CONFIG, device: "tablet" }, parts), { name: "OpenError" });
   await assert.rejects(Device.open({ ...CONFIG, gateways: [] }, parts), { name: "OpenError" });
+  assert.equal(store.closed, 3);
 });
 
 test("a gateway that floods the device is left", async () => {

@@ -43,6 +43,8 @@ impl Answer {
             | ErrorCode::KindNotAllowed
             | ErrorCode::Filtered
             | ErrorCode::HookRefused
+            | ErrorCode::NoMessage
+            | ErrorCode::TooLate
             | ErrorCode::Blocked
             | ErrorCode::SeqExhausted
             | ErrorCode::NoMailbox

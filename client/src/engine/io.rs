@@ -1,6 +1,6 @@
 //! What goes into an engine, and what comes out of it.
 
-use tidemark_proto::v1;
+use tidemark_proto::{Failure, v1};
 use tidemark_types::{Epoch, Seq};
 
 use crate::entry::Item;
@@ -75,6 +75,15 @@ pub enum Action {
         id: OutboxId,
         /// What became of it.
         settled: Settled,
+    },
+    /// A question has its answer.
+    Answer(Box<v1::ServerFrame>),
+    /// A question was refused.
+    Unanswered {
+        /// Which one.
+        request_id: u64,
+        /// Why.
+        failure: Failure,
     },
     /// Tell the application.
     Event(Event),

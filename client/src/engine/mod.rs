@@ -102,6 +102,17 @@ impl Engine {
         id
     }
 
+    /// Asks something on the connection in use, once: the answer is an action, if it comes. False
+    /// when there is no connection.
+    pub fn ask(&mut self, now: Duration, question: impl Into<v1::ClientFrame>) -> bool {
+        let online = matches!(self.connection.state(), ConnectionState::Online { .. });
+        if online {
+            self.out.frame(question);
+            self.pump(now);
+        }
+        online
+    }
+
     /// Takes an input. `now` never goes back.
     pub fn input(&mut self, now: Duration, input: Input) {
         if self.connection.is_stopped() {
@@ -276,6 +287,10 @@ impl Engine {
                 let after = Some(ms(away.reconnect_after_ms));
                 self.leave(now, after, ms(away.close_after_ms));
             }
+            (From::Current, frame @ Frame::UnreadReply(_)) => {
+                let frame = v1::ServerFrame { frame: Some(frame) };
+                self.out.action(Action::Answer(Box::new(frame)));
+            }
             (From::Current, Frame::Error(error)) => self.error(now, link, error),
             // This device never asks for a Status; and what an old connection says of itself, or
             // of a session that the new one may have replaced, is over.
@@ -367,6 +382,10 @@ impl Engine {
                 }
             }
             Frame::SYNC => self.receiver.refused(now, error.request_id, hint),
+            Frame::UNREAD => {
+                let request_id = error.request_id;
+                self.out.action(Action::Unanswered { request_id, failure });
+            }
             // The device was forgotten, and hears nothing more until it registers again.
             _ if code == ErrorCode::NoDevice && !closing => self.hello(now),
             _ => {}

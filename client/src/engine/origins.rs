@@ -62,7 +62,7 @@ fn key(item: &Item) -> Option<Key> {
     let Item::Entry(entry) = item else { return None };
     let recipient = match &entry.content {
         Content::Refused { recipient, .. } => Some(recipient.clone()),
-        Content::Message(_) | Content::Group(_) | Content::Unknown(_) => None,
+        Content::Message(_) | Content::Act(_) | Content::Group(_) | Content::Unknown(_) => None,
     };
     Some((entry.origin.clone()?, recipient))
 }

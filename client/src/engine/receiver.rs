@@ -404,10 +404,14 @@ impl Receiver {
     /// This device's own copy settles its send.
     fn settle(&self, entry: &Entry, sender: &mut Sender, out: &mut Out) {
         let Some(Origin::Session { sender: user, session, n }) = &entry.origin else { return };
-        let Content::Message(message) = &entry.content else { return };
+        let message = match &entry.content {
+            Content::Message(message) => message,
+            Content::Act(act) => &act.message,
+            Content::Refused { .. } | Content::Group(_) | Content::Unknown(_) => return,
+        };
         if *user == self.user {
             // What the acknowledgement says: a send to a group has no seq there.
-            let seq = message.conversation.is_none().then_some(entry.seq);
+            let seq = message.group_seq.is_none().then_some(entry.seq);
             let accepted = Accepted { seq, time: message.sent };
             sender.own_copy((*session, *n), message.client_msg_id, accepted, out);
         }

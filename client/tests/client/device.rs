@@ -10,7 +10,7 @@ use tidemark_client::{
     Handler, MemoryStore, OpenError, Outcome, Parts, SendError, Store,
 };
 use tidemark_proto::v1;
-use tidemark_types::{ErrorCode, Recipient};
+use tidemark_types::{ClientMsgId, ErrorCode, Recipient, Seq, UnixMs};
 use tokio::time::{Instant, timeout};
 
 use crate::gateway::{Faults, Shared};
@@ -82,6 +82,33 @@ async fn nothing_is_lost_on_a_bad_network() {
     let (device, _events) = open(config(gateways), store, &taken).await;
     assert_eq!(device.status().cursor.get(), 400);
     assert_eq!(device.status().outbox_len, 0);
+}
+
+#[tokio::test]
+async fn what_was_taken_is_marked_as_delivered_if_the_application_wants_it() {
+    let shared = Shared::new();
+    let gateways = vec![shared.gateway().await];
+    for n in 1..=3 {
+        let id = ClientMsgId::new(UnixMs::new(n), [7; 10]);
+        let client_msg_id = id.as_bytes().to_vec().into();
+        let message = v1::Send { client_msg_id, ..v1::Send::default() };
+        shared.server.lock().append("bob", 1, n, &message);
+    }
+    let config = Config { delivered_marks: true, ..config(gateways) };
+    let (device, _events) = open(config, MemoryStore::default(), &Taken::default()).await;
+    // One mark for all three, which is an entry of its own, and nobody marks marks.
+    until(&device, |status| status.cursor.get() == 4).await;
+    let mark = shared.server.lock().mailbox[3].clone();
+    let Some(v1::entry::Content::Act(act)) = mark.content else { panic!("{mark:?}") };
+    assert_eq!(act.kind(), v1::ActKind::Delivered);
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(shared.server.lock().head(), 4);
+    let counts = device.unread().await.expect("it is connected");
+    assert_eq!(counts.unread, 3);
+    let message = tidemark_client::Place { epoch: device.status().epoch, seq: Seq::new(2) };
+    let mut read = device.mark_read(message).await.expect("there is room");
+    assert!(matches!(read.outcome().await, Ok(Outcome::Accepted(_))));
+    device.close().await;
 }
 
 #[tokio::test]

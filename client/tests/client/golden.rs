@@ -50,6 +50,35 @@ struct Script {
 }
 
 impl Script {
+    /// The application sends a message, or an act about one, or asks; false where it cannot ask.
+    fn say(&mut self, what: &str, args: &mut Args<'_>) -> Result<bool, Broken> {
+        if what == "unread" {
+            let question = v1::Unread { request_id: args.next()? };
+            return Ok(self.engine.ask(self.now, question));
+        }
+        self.sends += 1;
+        let client_msg_id = message_id(self.sends).as_bytes().to_vec().into();
+        let send = v1::Send { client_msg_id, ..v1::Send::default() };
+        let send = match what {
+            "send" => v1::Send {
+                to: vec![v1::Id { kind: 1, name: "bob".to_owned() }],
+                body: args.next::<String>()?.into(),
+                ..send
+            },
+            _ => {
+                let kind = match args.next::<String>()?.as_str() {
+                    "read" => v1::ActKind::Read,
+                    "recall" => v1::ActKind::Recall,
+                    _ => v1::ActKind::Edit,
+                };
+                let about = v1::About { kind: kind.into(), epoch: 1, seq: args.next()? };
+                v1::Send { about: Some(about), ..send }
+            }
+        };
+        self.engine.send(self.now, send);
+        Ok(true)
+    }
+
     fn new(start: Start) -> Self {
         let gateways = vec!["one:1".to_owned(), "two:1".to_owned()];
         let config =
@@ -110,15 +139,10 @@ impl Runner for Script {
             "taken" => Some(Input::Taken(OutboxId::new(args.next()?))),
             "close" => Some(Input::Close),
             "online" => return self.online(&mut args),
-            "send" => {
-                self.sends += 1;
-                let send = v1::Send {
-                    to: vec![v1::Id { kind: 1, name: "bob".to_owned() }],
-                    body: args.next::<String>()?.into(),
-                    client_msg_id: message_id(self.sends).as_bytes().to_vec().into(),
-                    ..v1::Send::default()
-                };
-                self.engine.send(self.now, send);
+            "send" | "act" | "unread" => {
+                if !self.say(&command.name, &mut args)? {
+                    return Ok("not connected".to_owned());
+                }
                 None
             }
             "status" => {
@@ -212,6 +236,8 @@ fn show_action(action: &Action) -> String {
             other => format!("report {} {other:?}", id.get()),
         },
         Action::Event(Event::Stopped(fatal)) => format!("STOPPED: {fatal}"),
+        Action::Answer(frame) => format!("answer {:?}", frame.frame.as_ref().map(|it| it.name())),
+        Action::Unanswered { request_id, failure } => format!("no answer #{request_id} {failure}"),
         Action::Event(event) => format!("event {event:?}"),
         Action::Stop => "stop".to_owned(),
     }
@@ -230,7 +256,10 @@ fn show_frame(frame: &v1::ClientFrame) -> String {
         Frame::Open(open) => format!("Open ends={}", open.ends),
         Frame::Send(send) => {
             let body = String::from_utf8_lossy(&send.body);
-            format!("Send {}.{} base={} {body:?}", send.session, send.n, send.base)
+            let about = send.about.map_or(String::new(), |about| {
+                format!(" {} of {}/{}", about.kind().as_str_name(), about.epoch, about.seq)
+            });
+            format!("Send {}.{} base={} {body:?}{about}", send.session, send.n, send.base)
         }
         Frame::Ack(ack) => format!("Ack {}/{}", ack.epoch, ack.seq),
         Frame::Sync(sync) => {
@@ -241,6 +270,7 @@ fn show_frame(frame: &v1::ClientFrame) -> String {
         }
         Frame::Status(_) => "Status".to_owned(),
         Frame::Ping(ping) => format!("Ping {}/{}", ping.epoch, ping.seq_cli),
+        Frame::Unread(unread) => format!("Unread #{}", unread.request_id),
     }
 }
 
@@ -293,6 +323,10 @@ fn frame(name: &str, args: &mut Args<'_>, store: &MemoryStore) -> Result<v1::Ser
         }
         "reset" => {
             v1::Reset { epoch, floor: args.parse("floor", 0)?, head: args.parse("head", 0)? }.into()
+        }
+        "counted" => {
+            let counts = Some(v1::UnreadCounts::default());
+            v1::UnreadReply { request_id: args.next()?, counts }.into()
         }
         "goaway" => v1::GoAway {
             reconnect_after_ms: args.parse("after", 100)?,

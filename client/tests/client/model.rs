@@ -206,7 +206,11 @@ impl World {
                 self.highest = self.highest.max(floor.get());
                 self.last = self.last.map(|last| last.max(floor.get()));
             }
-            Action::Close(_) | Action::Send { .. } | Action::Event(_) => {}
+            Action::Close(_)
+            | Action::Send { .. }
+            | Action::Answer(_)
+            | Action::Unanswered { .. }
+            | Action::Event(_) => {}
         }
     }
 

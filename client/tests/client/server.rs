@@ -26,6 +26,20 @@ pub(crate) struct Session {
     open_id: bytes::Bytes,
 }
 
+/// What an entry says that comes from a send.
+fn content(send: &v1::Send) -> v1::entry::Content {
+    let message = v1::Message {
+        client_msg_id: send.client_msg_id.clone(),
+        sent_ms: 1,
+        body: send.body.clone(),
+        ..v1::Message::default()
+    };
+    let Some(about) = send.about else { return v1::entry::Content::Message(message) };
+    let key = v1::origin::Key::SessionSend(v1::SessionSend { session: 1, n: about.seq.into() });
+    let of = Some(v1::Origin { sender: "bob".to_owned(), key: Some(key) });
+    v1::entry::Content::Act(v1::Act { kind: about.kind, of, message: Some(message) })
+}
+
 /// The server: one user, one device.
 pub(crate) struct Server {
     pub(crate) epoch: u32,
@@ -87,12 +101,7 @@ impl Server {
             seq,
             time_ms: 1,
             origin: Some(v1::Origin { sender: sender.to_owned(), key: Some(key) }),
-            content: Some(v1::entry::Content::Message(v1::Message {
-                client_msg_id: send.client_msg_id.clone(),
-                sent_ms: 1,
-                body: send.body.clone(),
-                ..v1::Message::default()
-            })),
+            content: Some(content(send)),
         });
         if let Some(delivered) = self.delivered {
             let entries = self.mailbox[delivered as usize..].to_vec();
@@ -172,6 +181,10 @@ impl Server {
                 let (epoch, seq_svr) = (self.epoch, self.head());
                 let pong = v1::Pong { nonce: ping.nonce, epoch, seq_svr, server_time_ms: 1 };
                 self.out.push_back(pong.into());
+            }
+            Frame::Unread(v1::Unread { request_id }) => {
+                let counts = v1::UnreadCounts { unread: 3, ..v1::UnreadCounts::default() };
+                self.out.push_back(v1::UnreadReply { request_id, counts: Some(counts) }.into());
             }
             Frame::Ack(_) | Frame::Status(_) => {}
         }

@@ -6,10 +6,13 @@
  */
 
 import assert from "node:assert/strict";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { join } from "node:path";
 
 import { chromium } from "playwright-core";
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 /** A step that takes longer has failed; a failover takes some seconds. */
 const PATIENCE_MS = 30_000;
@@ -81,7 +84,7 @@ async function type(text) {
 
 /** Every message is on this device once, in order, and its seqs have no hole. */
 async function hasAll(which) {
-  const lines = phone(which).locator(".talk li");
+  const lines = phone(which).locator(".talk p");
   await until(`${which} has ${sent.length} messages`, async () => (await lines.count()) >= sent.length);
   const found = await lines.evaluateAll((items) => items.map((item) => [item.dataset.seq, item.firstChild.textContent]));
   assert.deepEqual(found, sent.map((text, at) => [String(at + 1), text]));
@@ -97,6 +100,14 @@ async function online() {
   }
 }
 
+/** What axe finds that would be in the way of who cannot see the page, or not well. */
+async function accessible() {
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => globalThis.axe.run());
+  const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ target }) => target).join(", ")}`);
+  assert.deepEqual(found, []);
+}
+
 /** Nothing sticks out to the right. */
 async function fits({ width }) {
   const wide = await page.evaluate(() => document.documentElement.scrollWidth);
@@ -109,6 +120,7 @@ await step("the page loads under its strict policy, and three devices are online
   assert.match(policy, /^default-src 'none'; script-src 'self'; style-src 'self';/);
   assert.doesNotMatch(policy, /unsafe|\*/);
   await online();
+  assert.ok(weight > 100_000 && weight < WEIGHT_MAX, `it weighs ${weight} bytes`);
 });
 
 await step("a message reaches both of B's devices, and each step of its way has a time", async () => {
@@ -136,6 +148,7 @@ await step("offline B gets a push on its lock screen, and catches up on return",
   await type("are you there?");
   await hasAll("b_laptop");
   await phone("b").locator(".pushes").getByText("You have new messages").waitFor();
+  await accessible();
   await picture("offline");
   await button("Go offline: B: Bob’s phone").click();
   await allHaveAll();
@@ -204,17 +217,18 @@ await step("the keyboard alone will do", async () => {
   await online();
 });
 
-await step("it fits on a phone and on a desk, in light and in dark", async () => {
+await step("it fits on a phone and on a desk, in light and in dark, and axe finds nothing", async () => {
   await page.getByText(/the servers, mean of \d+/).first().waitFor();
   for (const [name, size] of [["wide", WIDE], ["narrow", NARROW]]) {
     await page.setViewportSize(size);
     await fits(size);
+    await accessible();
     await picture(name);
     await page.emulateMedia({ colorScheme: "dark" });
+    await accessible();
     await picture(`${name}-dark`);
     await page.emulateMedia({ colorScheme: "light" });
   }
-  assert.ok(weight > 0 && weight / 2 < WEIGHT_MAX, `two loads have ${weight} bytes`);
   const dead = said.filter((text) => !EXPECTED_IN_FAILURES.test(text));
   assert.deepEqual(dead, []);
 });

@@ -50,6 +50,9 @@ export class ClusterView {
 
   async #look() {
     const state = await look("cluster").catch(() => undefined);
+    const trouble = /** @type {HTMLElement} */ (document.querySelector("#trouble"));
+    trouble.hidden = state !== undefined;
+    trouble.textContent = state ? "" : "The process that serves this page does not answer: scripts/cluster page starts it.";
     if (!state) return;
     const { shard_a: a, shard_b: b } = this.#people;
     const items = [];

@@ -14,7 +14,7 @@ const PUSHES_MS = 250;
 
 function tell(text) {
   const log = /** @type {HTMLElement} */ (document.querySelector("#log"));
-  const item = document.createElement("li");
+  const item = document.createElement("p");
   const time = document.createElement("time");
   time.textContent = clock(new Date());
   item.append(time, text);

@@ -83,7 +83,7 @@ export class Phone {
     const list = this.#find(".pushes");
     list.replaceChildren(
       ...pushes.map(({ alert, payload, seen_ms: seen }) => {
-        const item = document.createElement("li");
+        const item = document.createElement("p");
         item.title = payload;
         item.append(alert, small(`seen ${clock(new Date(seen))}`));
         return item;
@@ -175,7 +175,7 @@ export class Phone {
   }
 
   #show({ seq, mine, text, from, timeMs }) {
-    const item = document.createElement("li");
+    const item = document.createElement("p");
     item.className = mine ? "mine" : "";
     item.dataset.seq = String(seq);
     item.append(text, small(`seq ${seq} · ${from} · ${clock(new Date(timeMs))}`));

@@ -1,4 +1,4 @@
-//! `Feed`: what happened in a shard, for back ends that follow (R19). It is kept by the shard; here
+//! `Feed`: what happened in a shard, for back ends that follow (R20). It is kept by the shard; here
 //! it is read, and waited for.
 
 use std::time::Duration;

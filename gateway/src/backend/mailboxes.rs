@@ -3,7 +3,7 @@
 use tidemark_proto::v1::mailboxes_server::Mailboxes;
 use tidemark_proto::v1::{
     AdoptRequest, AdoptResponse, HeadRequest, HeadResponse, SyncRequest, SyncResponse, TrimRequest,
-    TrimResponse,
+    TrimResponse, UnreadRequest, UnreadResponse,
 };
 use tidemark_proto::{Failure, Position, convert};
 use tidemark_store_core::value::Mailbox;
@@ -41,6 +41,17 @@ impl Backend {
         caller.act_for(&user)?;
         let Mailbox { epoch, floor, head, .. } = self.mailbox(&user).await?;
         Ok(Position { epoch, floor, head }.into())
+    }
+
+    async fn count_unread(
+        &self,
+        caller: Caller,
+        request: UnreadRequest,
+    ) -> Result<UnreadResponse, Failure> {
+        let user: UserId = convert::name("user", &request.user)?;
+        caller.act_for(&user)?;
+        let counts = receive::unread(self.store.clone(), user).await?;
+        Ok(UnreadResponse { counts: Some(counts) })
     }
 
     async fn adopt_mailbox(
@@ -106,5 +117,13 @@ impl Mailboxes for Backend {
     async fn trim(&self, request: Request<TrimRequest>) -> Result<Response<TrimResponse>, Status> {
         let answer = |caller, request| self.trim_mailbox(caller, request);
         self.call("Mailboxes.Trim", request, answer).await
+    }
+
+    async fn unread(
+        &self,
+        request: Request<UnreadRequest>,
+    ) -> Result<Response<UnreadResponse>, Status> {
+        let answer = |caller, request| self.count_unread(caller, request);
+        self.call("Mailboxes.Unread", request, answer).await
     }
 }

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 use super::Backend;
 use super::caller::Caller;
 use crate::checks::{Judgement, Message};
-use crate::{failure, receive};
+use crate::{entry, failure, receive};
 
 impl Backend {
     async fn send_message(
@@ -32,6 +32,7 @@ impl Backend {
             kind: draft.kind,
             client_msg_id: draft.client_msg_id,
             body: draft.body,
+            act: draft.about.map(entry::asked),
         };
         let send = self.judged(command::BackendSend { sender, content, draft }).await?;
         match self.command(send).await? {

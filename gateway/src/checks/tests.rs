@@ -29,6 +29,7 @@ fn message(body: &'static str) -> Message {
         kind: 1,
         client_msg_id: ClientMsgId::new(UnixMs::new(1), [7; 10]),
         body: Bytes::from_static(body.as_bytes()),
+        act: None,
     };
     Message { sender: "alice".parse().expect("legal"), device: None, draft }
 }

@@ -53,6 +53,8 @@ pub(super) enum Done {
     Pinged(u64, Result<v1::Pong, Failure>),
     /// A `Status`, which has no place, by its request.
     Told(u64, Result<v1::MessageStatus, Failure>),
+    /// An `Unread`, which has no place either, by its request.
+    Counted(u64, Result<v1::UnreadCounts, Failure>),
 }
 
 impl Pending {
@@ -140,6 +142,10 @@ impl Peer {
             }
             Frame::Ping(ping) => self.ping(ping, pending),
             Frame::Status(status) => self.ask(&status, pending)?,
+            Frame::Unread(v1::Unread { request_id }) => {
+                let counted = receive::unread(self.shared.parts.store.clone(), self.user.clone());
+                pending.work(counted.map(move |counts| Done::Counted(request_id, counts)));
+            }
             // It is its connection's.
             Frame::Hello(_) => {
                 let failure = Failure::new(ErrorCode::UnknownFrame);
@@ -202,6 +208,12 @@ impl Peer {
             }
             Done::Told(request_id, Err(failure)) => {
                 pending.answer(refusal(failure, Frame::STATUS, request_id));
+            }
+            Done::Counted(request_id, Ok(counts)) => {
+                pending.answer(v1::UnreadReply { request_id, counts: Some(counts) });
+            }
+            Done::Counted(request_id, Err(failure)) => {
+                pending.answer(refusal(failure, Frame::UNREAD, request_id));
             }
         }
         Ok(())

@@ -11,6 +11,7 @@ mod page;
 mod ping;
 mod register;
 mod status;
+mod unread;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::value::Mailbox;
 use tidemark_store_core::{Command, Reply};
 use tidemark_types::{DeviceId, Epoch, Recipient, Seq, UserId};
+pub(crate) use unread::unread;
 
 use crate::failure;
 use crate::store::Store;

@@ -18,6 +18,7 @@ use tidemark_types::{DeviceId, UserId};
 use super::judging::Judges;
 use super::window::{Answer, Step, Window};
 use crate::checks::{Checks, Judgement};
+use crate::entry;
 use crate::store::{PendingReply, Store};
 
 type Outcome = Result<Reply, Attempt>;
@@ -150,10 +151,11 @@ impl Uplink {
     /// The command of a send, with what the gateway can say of it by itself (R2).
     fn command(&self, send: Send) -> command::Send {
         let judged = match send.judged {
-            Ok(Draft { to, kind, client_msg_id, body }) => {
+            Ok(Draft { to, kind, client_msg_id, body, about }) => {
                 // A slice of a frame keeps all of it, with whatever fields nobody knows.
                 let body = Bytes::copy_from_slice(&body);
-                command::Judged::Allow(command::Draft { to, kind, client_msg_id, body })
+                let act = about.map(entry::asked);
+                command::Judged::Allow(command::Draft { to, kind, client_msg_id, body, act })
             }
             Err(error) => command::Judged::Refuse(error.code()),
         };

@@ -31,6 +31,7 @@ pub(crate) fn request(sender: &str, to: &str, number: u8) -> SendRequest {
         to: vec![user(to)],
         kind: 1,
         body: Bytes::from_static(b"hello"),
+        about: None,
     }
 }
 

@@ -123,6 +123,7 @@ pub(crate) fn send(session: u64, n: u64, to: &[&str]) -> v1::Send {
         kind: 1,
         body: format!("{session}/{n}").into(),
         client_msg_id: id.as_bytes().to_vec().into(),
+        about: None,
     }
 }
 

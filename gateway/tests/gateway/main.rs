@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod acts;
 mod bad_input;
 mod carriers;
 mod checks;

@@ -169,6 +169,7 @@ async fn after_a_failover_a_higher_head_is_noticed_once() {
             kind: 1,
             client_msg_id: ClientMsgId::new(UnixMs::new(1), [1; 10]),
             body: "x".into(),
+            act: None,
         }),
     };
     cluster.unheard(&Command::Send(elsewhere));

@@ -12,6 +12,7 @@ use tidemark_types::{
     OpenId, Recipient, Seq, SessionId, ShardCount, ShardId, UnixMs, UserId,
 };
 
+use crate::act::Asked;
 use crate::codec::{self, DecodeError};
 use crate::group::GroupCommand;
 use crate::value::{AcceptFrom, ClusterMap, Label, OutSeq, Payload, PushTarget, Settings};
@@ -26,7 +27,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
 
     /// Its bytes, as they lie in the Raft log.
     pub fn encode(&self) -> Bytes {
@@ -345,7 +346,7 @@ pub struct BackendSend {
 /// A message before its sender's shard accepted it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draft {
-    /// 1 to 256 users, or one group.
+    /// 1 to 256 users, or one group; nobody for an act, which goes where its message went.
     pub to: Vec<Recipient>,
     /// The application's kind of message.
     pub kind: u32,
@@ -354,10 +355,13 @@ pub struct Draft {
     /// The application's bytes.
     #[serde(deserialize_with = "codec::bytes")]
     pub body: Bytes,
+    /// What it is to do about a message that is there already; none for a message of its own. Only
+    /// an edit has a body, and its kind must be the message's.
+    pub act: Option<Asked>,
 }
 
 impl Command {
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
 
     /// Its bytes, as a client sends it to a leader.
     pub fn encode(&self) -> Bytes {

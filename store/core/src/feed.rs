@@ -1,5 +1,5 @@
 //! The feed: what happened in a shard, in the order in which it did, for back ends that follow
-//! (R19). Where the setting `feed_records_max` is 0 there is none, and nothing is written.
+//! (R20). Where the setting `feed_records_max` is 0 there is none, and nothing is written.
 //!
 //! ```text
 //!   apply of a command ── changed keys ──► FeedRecord n+1, in the same writes

@@ -54,8 +54,38 @@ pub fn due(
         Some(key) => crate::key::after(&key.encode()),
         None => DueKey::KIND.range().0.to_vec(),
     };
-    let mut to = DueKey::KIND.range().0.to_vec();
-    to.extend((now.get() + 1).to_be_bytes());
+    between(state, from, now, limit)
+}
+
+/// The same, of those who are to be looked at later than `than`.
+pub fn due_later(
+    state: &dyn Read,
+    than: UnixMs,
+    now: UnixMs,
+    limit: usize,
+) -> Result<Vec<DueKey>, Fatal> {
+    between(state, beyond(than), now, limit)
+}
+
+/// Since when the user lacks what it is to be told under this key; none if it is told meanwhile.
+pub fn since(state: &dyn Read, key: &DueKey) -> Result<Option<UnixMs>, Fatal> {
+    Ok(read::get(state, key)?.map(|due| due.since))
+}
+
+/// Where the keys begin that are later than a time.
+fn beyond(time: UnixMs) -> Vec<u8> {
+    let mut from = DueKey::KIND.range().0.to_vec();
+    from.extend(time.get().saturating_add(1).to_be_bytes());
+    from
+}
+
+fn between(
+    state: &dyn Read,
+    from: Vec<u8>,
+    now: UnixMs,
+    limit: usize,
+) -> Result<Vec<DueKey>, Fatal> {
+    let to = beyond(now);
     if from >= to {
         return Ok(Vec::new());
     }

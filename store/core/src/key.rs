@@ -17,6 +17,7 @@ use tidemark_types::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::act::Marks;
 use crate::codec::DecodeError;
 use crate::feed::{Feed, FeedRecord};
 use crate::group::{Group, Members, Waiting};
@@ -55,6 +56,8 @@ pub enum Kind {
     Devices = 0x18,
     /// `19 at:u64 user` → [`Due`].
     Due = 0x19,
+    /// `1a user id-kind name` → [`Marks`].
+    Marks = 0x1a,
     /// `20 shard:u16` → [`Outbound`].
     Outbound = 0x20,
     /// `21 shard:u16 out_seq:u64` → [`OutRecord`].
@@ -153,7 +156,7 @@ impl KeyBytes {
             let hash = self.hash.wrapping_sub(number.wrapping_mul(SPREAD));
             return Place::Log { prefix, hash, number };
         }
-        const ORDERED: [u8; 7] = [
+        const ORDERED: [u8; 8] = [
             Kind::Block as u8,
             Kind::Allow as u8,
             Kind::Idle as u8,
@@ -161,6 +164,7 @@ impl KeyBytes {
             Kind::Sent as u8,
             Kind::Allocated as u8,
             Kind::Waiting as u8,
+            Kind::Marks as u8,
         ];
         match self.bytes.first() {
             Some(kind) if ORDERED.contains(kind) => Place::Ordered,
@@ -353,6 +357,8 @@ keys! {
     DevicesKey { user: UserId } => Devices;
     /// When a user's devices are to be looked at for hints; a scan finds the earliest first (R18).
     DueKey { at: UnixMs, user: UserId } => Due;
+    /// How far a user has come in a conversation with another user, or in a group.
+    MarksKey { user: UserId, conversation: Recipient } => Marks;
     /// The stream of records to another shard.
     OutboundKey { shard: ShardId } => Outbound;
     /// A record for another shard that it has not acknowledged yet.
@@ -377,6 +383,19 @@ keys! {
     FeedKey {} => Feed;
     /// One record of the feed; a scan reads them in their order.
     FeedRecordKey { number: u64 } => FeedRecord;
+}
+
+impl MarksKey {
+    /// The bounds of all keys of this user.
+    pub fn range_of(user: &UserId) -> (Vec<u8>, Vec<u8>) {
+        let mut from = Collected::new();
+        from.push(Self::KIND as u8);
+        user.write(&mut from);
+        let mut to = from.to_vec();
+        // A name ends with 00 00, and goes on with 00 ff.
+        *to.last_mut().expect("the name's end") += 1;
+        (from.to_vec(), to)
+    }
 }
 
 /// A field of a key.
@@ -558,6 +577,8 @@ mod tests {
         assert_eq!(hex(&DevicesKey { user: user("a") }), "18610000");
         let key = DueKey { at: UnixMs::new(258), user: user("a") };
         assert_eq!(hex(&key), "190000000000000102610000");
+        let conversation = Recipient::User(user("bob"));
+        assert_eq!(hex(&MarksKey { user: user("a"), conversation }), "1a61000001626f620000");
         assert_eq!(hex(&OutboundKey { shard }), "200007");
         let key = OutRecordKey { shard, out_seq: OutSeq::new(258) };
         assert_eq!(hex(&key), "2100070000000000000102");

@@ -17,9 +17,10 @@
 //! the entry counts as applied); a [`Fatal`] stops the node, because its state or its log cannot
 //! be trusted.
 //!
-//! The rules it keeps (R1 to R19) are in `docs/invariants.md`; each has a golden script under
+//! The rules it keeps (R1 to R20) are in `docs/invariants.md`; each has a golden script under
 //! `tests/scripts/`.
 
+pub mod act;
 mod apply;
 pub mod codec;
 pub mod command;
@@ -36,6 +37,7 @@ pub mod retention;
 pub mod status;
 pub mod storage;
 mod transaction;
+pub mod unread;
 pub mod value;
 
 pub use command::{Batch, Command};

@@ -22,6 +22,7 @@ use crate::key::{
 };
 use crate::status::{self, MessageStatus};
 use crate::storage::{Fatal, Read};
+use crate::unread::{self, Unread};
 use crate::value::{
     ClusterMap, Device, Entry, Inbound, Mailbox, Origin, OutSeq, Outbound, Payload, Shard, Value,
 };
@@ -116,7 +117,7 @@ pub enum Query {
         /// Which page, from 0.
         page: u32,
     },
-    /// Records of a shard's feed (R19).
+    /// Records of a shard's feed (R20).
     Feed {
         /// Which shard's.
         shard: ShardId,
@@ -124,6 +125,11 @@ pub enum Query {
         after: u64,
         /// How much it takes.
         limits: PageLimits,
+    },
+    /// What a user has not read, and how far the user has come.
+    Unread {
+        /// Whose.
+        user: UserId,
     },
 }
 
@@ -149,6 +155,8 @@ pub enum Answer {
     GroupMembers(Result<MembersPage, ErrorCode>),
     /// To [`Query::Feed`].
     Feed(FeedPage),
+    /// To [`Query::Unread`].
+    Unread(Unread),
 }
 
 impl Query {
@@ -170,7 +178,7 @@ impl Query {
             Query::Mailbox { mailbox } | Query::Page { mailbox, .. } => mailbox.id(),
             Query::Counter { counter } => Id::Counter(counter.clone()),
             Query::Message { origin } => Id::User(origin.sender().clone()),
-            Query::Devices { user } => Id::User(user.clone()),
+            Query::Devices { user } | Query::Unread { user } => Id::User(user.clone()),
             Query::Group { group, .. } | Query::GroupMembers { group, .. } => {
                 Id::Group(group.clone())
             }
@@ -201,6 +209,7 @@ impl Query {
             Query::Feed { after, limits, .. } => {
                 feed::page(state, *after, *limits).map(Answer::Feed)
             }
+            Query::Unread { user } => unread::count(state, user).map(Answer::Unread),
         }
     }
 }

@@ -107,7 +107,7 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Writes the command's record into the feed, where there is one (R19).
+    /// Writes the command's record into the feed, where there is one (R20).
     fn tell(&mut self, time: UnixMs, shard: Option<&Shard>) -> Result<(), Fatal> {
         let Some(shard) = shard else { return Ok(()) };
         let Some(records_max) = NonZeroU32::new(shard.settings.feed_records_max) else {

@@ -17,6 +17,7 @@ use tidemark_types::{
     Recipient, Seq, SessionId, ShardCount, ShardId, UnixMs, UserId,
 };
 
+use crate::act::{Act, Marks};
 use crate::codec::{self, DecodeError};
 use crate::feed::{Feed, FeedRecord};
 use crate::group::{Group, GroupEntry, Members, Waiting};
@@ -54,10 +55,10 @@ macro_rules! values {
 }
 
 values! {
-    Shard = 2;
+    Shard = 3;
     Chain = 1;
     Mailbox = 3;
-    Entry = 2;
+    Entry = 3;
     Device = 2;
     Devices = 1;
     Due = 1;
@@ -67,17 +68,18 @@ values! {
     Ack = 1;
     Idle = 1;
     Outbound = 1;
-    OutRecord = 2;
+    OutRecord = 3;
     Inbound = 1;
     Sent = 1;
     Counter = 1;
     Allocated = 1;
-    ClusterMap = 2;
+    ClusterMap = 3;
     Group = 1;
     Members = 1;
     Waiting = 1;
     Feed = 1;
     FeedRecord = 1;
+    Marks = 1;
 }
 
 /// The shard's own facts.
@@ -139,8 +141,12 @@ pub struct Settings {
     pub push_every: Duration,
     /// A group may be made for so many members at most (R10).
     pub group_members_max: u32,
-    /// The shard's feed keeps its newest records, this many; 0 for no feed (R19).
+    /// The shard's feed keeps its newest records, this many; 0 for no feed (R20).
     pub feed_records_max: u32,
+    /// Its sender may recall a message for this long after it was accepted.
+    pub recall_within: Duration,
+    /// Its sender may edit a message for this long after it was accepted.
+    pub edit_within: Duration,
 }
 
 impl Default for Settings {
@@ -160,6 +166,8 @@ impl Default for Settings {
             push_every: Duration::from_secs(10),
             group_members_max: GROUP_MEMBERS_MAX,
             feed_records_max: 0,
+            recall_within: Duration::from_secs(2 * 60),
+            edit_within: Duration::from_secs(15 * 60),
         }
     }
 }
@@ -340,9 +348,18 @@ pub struct Message {
     pub client_msg_id: ClientMsgId,
     /// The application's kind of message.
     pub kind: u32,
-    /// The application's bytes.
+    /// The application's bytes; of an edit, the message's new ones.
     #[serde(deserialize_with = "codec::bytes")]
     pub body: Bytes,
+    /// What it does about a message that is there already; none for a message of its own.
+    pub act: Option<Act>,
+}
+
+impl Message {
+    /// Is it worth waking a device for (R18)? Nobody wants to be woken by another's reading.
+    pub(crate) fn wakes(&self) -> bool {
+        self.act.as_ref().is_none_or(|act| !act.kind.is_mark())
+    }
 }
 
 /// Where a message went, in the sender's own copy.
@@ -353,6 +370,8 @@ pub struct Outgoing {
     /// Its record in the stream to each other shard: it is delivered there once the shard
     /// acknowledged that number (R4).
     pub records: Vec<(ShardId, OutSeq)>,
+    /// It reached none of them: a gateway's verdict dropped it, or it is the sender's own affair.
+    pub dropped: bool,
 }
 
 /// One of a user's devices.

@@ -35,6 +35,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::watch::WatchStream;
+use crate::hints::Over;
 use crate::node::Node;
 use crate::shard::{self, Shard};
 use crate::storage::GroupId;
@@ -110,8 +111,16 @@ impl StoreService {
             }
             None => return Err(invalid("the request asks nothing")),
         };
+        let (over, node) = (Over::by(&command), self.node.clone());
         let pending = shard.enqueue(command).map_err(failure)?;
-        Ok(async move { command_outcome(pending.reply().await) }.boxed())
+        let replied = async move {
+            let outcome = pending.reply().await;
+            if let Some(over) = over.filter(|_| outcome.is_ok()) {
+                node.hint_is_over(&over);
+            }
+            command_outcome(outcome)
+        };
+        Ok(replied.boxed())
     }
 
     /// The shard on which it lives, which the client must have found as well (R8).

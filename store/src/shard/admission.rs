@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use tidemark_store_core::command::{BackendSend, Draft, Judged, Send};
-use tidemark_store_core::{Command, read};
+use tidemark_store_core::{Command, act, read};
 use tidemark_types::limits::CLOCK_SKEW_MAX;
 use tidemark_types::{SessionId, ShardCount, ShardId, UserId};
 
@@ -48,13 +48,13 @@ impl Admission {
         self.space.check(command).map_err(|free| Error::NoSpace { free })?;
         match command {
             Command::Send(send) => match &send.judged {
-                Judged::Allow(draft) => self.check_room(draft),
+                Judged::Allow(draft) => self.check_room(&send.user, draft),
                 // Neither has anything for other shards.
                 Judged::Refuse(_) | Judged::Drop(_) => Ok(()),
             },
-            Command::BackendSend(BackendSend { draft, .. }) => {
+            Command::BackendSend(BackendSend { sender, draft, .. }) => {
                 self.check_id(draft.client_msg_id)?;
-                self.check_room(draft)
+                self.check_room(sender, draft)
             }
             Command::DropBackend(BackendSend { draft, .. }) => self.check_id(draft.client_msg_id),
             Command::RefuseBackend { id, .. } | Command::Allocate { id: Some(id), .. } => {
@@ -108,8 +108,17 @@ impl Admission {
     }
 
     /// Is there room in the outbox for every shard that the message goes to?
-    fn check_room(&self, draft: &Draft) -> Result<(), Error> {
-        let shards = draft.to.iter().map(|to| self.shards.shard_of(&to.id()));
+    fn check_room(&self, user: &UserId, draft: &Draft) -> Result<(), Error> {
+        let told;
+        let to = match draft.act {
+            None => &draft.to,
+            Some(asked) => {
+                let group = GroupId::shard(self.shard);
+                told = self.state.peek(group, |state| act::destinations(state, user, asked))?;
+                &told
+            }
+        };
+        let shards = to.iter().map(|to| self.shards.shard_of(&to.id()));
         let elsewhere: BTreeSet<ShardId> = shards.filter(|shard| *shard != self.shard).collect();
         if elsewhere.is_empty() {
             return Ok(());

@@ -48,7 +48,7 @@ impl Device {
     /// Send number `n`; a retry is the same command.
     pub(crate) fn send(&self, n: u64, base: u64, to: Vec<Recipient>, body: Bytes) -> Command {
         let content = ContentHash::of(&to, KIND, &body);
-        let draft = Draft { to, kind: KIND, client_msg_id: message_id(n), body };
+        let draft = Draft { to, kind: KIND, client_msg_id: message_id(n), body, act: None };
         Command::Send(Send {
             user: self.user.clone(),
             device: device(),

@@ -45,7 +45,7 @@ async fn post(node: &Node, sender: UserId, number: u8) {
     let body = Bytes::from(vec![number; 100]);
     let content = ContentHash::of(&to, 1, &body);
     let client_msg_id = ClientMsgId::new(node.time().own(), [number; 10]);
-    let draft = Draft { to, kind: 1, client_msg_id, body };
+    let draft = Draft { to, kind: 1, client_msg_id, body, act: None };
     let send = Command::BackendSend(BackendSend { sender, content, draft });
     match node.propose(send).await.unwrap() {
         Reply::Sent(Verdict::Accepted { seq: Seq::NONE, .. }) => {}

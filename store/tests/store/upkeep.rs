@@ -19,6 +19,12 @@ use crate::node::{self, config, create_with, send, serving, stop, user};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// How long a hint is one gateway's.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// For longer than this no leader goes on beside its successor.
+const DEAF: Duration = Duration::from_secs(4);
+
 /// One that has a token for hints, and is not connected.
 async fn away(node: &Node, user: &UserId, name: &DeviceId) {
     let (user, device) = (user.clone(), name.clone());
@@ -68,6 +74,7 @@ async fn a_hint_is_handed_out_once_until_it_was_sent_and_again_when_it_was_not()
         away(&node, user, &tablet).await;
     }
     assert_eq!(node.lease_hints(100).unwrap(), []);
+    tokio::time::sleep(DEAF).await;
     // A burst: one hint for each device, of the newest head, whatever asks for more.
     for n in 1..=5 {
         node.propose(send(&alice, n, &users)).await.unwrap();
@@ -105,10 +112,22 @@ async fn a_hint_is_handed_out_once_until_it_was_sent_and_again_when_it_was_not()
     wanted.sort_unstable();
     assert_eq!(names, wanted);
 
-    // Leases are not kept: a node that starts anew hands out whatever was not sent.
+    // Leases are not kept, but their gateways may still have them: a node that starts anew hands out
+    // whatever was not sent once they have ended, and what is due since then at once.
     stop(node).await.unwrap();
     let node = serving(&config, Arc::new(SystemClock::new())).await.unwrap();
+    let started = Instant::now();
+    node::settled(&node).await;
+    assert!(nothing_is_due(&node).await);
+    tokio::time::sleep(DEAF).await;
+    let late = user("late");
+    away(&node, &late, &device()).await;
+    node.propose(send(&alice, 7, std::slice::from_ref(&late))).await.unwrap();
+    node::settled(&node).await;
+    assert_eq!(leased(&node, 1).await[0].user, late);
+    assert!(started.elapsed() < LEASE);
     assert_eq!(leased(&node, 40).await.len(), 40);
+    assert!(started.elapsed() >= LEASE);
     stop(node).await.unwrap();
 }
 

@@ -211,6 +211,8 @@ struct Settings {
     push_every_ms: u64,
     group_members_max: u32,
     feed_records_max: u32,
+    recall_within_ms: u64,
+    edit_within_ms: u64,
 }
 
 impl Map {
@@ -249,6 +251,8 @@ impl From<MapSettings> for Settings {
             push_every_ms,
             group_members_max,
             feed_records_max,
+            recall_within_ms,
+            edit_within_ms,
         } = settings;
         Settings {
             session_idle_ms,
@@ -264,6 +268,8 @@ impl From<MapSettings> for Settings {
             push_every_ms,
             group_members_max,
             feed_records_max,
+            recall_within_ms,
+            edit_within_ms,
         }
     }
 }
@@ -288,7 +294,7 @@ impl fmt::Display for Map {
 }
 
 impl Settings {
-    fn rows(&self) -> [Vec<String>; 13] {
+    fn rows(&self) -> [Vec<String>; 15] {
         [
             row([&"sessions are kept idle for", &duration(self.session_idle_ms)]),
             row([&"back ends' ids are kept for", &duration(self.dedup_window_ms)]),
@@ -303,6 +309,8 @@ impl Settings {
             row([&"hints to a device, one in", &duration(self.push_every_ms)]),
             row([&"members of a group, at most", &self.group_members_max]),
             row([&"records in a shard's feed, at most", &self.feed_records_max]),
+            row([&"a message can be recalled for", &duration(self.recall_within_ms)]),
+            row([&"a message can be edited for", &duration(self.edit_within_ms)]),
         ]
     }
 }

@@ -1,4 +1,4 @@
-//! `feed`: what happened in a shard, record after record (R19). With the last record's number that
+//! `feed`: what happened in a shard, record after record (R20). With the last record's number that
 //! was printed, reading goes on where it stopped.
 
 use std::fmt;

@@ -31,17 +31,13 @@ pub(crate) async fn run(send: Send, gateways: &mut Gateways, output: Output) -> 
     let id = send.id.unwrap_or_else(|| new_id(gateways));
     let (from, wait) = (send.from.clone(), send.wait);
     let request = request(send, id)?;
-    let announced = output.note(&Announced { id: id.to_string() });
-    announced.map_err(|error| Error::Usage(format!("the id cannot be told: {error}")))?;
-    let with_id = |error| match error {
-        Error::Unknown { reason, .. } => Error::Unknown { reason, id: Some(id) },
-        other => other,
-    };
-    let rpc = async |channel, request| MessagesClient::new(channel).send(request).await;
-    let accepted = gateways.call(Role::Service, outcome, request, rpc).await.map_err(with_id)?;
+    let accepted = accepted(request, id, outcome, gateways, output).await?;
     let recipients = match wait {
         Wait::Accepted => Vec::new(),
-        Wait::Delivered => delivered(from, id, &accepted, gateways).await.map_err(with_id)?,
+        Wait::Delivered => {
+            let delivered = delivered(from, id, &accepted, gateways).await;
+            delivered.map_err(|error| with_id(error, id))?
+        }
     };
     let SendResponse { seq, time_ms } = accepted;
     let refusal = recipients.iter().find_map(|recipient| recipient.refusal.clone());
@@ -52,7 +48,30 @@ pub(crate) async fn run(send: Send, gateways: &mut Gateways, output: Output) -> 
     refusal.map_or(Ok(()), |refusal| Err(Error::Refused(refusal)))
 }
 
-fn new_id(gateways: &Gateways) -> ClientMsgId {
+/// Tells the id, then sends.
+pub(super) async fn accepted(
+    request: SendRequest,
+    id: ClientMsgId,
+    outcome: Outcome,
+    gateways: &mut Gateways,
+    output: Output,
+) -> Result<SendResponse, Error> {
+    let announced = output.note(&Announced { id: id.to_string() });
+    announced.map_err(|error| Error::Usage(format!("the id cannot be told: {error}")))?;
+    let rpc = async |channel, request| MessagesClient::new(channel).send(request).await;
+    let accepted = gateways.call(Role::Service, outcome, request, rpc).await;
+    accepted.map_err(|error| with_id(error, id))
+}
+
+/// Under which id an unknown outcome can be repeated.
+fn with_id(error: Error, id: ClientMsgId) -> Error {
+    match error {
+        Error::Unknown { reason, .. } => Error::Unknown { reason, id: Some(id) },
+        other => other,
+    }
+}
+
+pub(super) fn new_id(gateways: &Gateways) -> ClientMsgId {
     let mut random = [0; 10];
     gateways.rng.fill(&mut random);
     ClientMsgId::new(gateways.clock.wall(), random)
@@ -62,10 +81,7 @@ fn request(send: Send, id: ClientMsgId) -> Result<SendRequest, Error> {
     let users = send.to.into_iter().map(Recipient::User);
     let to = users.chain(send.group.map(Recipient::Group));
     let to: Vec<v1::Id> = to.map(|recipient| v1::Id::from(&recipient)).collect();
-    let body = match send.text {
-        Some(text) => text.into_bytes(),
-        None => standard_input()?,
-    };
+    let body = body_of(send.text)?;
     send::validate(&to, &body)?;
     Ok(SendRequest {
         sender: send.from.to_string(),
@@ -73,7 +89,16 @@ fn request(send: Send, id: ClientMsgId) -> Result<SendRequest, Error> {
         to,
         kind: send.kind,
         body: Bytes::from(body),
+        about: None,
     })
+}
+
+/// What the command line says, else standard input.
+pub(super) fn body_of(text: Option<String>) -> io::Result<Vec<u8>> {
+    match text {
+        Some(text) => Ok(text.into_bytes()),
+        None => standard_input(),
+    }
 }
 
 /// Standard input to its end, or just beyond what a body may have.

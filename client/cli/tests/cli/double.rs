@@ -320,6 +320,24 @@ impl Mailboxes for Gateway {
     async fn trim(&self, _: Request<TrimRequest>) -> Result<Response<TrimResponse>, Status> {
         Ok(Response::new(TrimResponse { floor: 2 }))
     }
+
+    async fn unread(
+        &self,
+        request: Request<UnreadRequest>,
+    ) -> Result<Response<UnreadResponse>, Status> {
+        self.meet(request).await?;
+        let conversations = [(user("bob"), 2, 7, 4), (group("club"), 0, 5, 5)].map(
+            |(conversation, unread, delivered_seq, read_seq)| UnreadConversation {
+                conversation: Some(conversation),
+                unread,
+                delivered_seq,
+                read_seq,
+            },
+        );
+        let conversations = conversations.into();
+        let counts = UnreadCounts { epoch: 1, from: 2, head: 8, unread: 2, conversations };
+        Ok(Response::new(UnreadResponse { counts: Some(counts) }))
+    }
 }
 
 #[tonic::async_trait]
@@ -491,6 +509,8 @@ impl Cluster for Gateway {
                 push_every_ms: 10_000,
                 group_members_max: 10_000,
                 feed_records_max: 0,
+                recall_within_ms: 120_000,
+                edit_within_ms: 900_000,
             }),
         }))
     }

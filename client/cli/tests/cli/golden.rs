@@ -10,7 +10,7 @@ use crate::double::{Double, Fault};
 use crate::rig::{ID, Rig};
 
 /// Each command, and the name of its golden files.
-const COMMANDS: [(&str, &[&str]); 19] = [
+const COMMANDS: [(&str, &[&str]); 23] = [
     ("send", &["send", "--from", "alice", "--to", "bob", "--id", ID, "hello"]),
     (
         "send_delivered",
@@ -31,6 +31,10 @@ const COMMANDS: [(&str, &[&str]); 19] = [
     ),
     ("history", &["history", "alice"]),
     ("head", &["head", "alice"]),
+    ("mark", &["mark", "alice", "5", "--as", "delivered", "--id", ID]),
+    ("recall", &["recall", "alice", "5", "--id", ID]),
+    ("edit", &["edit", "alice", "5", "--kind", "2", "--id", ID, "new"]),
+    ("unread", &["unread", "alice"]),
     ("block", &["block", "alice", "bob"]),
     ("unblock", &["unblock", "alice", "bob"]),
     ("device_list", &["device", "list", "alice"]),
@@ -96,6 +100,23 @@ fn completions_know_the_commands() {
         assert_eq!(run.code, 0);
         assert!(run.out.contains("transfer"), "{shell}");
     }
+}
+
+#[test]
+fn an_act_names_the_message_and_nobody() {
+    let (rig, gateway) = (Rig::new(), Double::start());
+    for words in [&["mark", "alice", "5"][..], &["edit", "alice", "6", "--kind", "2", "new"]] {
+        let run = rig.run(&[&gateway], words);
+        assert_eq!((run.code, run.out.trim_end()), (0, "accepted, seq 5"), "{run:?}");
+    }
+    let sends = gateway.sends();
+    let said = sends.iter().map(|send| {
+        let about = send.about.expect("an act");
+        assert!(send.to.is_empty());
+        (about.kind().as_str_name(), about.epoch, about.seq, send.kind, &send.body[..])
+    });
+    let wanted = [("ACT_KIND_READ", 1, 5, 0, &b""[..]), ("ACT_KIND_EDIT", 1, 6, 2, &b"new"[..])];
+    assert_eq!(said.collect::<Vec<_>>(), wanted);
 }
 
 #[test]

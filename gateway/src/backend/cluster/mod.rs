@@ -102,6 +102,8 @@ fn map(map: &ClusterMap) -> MapResponse {
         push_every,
         group_members_max,
         feed_records_max,
+        recall_within,
+        edit_within,
     } = map.settings;
     MapResponse {
         cluster_id: bytes_of(map.cluster.as_bytes()),
@@ -123,6 +125,8 @@ fn map(map: &ClusterMap) -> MapResponse {
             push_every_ms: millis(push_every),
             group_members_max,
             feed_records_max,
+            recall_within_ms: millis(recall_within),
+            edit_within_ms: millis(edit_within),
         }),
     }
 }

@@ -52,6 +52,14 @@ struct Question<'a> {
     body: String,
     /// A UUID.
     client_msg_id: String,
+    /// It is the new body of a message that is there.
+    #[serde(skip_serializing_if = "is_not")]
+    edit: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_not(flag: &bool) -> bool {
+    !flag
 }
 
 #[derive(Serialize)]
@@ -121,6 +129,7 @@ fn question(request: &BeforeSendRequest) -> Result<Bytes, Failed> {
         kind: request.kind,
         body: STANDARD.encode(&request.body),
         client_msg_id: id.map_err(|error| error.to_string())?.to_string(),
+        edit: request.edit,
     };
     let json = serde_json::to_vec(&question).map_err(|error| error.to_string())?;
     Ok(json.into())
@@ -166,6 +175,7 @@ mod tests {
             kind: 3,
             body: Bytes::from_static(b"\xff!"),
             client_msg_id: bytes_of(id.as_bytes()),
+            edit: false,
         };
         let wanted = "{\"sender\":\"alice\",\"device\":\"phone\",\
                       \"to\":[{\"kind\":\"user\",\"name\":\"bob\"},\
@@ -173,6 +183,9 @@ mod tests {
                       \"kind\":3,\"body\":\"/yE=\",\
                       \"client_msg_id\":\"00000000-03e8-7707-8707-070707070707\"}";
         assert_eq!(question(&request).expect("legal"), wanted);
+        let edit = BeforeSendRequest { edit: true, ..request.clone() };
+        let asked = question(&edit).expect("legal");
+        assert!(asked.ends_with(b",\"edit\":true}"), "{asked:?}");
         let back_end = BeforeSendRequest { device: String::new(), ..request };
         let asked = question(&back_end).expect("legal");
         assert!(asked.starts_with(b"{\"sender\":\"alice\",\"to\":"));

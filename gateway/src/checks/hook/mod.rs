@@ -213,5 +213,6 @@ fn request(Message { sender, device, draft }: &Message) -> v1::BeforeSendRequest
         kind: draft.kind,
         body: draft.body.clone(),
         client_msg_id: bytes_of(draft.client_msg_id.as_bytes()),
+        edit: draft.act.is_some(),
     }
 }

@@ -283,6 +283,7 @@ fn a_send_that_cannot_be_judged_goes_and_leaves_no_trace() {
         kind: 1,
         client_msg_id: ClientMsgId::new(UnixMs::new(1), [7; 10]),
         body: vec![0; 100].into(),
+        act: None,
     };
     let large = Send { judged: Judged::Allow(draft), ..send(1) };
     script.window.push_unjudged(large, now).expect("there is room");
@@ -308,6 +309,7 @@ fn a_replaced_body_costs_what_the_devices_own_did() {
         kind: 1,
         client_msg_id: ClientMsgId::new(UnixMs::new(1), [7; 10]),
         body: vec![0; 100].into(),
+        act: None,
     };
     script.window.judged(1, Judged::Allow(draft));
     assert_eq!(script.steps(), ["1"]);

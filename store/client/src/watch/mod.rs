@@ -113,6 +113,7 @@ impl Shared {
 }
 
 /// What a watcher learns.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are entries")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchEvent {
     /// The mailbox is watched, for the first time or anew after a failover, and stands so; every

@@ -8,6 +8,7 @@ use tidemark_mutants::{Mutant, is, noise};
 use tidemark_types::limits::{BODY_BYTES_MAX, RECIPIENTS_MAX};
 use tidemark_types::{DeviceId, ErrorCode, GroupId, Id, Recipient, Seq, ShardId, UserId};
 
+use super::act::{self, Judgement};
 use super::mailbox::Open;
 use super::{contacts, group, lives_here, push};
 use crate::command::Draft;
@@ -27,6 +28,9 @@ pub(super) enum Fate {
     /// Nobody but its sender will see it: the gateway's verdict, of which the sender learns
     /// nothing (R2).
     Dropped,
+    /// Nobody but its sender is to see it, who knows that: a mark in a group, or an act about a
+    /// message that was dropped.
+    Kept,
 }
 
 /// The verdict of a gateway that refuses a send for good, if it may do so with this code.
@@ -39,6 +43,7 @@ pub(super) fn refused_by_gateway(code: ErrorCode) -> Result<Verdict, Reject> {
             | ErrorCode::KindNotAllowed
             | ErrorCode::Filtered
             | ErrorCode::HookRefused
+            | ErrorCode::NoMessage
     );
     match is_gateways {
         true => Ok(Verdict::Refused(code)),
@@ -52,6 +57,9 @@ pub(super) fn check_draft(draft: &Draft) -> Result<(), Reject> {
     let groups = draft.to.iter().filter(|to| matches!(to, Recipient::Group(_))).count();
     if draft.body.len() > BODY_BYTES_MAX {
         return invalid(format!("body: {} bytes, at most {BODY_BYTES_MAX}", draft.body.len()));
+    }
+    if let Some(asked) = draft.act {
+        return act::check(draft, asked);
     }
     if draft.to.is_empty() || draft.to.len() > RECIPIENTS_MAX {
         return invalid(format!("to: {} recipients, 1 to {RECIPIENTS_MAX}", draft.to.len()));
@@ -72,20 +80,44 @@ pub(super) fn accept(
     draft: &Draft,
     fate: Fate,
 ) -> Result<Verdict, Stop> {
-    let mut own = Open::of(step, origin.sender())?;
-    let seq = match own.vacancy() {
-        Ok(seq) => seq,
-        Err(code) => return Ok(Verdict::Refused(code)),
-    };
+    let own = Open::of(step, origin.sender())?;
+    if let Err(code) = own.vacancy() {
+        return Ok(Verdict::Refused(code));
+    }
     let message = Message {
         device: device.cloned(),
         sent: shard.time,
         client_msg_id: draft.client_msg_id,
         kind: draft.kind,
         body: draft.body.clone(),
+        act: None,
     };
-    let mut users = Vec::with_capacity(draft.to.len());
-    for to in &draft.to {
+    let Some(asked) = draft.act else {
+        return give(step, shard, own, origin, message, &draft.to, fate);
+    };
+    match act::judge(step, shard, origin.sender(), asked, draft)? {
+        Judgement::Refused(code) => Ok(Verdict::Refused(code)),
+        Judgement::Nothing => Ok(Verdict::Accepted { seq: Seq::NONE, time: shard.time }),
+        Judgement::Send(sent) => {
+            let fate = if sent.kept { Fate::Kept } else { fate };
+            let message = Message { kind: sent.kind, act: Some(sent.act), ..message };
+            give(step, shard, own, origin, message, &sent.to, fate)
+        }
+    }
+}
+
+/// Brings a message to its sender's own mailbox, which has room, and to its recipients.
+fn give(
+    step: &mut Step<'_>,
+    shard: &mut Shard,
+    mut own: Open,
+    origin: Origin,
+    message: Message,
+    recipients: &[Recipient],
+    fate: Fate,
+) -> Result<Verdict, Stop> {
+    let mut users = Vec::with_capacity(recipients.len());
+    for to in recipients {
         match to {
             Recipient::User(user) => users.push(user.clone()),
             // It stands alone, and the sender's copy comes from it: of what is dropped there is none.
@@ -93,18 +125,30 @@ pub(super) fn accept(
                 shard.dropped += 1;
                 return Ok(Verdict::Accepted { seq: Seq::NONE, time: shard.time });
             }
+            Recipient::Group(_) if matches!(fate, Fate::Kept) => {}
             Recipient::Group(group) => return to_group(step, shard, origin, message, group),
         }
     }
     users.sort_unstable();
     users.dedup();
-    let to = users.iter().cloned().map(Recipient::User).collect();
+    let to = match users.is_empty() {
+        true => recipients.to_vec(),
+        false => users.iter().cloned().map(Recipient::User).collect(),
+    };
     // Self counts once, and the sender's own copy is it.
     users.retain(|user| user != origin.sender());
-    if let Fate::Dropped = fate {
-        shard.dropped += users.len() as u64;
-        users.clear();
-    }
+    let dropped = match fate {
+        Fate::Delivered => false,
+        Fate::Dropped => {
+            shard.dropped += users.len() as u64;
+            users.clear();
+            true
+        }
+        Fate::Kept => {
+            users.clear();
+            true
+        }
+    };
 
     let (here, elsewhere): (Vec<_>, Vec<_>) =
         users.into_iter().partition(|user| lives_here(shard, &Id::User(user.clone())));
@@ -114,11 +158,13 @@ pub(super) fn accept(
         origin: origin.clone(),
         content: Content::Message {
             message: message.clone(),
-            outgoing: Some(Outgoing { to, records }),
+            outgoing: Some(Outgoing { to, records, dropped }),
         },
     };
-    own.append(step, shard, &entry.encode_chunked()).expect("there is a vacancy");
-    push::arm(step, shard, origin.sender(), &mut own)?;
+    let seq = own.append(step, shard, &entry.encode_chunked()).expect("there is a vacancy");
+    if message.wakes() {
+        push::arm(step, shard, origin.sender(), &mut own)?;
+    }
     own.save(step);
 
     let outcomes = to_users(step, shard, &origin, &message, &here)?;
@@ -181,7 +227,9 @@ pub(super) fn to_users(
             (Some(code), false) => Outcome::Refused(code),
             (None, _) => match mailbox.append(step, shard, &entry) {
                 Ok(seq) => {
-                    push::arm(step, shard, user, &mut mailbox)?;
+                    if message.wakes() {
+                        push::arm(step, shard, user, &mut mailbox)?;
+                    }
                     mailbox.save(step);
                     Outcome::Appended(seq)
                 }

@@ -10,7 +10,7 @@ use tidemark_mutants::{Mutant, is, kept_numbers};
 use tidemark_types::{ErrorCode, Recipient, Seq, SeqRange, UserId};
 
 use super::{device, push};
-use crate::key::{BlockKey, EntryKey, MailboxKey};
+use crate::key::{BlockKey, EntryKey, MailboxKey, MarksKey};
 use crate::reply::{Effect, Reject, Reply};
 use crate::retention;
 use crate::storage::Fatal;
@@ -19,6 +19,9 @@ use crate::value::{Block, Mailbox, Shard};
 
 /// Entries that one trim removes from the storage; the floor rises at once, the rest follows.
 const SWEEP_PER_TRIM: NonZeroU32 = NonZeroU32::new(1_000).expect("not 0");
+
+/// Marks that one deletion removes; the reply says whether there may be more.
+const MARKS_PER_DELETE: usize = 1_000;
 
 /// Entries that one append removes: more than the one it adds, so that a backlog shrinks.
 const SWEEP_PER_APPEND: NonZeroU32 = NonZeroU32::new(2).expect("not 0");
@@ -161,10 +164,17 @@ pub(super) fn retain(step: &mut Step<'_>, shard: &Shard, id: &Recipient) -> Resu
 /// `DeleteMailbox`: the content goes, the numbers stay (R14).
 pub(super) fn delete(step: &mut Step<'_>, user: &UserId) -> Result<Reply, Stop> {
     let mut mailbox = Open::of(step, user)?;
-    mailbox.sweep_all(step);
-    let reply = mailbox.trimmed();
+    let swept = mailbox.sweep_all(step);
+    let floor = mailbox.value.floor;
     mailbox.save(step);
-    Ok(reply)
+    // Where the user had come in each conversation is content too; no new mark can lie below it.
+    let (from, to) = MarksKey::range_of(user);
+    let marks: Vec<MarksKey> = step.keys(&from, &to, MARKS_PER_DELETE)?;
+    for key in &marks {
+        step.delete(key);
+    }
+    let more = !swept || marks.len() == MARKS_PER_DELETE;
+    Ok(Reply::MailboxTrimmed { floor, more })
 }
 
 /// `Adopt`: the mailbox goes on after a seq that another system assigned.

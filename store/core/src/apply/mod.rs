@@ -8,6 +8,7 @@
 //! | `shard` | init, configure, expire |
 //! | `session` | open, send |
 //! | `backend` | back end's send, and its refusal |
+//! | `act` | the judgement of marks, recalls and edits |
 //! | `deliver` | the fan-out that both sends and relay-in use |
 //! | `relay` | relay-in, trim outbox |
 //! | `device` | register, forget, log out, depart, confirm |
@@ -19,6 +20,7 @@
 //! | `group` | changes of groups, and the judgement of what is sent to one |
 //! | `fanout` | fan out, and what gives a group's log to its members |
 
+mod act;
 mod backend;
 mod cluster;
 mod contacts;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidemark_store_core::Command;
+use tidemark_store_core::act::*;
 use tidemark_store_core::command::{Arrival, BackendSend, Batch, Draft, Judged, Send, Start};
 use tidemark_store_core::feed::{Feed, FeedChange, FeedRecord};
 use tidemark_store_core::group::*;
@@ -78,7 +79,14 @@ fn message() -> Message {
         client_msg_id: id(),
         kind: 2,
         body: Bytes::from_static(b"hi"),
+        act: None,
     }
+}
+
+/// What is done about another message.
+fn act(kind: ActKind) -> Message {
+    let [_, of] = origins();
+    Message { act: Some(Act { kind, of }), ..message() }
 }
 
 fn origins() -> [Origin; 2] {
@@ -212,6 +220,7 @@ fn values(lines: &mut String) {
     let outgoing = Outgoing {
         to: vec![Recipient::User(user("bob")), Recipient::Group(GroupId::new("team").unwrap())],
         records: vec![(ShardId::new(3), OutSeq::new(300))],
+        dropped: true,
     };
     let own = Content::Message { message: message(), outgoing: Some(outgoing) };
     let theirs = Content::Message { message: message(), outgoing: None };
@@ -219,6 +228,11 @@ fn values(lines: &mut String) {
         Content::Refused { recipient: Recipient::User(user("bob")), code: ErrorCode::NoMailbox };
     value(lines, &Entry { time, origin: one.clone(), content: own });
     value(lines, &Entry { time, origin: two, content: theirs });
+    for kind in [ActKind::Delivered, ActKind::Read, ActKind::Recall, ActKind::Edit] {
+        let content = Content::Message { message: act(kind), outgoing: None };
+        value(lines, &Entry { time, origin: one.clone(), content });
+    }
+    value(lines, &Marks { delivered: Seq::new(300), read: Seq::new(299) });
     value(lines, &Entry { time, origin: one, content: refusal });
     value(lines, &a_device());
     value(lines, &Devices { names: vec![device()], last_number: 300 });
@@ -319,7 +333,13 @@ fn draft() -> Draft {
         kind: 2,
         client_msg_id: id(),
         body: Bytes::from_static(b"hi"),
+        act: None,
     }
+}
+
+fn asked(kind: ActKind) -> Draft {
+    let act = Some(Asked { kind, epoch: Epoch::FIRST, seq: Seq::new(300) });
+    Draft { to: Vec::new(), act, ..draft() }
 }
 
 fn commands() -> Vec<Command> {
@@ -366,6 +386,8 @@ fn commands() -> Vec<Command> {
         Command::Send(send(Judged::Allow(draft.clone()))),
         Command::Send(send(Judged::Refuse(ErrorCode::BadRecipient))),
         Command::Send(send(Judged::Drop(draft.clone()))),
+        Command::Send(send(Judged::Allow(asked(ActKind::Read)))),
+        Command::Send(send(Judged::Allow(asked(ActKind::Edit)))),
         Command::BackendSend(BackendSend { sender: user.clone(), content, draft: draft.clone() }),
         Command::Confirm { user: user.clone(), device, epoch: Epoch::FIRST, seq: Seq::new(300) },
         Command::RelayIn { source: shard, records },

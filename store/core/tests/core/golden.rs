@@ -10,9 +10,11 @@ use std::error::Error;
 use std::fmt::Write;
 use std::ops::ControlFlow;
 use std::str::FromStr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Context, Runner};
+use tidemark_store_core::act::{Act, ActKind, Asked};
 use tidemark_store_core::command::{Arrival, BackendSend, Command, Draft, Judged, Send, Start};
 use tidemark_store_core::feed::{self, FeedChange, FeedRecord};
 use tidemark_store_core::group::{
@@ -113,6 +115,7 @@ impl Runner for Script {
             "feed" => self.feed(&mut args)?,
             "hints" => self.hints(&args.next()?)?,
             "acks" => self.acks(&args.next()?)?,
+            "unread" => self.unread(args.next()?)?,
             _ => self.command(&command.name, &mut args)?,
         };
         args.0.reject_next()?;
@@ -177,6 +180,7 @@ impl Script {
                 kind: 1,
                 client_msg_id: message_id("0.0")?,
                 body: Bytes::from_static(b"x"),
+                act: None,
             };
             let applied = self.cluster.route(Command::Send(Send {
                 user: user.clone(),
@@ -228,6 +232,7 @@ impl Script {
             client_msg_id: id,
             kind: 1,
             body: Bytes::from_static(b"forged"),
+            act: None,
         };
         let origin = Origin::Backend { sender, id };
         let payload = Payload::Message { origin, message, to: vec![args.next()?] };
@@ -352,6 +357,23 @@ impl Script {
         })
     }
 
+    /// What a user has not read: each conversation with its marks.
+    fn unread(&self, user: UserId) -> Result<String, Failure> {
+        let state = self.cluster.state(self.cluster.shard_of(&user));
+        let query = Query::Unread { user };
+        let Answer::Unread(unread) = Query::decode(&query.encode())?.answer(state)? else {
+            return Err("another answer".into());
+        };
+        let mut output = format!("from={} head={}", unread.from, unread.head);
+        for it in unread.conversations {
+            let (name, marks) = (it.with.id(), it.marks);
+            let (read, delivered) = (marks.read, marks.delivered);
+            let name = name.name();
+            write!(output, " {name}={} (read {read}, delivered {delivered})", it.unread)?;
+        }
+        Ok(output)
+    }
+
     /// `page USER from=SEQ [epoch=N] [entries=N] [bytes=N]`
     fn page(&mut self, args: &mut Args<'_>) -> Result<String, Failure> {
         let user: UserId = args.next()?;
@@ -380,8 +402,15 @@ fn settings(args: &mut Args<'_>) -> Result<Settings, Failure> {
         mailbox_entries_max: args.parse("mailbox_entries_max", default.mailbox_entries_max)?,
         group_members_max: args.parse("group_members_max", default.group_members_max)?,
         feed_records_max: args.parse("feed_records_max", default.feed_records_max)?,
+        recall_within: millis(args, "recall_ms", default.recall_within)?,
+        edit_within: millis(args, "edit_ms", default.edit_within)?,
         ..default
     })
+}
+
+fn millis(args: &mut Args<'_>, key: &str, default: Duration) -> Result<Duration, Failure> {
+    let given: Option<u64> = args.0.take_key(key).map(str::parse).transpose()?;
+    Ok(given.map_or(default, Duration::from_millis))
 }
 
 fn parse(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
@@ -580,7 +609,11 @@ fn judged(args: &mut Args<'_>) -> Result<(ContentHash, (Judged, ClientMsgId)), F
     let dropped = args.parse("dropped", "no".to_owned())? == "yes";
     let replaced = args.0.take_key("replaced").map(|body| Bytes::from(body.to_owned()));
     let mut draft = draft(args)?;
-    let (id, content) = (draft.client_msg_id, ContentHash::of(&draft.to, draft.kind, &draft.body));
+    let mut content = ContentHash::of(&draft.to, draft.kind, &draft.body);
+    if let Some(Asked { kind, epoch, seq }) = draft.act {
+        content = content.about(format!("{kind:?} {epoch} {seq}").as_bytes());
+    }
+    let id = draft.client_msg_id;
     draft.body = replaced.unwrap_or(draft.body);
     let judged = match refused.transpose()? {
         Some(code) => Judged::Refuse(code),
@@ -595,12 +628,35 @@ fn draft(args: &mut Args<'_>) -> Result<Draft, Failure> {
     let to = to.split(',').filter(|name| !name.is_empty()).map(recipient);
     let fill = args.parse("fill", 0)?;
     let body = args.parse("body", "x".repeat(fill))?;
+    let act = asked(args)?;
+    let kind = match act {
+        None | Some(Asked { kind: ActKind::Edit, .. }) => 1,
+        Some(_) => 0,
+    };
     Ok(Draft {
         to: to.collect::<Result<_, _>>()?,
-        kind: args.parse("kind", 1)?,
+        kind: args.parse("kind", kind)?,
         client_msg_id: message_id(&args.parse("id", "0.0".to_owned())?)?,
         body: Bytes::from(body),
+        act,
     })
+}
+
+/// `delivered=SEQ`, `read=SEQ`, `recall=SEQ` or `edit=SEQ`, and `epoch=N`.
+fn asked(args: &mut Args<'_>) -> Result<Option<Asked>, Failure> {
+    let kinds = [
+        ("delivered", ActKind::Delivered),
+        ("read", ActKind::Read),
+        ("recall", ActKind::Recall),
+        ("edit", ActKind::Edit),
+    ];
+    let epoch = Epoch::new(args.parse("epoch", 1)?);
+    for (key, kind) in kinds {
+        if let Some(seq) = args.0.take_key(key) {
+            return Ok(Some(Asked { kind, epoch, seq: Seq::new(seq.parse()?) }));
+        }
+    }
+    Ok(None)
 }
 
 /// `USER`, or `group:GROUP`.
@@ -708,15 +764,29 @@ fn show(applied: &Applied) -> String {
     output
 }
 
-fn show_entry(entry: &Entry) -> String {
-    let origin = match &entry.origin {
+fn show_origin(origin: &Origin) -> String {
+    match origin {
         Origin::Session { sender, session, n } => format!("{sender}#{session}.{n}"),
         Origin::Backend { sender, id } => format!("{sender}@{}", id.created()),
         Origin::Group { sender, group, seq } => format!("{sender}*{group}.{seq}"),
-    };
+    }
+}
+
+/// What a message says: its body, or what it does about another one.
+fn show_message(message: &Message) -> String {
+    let body = String::from_utf8_lossy(&message.body);
+    match &message.act {
+        None => format!("{body:?}"),
+        Some(Act { kind: ActKind::Edit, of }) => format!("Edit of {} {body:?}", show_origin(of)),
+        Some(Act { kind, of }) => format!("{kind:?} of {}", show_origin(of)),
+    }
+}
+
+fn show_entry(entry: &Entry) -> String {
+    let origin = show_origin(&entry.origin);
     let content = match &entry.content {
         Content::Message { message, outgoing } => {
-            let body = String::from_utf8_lossy(&message.body);
+            let said = show_message(message);
             let outgoing = outgoing.as_ref().map_or(String::new(), |outgoing| {
                 let to = outgoing.to.iter().map(|to| Id::name(&to.id()).to_owned());
                 let records = outgoing.records.iter();
@@ -724,11 +794,11 @@ fn show_entry(entry: &Entry) -> String {
                 let to = to.collect::<Vec<_>>().join(",");
                 format!(" to {to}{}", records.collect::<String>())
             });
-            format!("{body:?}{outgoing}")
+            format!("{said}{outgoing}")
         }
         Content::Refused { recipient, code } => format!("{code} by {}", recipient.id().name()),
         Content::Group(GroupEntry { group, seq, event: GroupEvent::Message(message) }) => {
-            format!("{group}.{seq} {:?}", String::from_utf8_lossy(&message.body))
+            format!("{group}.{seq} {}", show_message(message))
         }
         Content::Group(GroupEntry { group, seq, event }) => {
             let users = match event {

@@ -165,7 +165,7 @@ impl Run {
         let to = vec![Recipient::Group(group(number))];
         let body = Bytes::from(format!("{sender} {}", self.posts.len()));
         let content = ContentHash::of(&to, 1, &body);
-        let draft = Draft { to, kind: 1, client_msg_id: id, body };
+        let draft = Draft { to, kind: 1, client_msg_id: id, body, act: None };
         let send = BackendSend { sender: user(sender), content, draft };
         let reply = self.cluster.route(Command::BackendSend(send.clone())).reply;
         let accepted = Verdict::Accepted { seq: Seq::NONE, time: UnixMs::new(self.cluster.time) };

@@ -1,29 +1,31 @@
 //! The state machine against a naive model, in every order of lost answers, retries and relays.
 //!
 //! The model knows nothing of sessions' windows, streams or stored acks: it only writes down what
-//! a correct system would end with. A run sends, retries, replaces sessions, blocks, chooses contacts,
-//! confirms, trims, forgets devices, and ships records late, twice and out of order, while gateways
+//! a correct system would end with. A run sends, marks, recalls, edits, retries, replaces sessions,
+//! blocks, chooses contacts, confirms, trims, forgets devices, and ships records late, twice and out of order, while gateways
 //! disagree about what to drop; then everything is delivered, and what is there must be what the model
 //! says.
+
+mod acts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use tidemark_store_core::act::ActKind;
 use tidemark_store_core::command::{Arrival, Command, Draft, Judged, Send, Start};
 use tidemark_store_core::feed::{self, FeedChange};
 use tidemark_store_core::hints::{self, Hint};
 use tidemark_store_core::key::{DeviceKey, ShardKey};
 use tidemark_store_core::read::{PageAnswer, PageLimits, mailbox, page};
-use tidemark_store_core::value::{
-    self, AcceptFrom, Content, Entry, Origin, PushTarget, Settings, Verdict,
-};
+use tidemark_store_core::value::{self, AcceptFrom, Content, Entry, Origin, PushTarget, Verdict};
 use tidemark_store_core::{Reject, Reply};
 use tidemark_types::{
     ClientMsgId, ContentHash, DeviceId, Epoch, ErrorCode, OpenId, Recipient, Seq, SessionId,
     ShardId, UnixMs, UserId,
 };
 
+use self::acts::{Expected, Marked};
 use crate::cluster::Cluster;
 
 const USERS: usize = 6;
@@ -34,6 +36,8 @@ const SHARDS: u16 = 3;
 enum Action {
     /// The user's device numbers its next message, and sends it.
     Send { user: usize, to: Vec<usize>, attempt: Attempt, dropped: bool },
+    /// It numbers an act about some entry of its mailbox, or about none that is there.
+    Act { user: usize, kind: ActKind, which: usize, attempt: Attempt, dropped: bool },
     /// It sends one again that it has no answer for, or had one, through a gateway that may judge
     /// it differently.
     Retry { user: usize, which: usize, dropped: bool },
@@ -77,9 +81,21 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         3 => Just(Attempt::AnswerLost),
         2 => Just(Attempt::NeverArrives),
     ];
+    let kind = prop_oneof![
+        Just(ActKind::Delivered),
+        Just(ActKind::Read),
+        Just(ActKind::Recall),
+        Just(ActKind::Edit),
+    ];
+    let dropped = proptest::bool::weighted(0.1);
     let action = prop_oneof![
-        6 => (user.clone(), to, attempt, proptest::bool::weighted(0.1)).prop_map(
+        6 => (user.clone(), to, attempt.clone(), dropped).prop_map(
             |(user, to, attempt, dropped)| Action::Send { user, to, attempt, dropped }
+        ),
+        4 => (user.clone(), kind, 0usize..100, attempt, dropped).prop_map(
+            |(user, kind, which, attempt, dropped)| {
+                Action::Act { user, kind, which, attempt, dropped }
+            }
         ),
         3 => (user.clone(), 0usize..100, proptest::bool::weighted(0.3))
             .prop_map(|(user, which, dropped)| Action::Retry { user, which, dropped }),
@@ -126,15 +142,22 @@ struct Run {
     opens: u8,
     /// Accepted sends in the order of acceptance.
     accepted: Vec<Accepted>,
+    /// How far each user has come with each other one.
+    marked: Marked,
     /// What was trimmed from each user's mailbox.
     trimmed: [Vec<Entry>; USERS],
 }
 
 struct Accepted {
     origin: Origin,
+    /// Who is to have one outcome each, beside the sender's own copy.
     to: BTreeSet<UserId>,
     /// By the first judgement that was committed.
     dropped: bool,
+    /// When.
+    sent: u64,
+    /// Of an act: what it does, and about which message.
+    act: Option<(ActKind, Origin)>,
 }
 
 fn user(number: usize) -> UserId {
@@ -151,10 +174,11 @@ fn device() -> DeviceId {
 
 impl Run {
     fn new() -> Run {
-        let settings = Settings { feed_records_max: u32::MAX, ..Settings::default() };
+        let settings = Settings { feed_records_max: u32::MAX, ..acts::settings() };
         let cluster = Cluster::new(SHARDS, settings);
         let (accepted, trimmed) = (Vec::new(), Default::default());
-        let mut run = Run { cluster, devices: Vec::new(), opens: 0, accepted, trimmed };
+        let marked = Marked::new();
+        let mut run = Run { cluster, devices: Vec::new(), opens: 0, accepted, marked, trimmed };
         for number in 0..USERS {
             let device = run.register(number);
             run.devices.push(device);
@@ -198,21 +222,18 @@ impl Run {
     fn act(&mut self, action: &Action) {
         match action {
             Action::Send { user, to, attempt, dropped } => {
-                let n = self.devices[*user].next_n;
                 let to = to.iter().map(|to| Recipient::User(self::user(*to))).collect();
-                let draft = Draft {
-                    to,
-                    kind: 1,
-                    client_msg_id: ClientMsgId::new(UnixMs::new(n), [*user as u8; 10]),
-                    body: Bytes::from(format!("{user} {n}")),
+                let draft = self.draft(*user, to);
+                self.send_new(*user, draft, *attempt, *dropped);
+            }
+            Action::Act { user, kind, which, attempt, dropped } => {
+                let act = Some(self.meant(*user, *kind, *which));
+                let draft = self.draft(*user, Vec::new());
+                let draft = match kind {
+                    ActKind::Edit => Draft { act, ..draft },
+                    _ => Draft { act, kind: 0, body: Bytes::new(), ..draft },
                 };
-                self.devices[*user].sends.insert(n, draft);
-                self.devices[*user].next_n += 1;
-                match attempt {
-                    Attempt::Answered => self.send(*user, n, true, *dropped),
-                    Attempt::AnswerLost => self.send(*user, n, false, *dropped),
-                    Attempt::NeverArrives => {}
-                }
+                self.send_new(*user, draft, *attempt, *dropped);
             }
             Action::Retry { user, which, dropped } => {
                 let device = &self.devices[*user];
@@ -251,6 +272,25 @@ impl Run {
                 self.cluster.time += after_ms;
                 self.wake(ShardId::new(*shard));
             }
+        }
+    }
+
+    /// What the user's device would send next.
+    fn draft(&self, number: usize, to: Vec<Recipient>) -> Draft {
+        let n = self.devices[number].next_n;
+        let client_msg_id = ClientMsgId::new(UnixMs::new(n), [number as u8; 10]);
+        let body = Bytes::from(format!("{number} {n}"));
+        Draft { to, kind: 1, client_msg_id, body, act: None }
+    }
+
+    fn send_new(&mut self, number: usize, draft: Draft, attempt: Attempt, dropped: bool) {
+        let n = self.devices[number].next_n;
+        self.devices[number].sends.insert(n, draft);
+        self.devices[number].next_n += 1;
+        match attempt {
+            Attempt::Answered => self.send(number, n, true, dropped),
+            Attempt::AnswerLost => self.send(number, n, false, dropped),
+            Attempt::NeverArrives => {}
         }
     }
 
@@ -306,7 +346,10 @@ impl Run {
             assert_eq!(mailbox.pushes, u32::from(device.push.is_some()));
             assert_eq!(mailbox.due, UnixMs::default());
             let told = device.cursor.max(device.pushed_upto);
-            assert!(device.push.is_none() || told == mailbox.head, "{user} was not told");
+            let untold = self.entries(number).into_iter().rev();
+            let mut untold = untold.take(mailbox.head.since(told) as usize);
+            let told = device.push.is_none() || untold.all(|entry| acts::is_mark(&entry));
+            assert!(told, "{user} was not told");
         }
     }
 
@@ -314,6 +357,7 @@ impl Run {
     /// arrived, the device begins again with that one.
     fn send(&mut self, number: usize, n: u64, answered: bool, dropped: bool) {
         let Device { session, taken, .. } = self.devices[number];
+        let expected = (n == taken + 1).then(|| self.expected(number, n)).flatten();
         let reply = self.attempt(number, session, n, dropped);
         if n > taken + 1 {
             assert_eq!(reply, Reply::Rejected(Reject::OutOfOrder { expected: taken + 1 }));
@@ -324,12 +368,8 @@ impl Run {
         }
         let Reply::Sent(verdict) = reply else { panic!("{reply:?}") };
         let origin = Origin::Session { sender: user(number), session, n };
-        let to = self.devices[number].sends[&n].to.iter().map(|to| match to {
-            Recipient::User(user) => user.clone(),
-            Recipient::Group(_) => unreachable!("none is made here"),
-        });
-        if !self.accepted.iter().any(|known| known.origin == origin) {
-            self.accepted.push(Accepted { origin, to: to.collect(), dropped });
+        if n == taken + 1 {
+            self.taken(number, n, (origin, dropped), expected, verdict);
         }
         let device = &mut self.devices[number];
         device.taken = taken.max(n);
@@ -338,6 +378,42 @@ impl Run {
         if answered && n == device.base {
             device.base += 1;
         }
+    }
+
+    /// What must come of an act that is next.
+    fn expected(&mut self, number: usize, n: u64) -> Option<Expected> {
+        let asked = self.devices[number].sends[&n].act?;
+        Some(self.expect(number, asked))
+    }
+
+    /// Writes down a send that was taken just now.
+    fn taken(
+        &mut self,
+        number: usize,
+        n: u64,
+        (origin, dropped): (Origin, bool),
+        expected: Option<Expected>,
+        verdict: Verdict,
+    ) {
+        let draft = &self.devices[number].sends[&n];
+        let (to, act) = match expected {
+            None => {
+                let user = |to: &Recipient| match to {
+                    Recipient::User(user) => user.clone(),
+                    Recipient::Group(_) => unreachable!("none is made here"),
+                };
+                (draft.to.iter().map(user).collect(), None)
+            }
+            Some(Expected::Told { to, of }) => (to, draft.act.map(|asked| (asked.kind, of))),
+            Some(Expected::Refused(code)) => return assert_eq!(verdict, Verdict::Refused(code)),
+            Some(Expected::Nothing) => {
+                let time = UnixMs::new(self.cluster.time);
+                return assert_eq!(verdict, Verdict::Accepted { seq: Seq::NONE, time });
+            }
+        };
+        let is_entry = matches!(verdict, Verdict::Accepted { seq, .. } if seq != Seq::NONE);
+        assert!(is_entry, "{origin:?}: {verdict:?}");
+        self.accepted.push(Accepted { origin, to, dropped, sent: self.cluster.time, act });
     }
 
     /// Sends `n` in a session; what the store says.
@@ -456,7 +532,7 @@ impl Run {
         let mailboxes: BTreeMap<UserId, Vec<Entry>> =
             (0..USERS).map(|number| (user(number), all(number))).collect();
         let (mut expected, mut dropped_copies) = (0, 0);
-        for Accepted { origin, to, dropped } in &self.accepted {
+        for Accepted { origin, to, dropped, .. } in &self.accepted {
             let sender = origin.sender();
             for recipient in to.iter().chain([sender]).collect::<BTreeSet<_>>() {
                 let appended = count(&mailboxes[recipient], |entry| {
@@ -486,13 +562,15 @@ impl Run {
                 check_order(recipient, sender, entries);
             }
         }
+        acts::check(&self.accepted, &mailboxes);
+        (0..USERS).for_each(|number| acts::check_unread(self, number));
         for (number, known) in self.devices.iter().enumerate() {
             assert_eq!(self.device(number).cursor, Seq::new(known.cursor));
         }
         self.check_feeds();
     }
 
-    /// Who has followed the feeds knows every entry, in its mailbox's order, and how devices stand (R19).
+    /// Who has followed the feeds knows every entry, in its mailbox's order, and how devices stand (R20).
     fn check_feeds(&self) {
         let mut heads = BTreeMap::<Recipient, Seq>::new();
         let mut cursors = BTreeMap::<UserId, (Seq, bool)>::new();

@@ -19,7 +19,7 @@ fn fill(cluster: &mut Cluster, alice: &UserId, id: u8, from: u64, count: u64) {
         let body = Bytes::from_static(b"x");
         let content = ContentHash::of(&to, 1, &body);
         let client_msg_id = ClientMsgId::new(UnixMs::new(time), [id; 10]);
-        let draft = Draft { to, kind: 1, client_msg_id, body };
+        let draft = Draft { to, kind: 1, client_msg_id, body, act: None };
         Command::BackendSend(BackendSend { sender: alice.clone(), content, draft })
     });
     let sends = sends.collect();
