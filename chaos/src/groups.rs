@@ -230,7 +230,7 @@ impl<P: Place> Life<P> {
         let client_msg_id = ClientMsgId::new(self.place.now(), random);
         let id = number_of(client_msg_id);
         let to = vec![Recipient::Group(group(self.number))];
-        let draft = Draft { to, kind: 1, client_msg_id, body: body(id) };
+        let draft = Draft { to, kind: 1, client_msg_id, body: body(id), act: None };
         let (groups, place, number) = (self.groups.clone(), self.place.clone(), self.number);
         groups.0[number].lock().sends.insert(id, (sender, Answer::Unknown));
         async move {
@@ -341,6 +341,7 @@ fn taken(number: usize, entry: &client::Entry) -> Result<Option<Logged>> {
             (it.group_seq.get(), said)
         }
         client::Content::Refused { .. } => return Ok(None),
+        client::Content::Act(act) => bail!("nobody here acts: {act:?}"),
         client::Content::Unknown(entry) => bail!("an unknown entry: {entry:?}"),
     }))
 }

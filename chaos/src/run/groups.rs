@@ -231,7 +231,7 @@ impl Place for Asker {
         let began = Instant::now();
         while began.elapsed() < SEND_WITHIN {
             let door = self.next.fetch_add(1, Ordering::Relaxed) % self.doors.len();
-            let Draft { to, kind, client_msg_id, body } = draft.clone();
+            let Draft { to, kind, client_msg_id, body, .. } = draft.clone();
             match self.doors[door].send(&sender, client_msg_id, &to, kind, body).await {
                 Ok(_) => return Answer::Accepted,
                 Err(failure) if failure.code.is_final() => return Answer::NotTaken,

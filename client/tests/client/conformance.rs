@@ -317,6 +317,7 @@ impl World {
                 json!({"report": {"send": self.sends[id], "outcome": what}})
             }
             Action::Event(event) => json!({"tell": told(event)}),
+            Action::Answer(_) | Action::Unanswered { .. } => unreachable!("no script asks"),
             Action::Stop => json!({"stop": {}}),
         }
     }
@@ -337,7 +338,7 @@ impl World {
             Frame::Send(_) => &["session", "n", "base", "body", "to"],
             Frame::Ack(_) => &["epoch", "seq"],
             Frame::Sync(_) | Frame::Ping(_) => &["epoch", "seqCli"],
-            Frame::Status(_) => &[],
+            Frame::Status(_) | Frame::Unread(_) => &[],
         };
         let whole = v1::ClientFrame { frame: Some(frame.clone()) };
         let mut message = DynamicMessage::new(v1_descriptor("ClientFrame"));

@@ -72,7 +72,7 @@ enum Told {
         seq: u32,
         /// None where the feed does not hold it.
         #[serde(skip_serializing_if = "Option::is_none")]
-        entry: Option<Line>,
+        entry: Option<Box<Line>>,
     },
     /// A device stands like this.
     Device {
@@ -101,7 +101,8 @@ impl Told {
                 let FeedEntry { mailbox, seq, entry } = *it;
                 let mailbox = required("mailbox", mailbox.as_ref()).and_then(Recipient::try_from);
                 let mailbox = mailbox.map_err(Error::bad_answer)?.to_string();
-                let entry = entry.map(|raw| Line::from(&Entry::read(Epoch::NONE, raw)));
+                let read = |raw| Box::new(Line::from(&Entry::read(Epoch::NONE, raw)));
+                let entry = entry.map(read);
                 Told::Entry { record, time_ms, mailbox, seq, entry }
             }
             Some(What::Device(it)) => Told::Device {

@@ -18,7 +18,9 @@ use tidemark_store_core::feed::{self, FeedChange};
 use tidemark_store_core::hints::{self, Hint};
 use tidemark_store_core::key::{DeviceKey, ShardKey};
 use tidemark_store_core::read::{PageAnswer, PageLimits, mailbox, page};
-use tidemark_store_core::value::{self, AcceptFrom, Content, Entry, Origin, PushTarget, Verdict};
+use tidemark_store_core::value::{
+    self, AcceptFrom, Content, Entry, Origin, PushTarget, Settings, Verdict,
+};
 use tidemark_store_core::{Reject, Reply};
 use tidemark_types::{
     ClientMsgId, ContentHash, DeviceId, Epoch, ErrorCode, OpenId, Recipient, Seq, SessionId,
