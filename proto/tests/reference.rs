@@ -16,10 +16,11 @@ use tidemark_types::ErrorCode;
 const MARK: &str = "<!-- Made from proto/tidemark/v1: UPDATE_GOLDENFILES=1 cargo test --release -p tidemark-proto -->\n";
 
 /// In the order in which a reader wants them.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 10] = [
     ("gateway", "Frames"),
     ("entry", "Entries and pages"),
     ("act", "Acts"),
+    ("presence", "Typing and presence"),
     ("group", "Groups"),
     ("id", "Ids and origins"),
     ("error", "Failures"),

@@ -26,6 +26,7 @@ const NEARLY_FULL_APPENDS_TOTAL: &str = "store_nearly_full_appends_total";
 const RELAY_BATCH_RECORDS: &str = "store_relay_batch_records";
 const RELAY_FAILURES_TOTAL: &str = "store_relay_failures_total";
 const WATCH_DEGRADED_TOTAL: &str = "store_watch_degraded_total";
+const TYPING_DROPPED_TOTAL: &str = "store_typing_dropped_total";
 const HINTS_LEASED_TOTAL: &str = "store_hints_leased_total";
 const HINTS_OUT: &str = "store_hints_out";
 const RETAINED_TOTAL: &str = "store_retention_commands_total";
@@ -103,6 +104,11 @@ fn describe_watch() {
         WATCH_DEGRADED_TOTAL,
         Unit::Count,
         "Entries told to a gateway by their head only: large ones, or the gateway is slow."
+    );
+    describe_counter!(
+        TYPING_DROPPED_TOTAL,
+        Unit::Count,
+        "Times that somebody types and a gateway was not told, since too much waits for it."
     );
 }
 
@@ -325,6 +331,11 @@ pub(crate) fn clock_trusted(trusted: bool) {
 /// This node's wall clock is so far ahead of cluster time, in milliseconds.
 pub(crate) fn clock_offset(ms: i128) {
     gauge!(CLOCK_OFFSET_SECONDS).set(ms as f64 / 1000.0);
+}
+
+/// That somebody types was not told to a gateway, for whom too much waits.
+pub(crate) fn typing_dropped() {
+    counter!(TYPING_DROPPED_TOTAL).increment(1);
 }
 
 /// An entry was told to a gateway by its head only.

@@ -236,7 +236,11 @@ impl World {
                 let below = saved.outbox.range(..session.id_of(send.base)).next();
                 assert!(below.is_none(), "a base above a send without a stored outcome");
             }
-            Frame::Sync(_) | Frame::Status(_) | Frame::Unread(_) => {}
+            Frame::Sync(_)
+            | Frame::Status(_)
+            | Frame::Unread(_)
+            | Frame::Typing(_)
+            | Frame::Presence(_) => {}
         }
     }
 

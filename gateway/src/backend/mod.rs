@@ -15,6 +15,7 @@ mod devices;
 mod groups;
 mod mailboxes;
 mod messages;
+mod passing;
 mod sequence;
 mod settings;
 

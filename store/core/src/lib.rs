@@ -30,6 +30,7 @@ pub mod group_read;
 pub mod hints;
 pub mod key;
 pub mod memory;
+pub mod presence;
 pub mod read;
 pub mod reply;
 pub mod retention;
