@@ -36,7 +36,9 @@ impl Watcher {
                         (user, head)
                     }
                     WatchEvent::Appended { user, seq, .. } => (user, seq),
-                    WatchEvent::Seats { .. } | WatchEvent::Unseated { .. } => continue,
+                    WatchEvent::Seats { .. }
+                    | WatchEvent::Unseated { .. }
+                    | WatchEvent::Typing { .. } => continue,
                 };
                 let mut heads = heard.lock();
                 let known = heads.entry(user).or_default();

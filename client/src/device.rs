@@ -11,7 +11,7 @@ use tidemark_env::{Clock, Rng, SystemClock, SystemRng};
 use tidemark_proto::convert::bytes_of;
 use tidemark_proto::v1::server_frame;
 use tidemark_proto::{FieldError, send, v1};
-use tidemark_types::{ClientMsgId, Recipient};
+use tidemark_types::{ClientMsgId, Recipient, UserId};
 use tokio::sync::{Notify, SemaphorePermit, TryAcquireError, mpsc, oneshot, watch};
 
 use crate::act::{self, ActKind, AskError, MARK_INTERVAL, Noting, Place, Received};
@@ -229,14 +229,41 @@ impl Device {
 
     /// Asks what the user has not read, and how far the user has come in each conversation.
     pub async fn unread(&self) -> Result<v1::UnreadCounts, AskError> {
-        let (answer, answered) = oneshot::channel();
-        let asked = self.commands.send(Command::Unread { answer }).await;
-        asked.map_err(|_| AskError::Closed)?;
-        let answered = tokio::time::timeout(ANSWER_TIMEOUT, answered).await;
-        match answered.map_err(|_| AskError::NoAnswer)?.map_err(|_| AskError::Closed)?? {
+        let question = |request_id, _| v1::Unread { request_id }.into();
+        match self.ask(question, String::new()).await? {
             server_frame::Frame::UnreadReply(reply) => Ok(reply.counts.unwrap_or_default()),
             _ => Err(AskError::NoAnswer),
         }
+    }
+
+    /// Asks whether another user is there.
+    pub async fn presence(&self, user: &UserId) -> Result<v1::PresenceStatus, AskError> {
+        let question = |request_id, user| v1::Presence { request_id, user }.into();
+        match self.ask(question, user.to_string()).await? {
+            server_frame::Frame::PresenceReply(reply) => Ok(reply.status.unwrap_or_default()),
+            _ => Err(AskError::NoAnswer),
+        }
+    }
+
+    /// Says that this user types to another one, or has stopped. It passes by: it is said once, if
+    /// the device is connected, and reaches who is connected then. While somebody types an
+    /// application says it again every few seconds.
+    pub async fn typing(&self, to: &UserId, typing: bool) {
+        let frame = v1::Typing { user: to.to_string(), typing }.into();
+        // A device that has stopped says nothing.
+        let _ = self.commands.send(Command::Say(frame)).await;
+    }
+
+    async fn ask(
+        &self,
+        question: fn(u64, String) -> v1::ClientFrame,
+        about: String,
+    ) -> Result<server_frame::Frame, AskError> {
+        let (answer, answered) = oneshot::channel();
+        let asked = self.commands.send(Command::Ask { question, about, answer }).await;
+        asked.map_err(|_| AskError::Closed)?;
+        let answered = tokio::time::timeout(ANSWER_TIMEOUT, answered).await;
+        answered.map_err(|_| AskError::NoAnswer)?.map_err(|_| AskError::Closed)?
     }
 
     /// Where the device stands.

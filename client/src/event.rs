@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use thiserror::Error;
-use tidemark_types::{Epoch, ErrorCode, Seq, SeqRange};
+use tidemark_types::{Epoch, ErrorCode, Seq, SeqRange, UserId};
 
 use crate::outcome::Settled;
 
@@ -55,6 +55,14 @@ pub enum Event {
         code: ErrorCode,
         /// The server's words.
         message: String,
+    },
+    /// Another user types to this one, or has stopped. Whoever shows it forgets it after a few seconds
+    /// without another one: what passes by may be lost.
+    Typing {
+        /// Who.
+        by: UserId,
+        /// Or has stopped.
+        typing: bool,
     },
     /// The device has stopped for good; open it again when the reason is gone.
     Stopped(Fatal),

@@ -50,8 +50,10 @@ const NEVER: Duration = Duration::from_secs(60 * 60);
 pub(crate) enum Command {
     /// Store a send, and say when it is stored; later, what became of it.
     Send { send: v1::Send, stored: oneshot::Sender<()>, outcome: oneshot::Sender<Reported> },
-    /// Ask what was not read.
-    Unread { answer: Answer },
+    /// Ask something, by a frame with this number for a request id.
+    Ask { question: fn(u64, String) -> v1::ClientFrame, about: String, answer: Answer },
+    /// Say something once, if there is a connection.
+    Say(v1::ClientFrame),
     /// Stop.
     Close,
 }
@@ -238,7 +240,10 @@ impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
                 self.waiters.insert(id, Waiter { outcome: Some(outcome), bytes });
                 self.work.stored.push(stored);
             }
-            Happened::Command(Some(Command::Unread { answer })) => self.ask_unread(now, answer),
+            Happened::Command(Some(Command::Ask { question, about, answer })) => {
+                self.ask(now, question, about, answer);
+            }
+            Happened::Command(Some(Command::Say(frame))) => drop(self.engine.ask(now, frame)),
             Happened::Command(Some(Command::Close)) => self.close(now),
             Happened::Command(None) => {
                 self.work.orphaned = true;
@@ -251,11 +256,17 @@ impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
     }
 
     /// A question goes out at once, or not at all.
-    fn ask_unread(&mut self, now: Duration, answer: Answer) {
+    fn ask(
+        &mut self,
+        now: Duration,
+        question: fn(u64, String) -> v1::ClientFrame,
+        about: String,
+        answer: Answer,
+    ) {
         let Work { asked, questions, .. } = &mut self.work;
         asked.retain(|_, waiting| !waiting.is_closed());
         *questions += 1;
-        let question = v1::Unread { request_id: *questions };
+        let question = question(*questions, about);
         let refused = match asked.len() < QUESTIONS_MAX {
             false => Some(AskError::Busy),
             true => (!self.engine.ask(now, question)).then_some(AskError::Offline),
@@ -418,6 +429,7 @@ impl<S, H, T, C> Drop for Task<S, H, T, C> {
 fn answer_to(frame: &server_frame::Frame) -> Option<u64> {
     match frame {
         server_frame::Frame::UnreadReply(reply) => Some(reply.request_id),
+        server_frame::Frame::PresenceReply(reply) => Some(reply.request_id),
         _ => None,
     }
 }

@@ -25,6 +25,7 @@ const FRAMES_SENT_TOTAL: &str = "gateway_frames_sent_total";
 const ERRORS_TOTAL: &str = "gateway_errors_total";
 const FRAMES_WAITING: &str = "gateway_frames_waiting";
 const READS_PAUSED_TOTAL: &str = "gateway_reads_paused_total";
+const TYPING_DROPPED_TOTAL: &str = "gateway_typing_dropped_total";
 const DELIVERY_SECONDS: &str = "gateway_delivery_seconds";
 const SENDS_TOTAL: &str = "gateway_sends_total";
 const MAILBOXES_WATCHED: &str = "gateway_mailboxes_watched";
@@ -158,6 +159,11 @@ fn describe_connections() {
         READS_PAUSED_TOTAL,
         Unit::Count,
         "Times a device was not read, since as many of its frames waited as may."
+    );
+    describe_counter!(
+        TYPING_DROPPED_TOTAL,
+        Unit::Count,
+        "Times that somebody types and was not told: it came too fast, or its device is slow."
     );
 }
 
@@ -335,6 +341,11 @@ impl Drop for FramesWaiting {
     fn drop(&mut self) {
         self.set(0);
     }
+}
+
+/// That somebody types is not told.
+pub(crate) fn typing_dropped() {
+    counter!(TYPING_DROPPED_TOTAL).increment(1);
 }
 
 /// A device is not read for now.

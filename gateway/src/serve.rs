@@ -22,6 +22,7 @@ use tidemark_proto::v1::gateway_server::GatewayServer;
 use tidemark_proto::v1::groups_server::GroupsServer;
 use tidemark_proto::v1::mailboxes_server::MailboxesServer;
 use tidemark_proto::v1::messages_server::MessagesServer;
+use tidemark_proto::v1::passing_server::PassingServer;
 use tidemark_proto::v1::sequence_server::SequenceServer;
 use tidemark_proto::v1::settings_server::SettingsServer;
 use tidemark_types::limits::FRAME_BYTES_MAX;
@@ -194,6 +195,7 @@ pub fn grpc(app: &App) -> Router {
         .add_service(Keeping(SettingsServer::new(backend.clone())))
         .add_service(Keeping(DevicesServer::new(backend.clone())))
         .add_service(Keeping(GroupsServer::new(backend.clone())))
+        .add_service(Keeping(PassingServer::new(backend.clone())))
         .add_service(Keeping(
             SequenceServer::new(backend.clone()).max_decoding_message_size(FRAME_BYTES_MAX),
         ))

@@ -4,7 +4,7 @@
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tidemark_proto::store::v1::{Postponed, StatusResponse};
-use tidemark_store_client::{Attempt, Client, Error, WatchEvent};
+use tidemark_store_client::{Attempt, Client, Error, Present, WatchEvent};
 use tidemark_store_core::hints::Hint;
 use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::value::ClusterMap;
@@ -38,6 +38,21 @@ pub trait Store: Send + Sync + 'static {
         max: u32,
         postponed: Vec<Postponed>,
     ) -> BoxFuture<'static, Result<Vec<Hint>, Error>>;
+
+    /// Tells a user that `by` types, or has stopped; once, and perhaps not.
+    fn typing(
+        &self,
+        user: UserId,
+        by: UserId,
+        typing: bool,
+    ) -> BoxFuture<'static, Result<(), Error>>;
+
+    /// Asks whether a user is there, for `by`.
+    fn presence(
+        &self,
+        user: UserId,
+        by: Option<UserId>,
+    ) -> BoxFuture<'static, Result<Present, Error>>;
 
     /// How the groups stand, as `node` sees them.
     fn status(&self, node: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>>;
@@ -103,6 +118,28 @@ impl Store for Client {
     ) -> BoxFuture<'static, Result<Vec<Hint>, Error>> {
         let client = self.clone();
         Box::pin(async move { client.lease_hints(node, max, postponed).await })
+    }
+
+    fn typing(
+        &self,
+        user: UserId,
+        by: UserId,
+        typing: bool,
+    ) -> BoxFuture<'static, Result<(), Error>> {
+        let client = self.clone();
+        Box::pin(async move {
+            let told = client.typing(&user, &by, typing).await;
+            told.map_err(|failed| Error::Unavailable(failed.to_string()))
+        })
+    }
+
+    fn presence(
+        &self,
+        user: UserId,
+        by: Option<UserId>,
+    ) -> BoxFuture<'static, Result<Present, Error>> {
+        let client = self.clone();
+        Box::pin(async move { client.presence(&user, by.as_ref()).await })
     }
 
     fn status(&self, node: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>> {

@@ -54,6 +54,10 @@ impl client_frame::Frame {
     pub const PING: u32 = 7;
     /// The number of `Unread`.
     pub const UNREAD: u32 = 8;
+    /// The number of `Typing`.
+    pub const TYPING: u32 = 9;
+    /// The number of `Presence`.
+    pub const PRESENCE: u32 = 10;
 
     /// Its number, by which an [`v1::Error`] names it.
     pub fn number(&self) -> u32 {
@@ -67,6 +71,8 @@ impl client_frame::Frame {
             Frame::Status(_) => Self::STATUS,
             Frame::Ping(_) => Self::PING,
             Frame::Unread(_) => Self::UNREAD,
+            Frame::Typing(_) => Self::TYPING,
+            Frame::Presence(_) => Self::PRESENCE,
         }
     }
 
@@ -82,6 +88,8 @@ impl client_frame::Frame {
             Frame::Status(_) => "status",
             Frame::Ping(_) => "ping",
             Frame::Unread(_) => "unread",
+            Frame::Typing(_) => "typing",
+            Frame::Presence(_) => "presence",
         }
     }
 
@@ -92,7 +100,13 @@ impl client_frame::Frame {
             Frame::Sync(sync) => sync.request_id,
             Frame::Status(status) => status.request_id,
             Frame::Unread(unread) => unread.request_id,
-            Frame::Hello(_) | Frame::Open(_) | Frame::Send(_) | Frame::Ack(_) | Frame::Ping(_) => 0,
+            Frame::Presence(presence) => presence.request_id,
+            Frame::Hello(_)
+            | Frame::Open(_)
+            | Frame::Send(_)
+            | Frame::Ack(_)
+            | Frame::Typing(_)
+            | Frame::Ping(_) => 0,
         }
     }
 }
@@ -114,6 +128,8 @@ impl server_frame::Frame {
             Frame::GoAway(_) => "go_away",
             Frame::Error(_) => "error",
             Frame::UnreadReply(_) => "unread_reply",
+            Frame::Typing(_) => "typing",
+            Frame::PresenceReply(_) => "presence_reply",
         }
     }
 }
@@ -128,10 +144,11 @@ macro_rules! envelope {
     )*};
 }
 
-envelope! { ClientFrame, client_frame: Hello Open Send Ack Sync Status Ping Unread }
+envelope! { ClientFrame, client_frame: Hello Open Send Ack Sync Status Ping Unread Typing Presence }
 envelope! {
     ServerFrame, server_frame:
-    Welcome Opened SendAck Deliver Notice SyncPage Reset StatusReply Pong GoAway Error UnreadReply
+    Welcome Opened SendAck Deliver Notice SyncPage Reset StatusReply Pong GoAway Error UnreadReply Typing
+    PresenceReply
 }
 
 #[cfg(test)]
@@ -167,6 +184,8 @@ mod tests {
             v1::Status { request_id: 6, origin }.into(),
             v1::Ping { nonce: 1, epoch: 1, seq_cli: 9 }.into(),
             v1::Unread { request_id: 7 }.into(),
+            v1::Typing { user: "bob".to_owned(), typing: true }.into(),
+            v1::Presence { request_id: 8, user: "bob".to_owned() }.into(),
         ]
     }
 
@@ -186,7 +205,7 @@ mod tests {
     fn only_what_asks_has_a_request_id() {
         let ids: Vec<u64> =
             frames().into_iter().map(|frame| opened(frame).expect("known").request_id()).collect();
-        assert_eq!(ids, [0, 0, 0, 0, 5, 6, 0, 7]);
+        assert_eq!(ids, [0, 0, 0, 0, 5, 6, 0, 7, 0, 8]);
     }
 
     #[test]
@@ -245,7 +264,9 @@ mod tests {
                 | Frame::Ack(_)
                 | Frame::Sync(_)
                 | Frame::Ping(_)
-                | Frame::Unread(_),
+                | Frame::Unread(_)
+                | Frame::Typing(_)
+                | Frame::Presence(_),
             )
             | Err(_) => Ok(()),
         }
@@ -266,7 +287,7 @@ mod tests {
         /// Bytes that are nearly right go deeper than random ones.
         #[test]
         fn no_spoilt_frame_makes_it_panic(
-            which in 0usize..8,
+            which in 0usize..10,
             at in any::<prop::sample::Index>(),
             flip in 1u8..,
             cut in any::<prop::sample::Index>(),

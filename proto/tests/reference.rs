@@ -20,6 +20,7 @@ const FILES: [(&str, &str); 10] = [
     ("gateway", "Frames"),
     ("entry", "Entries and pages"),
     ("act", "Acts"),
+    ("presence", "Typing and presence"),
     ("group", "Groups"),
     ("id", "Ids and origins"),
     ("error", "Failures"),

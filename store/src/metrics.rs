@@ -35,6 +35,7 @@ const RELAY_FAILURES_TOTAL: &str = "store_relay_failures_total";
 const WATCH_SECONDS: &str = "store_watch_seconds";
 const WATCH_STREAMS: &str = "store_watch_streams";
 const WATCH_DEGRADED_TOTAL: &str = "store_watch_degraded_total";
+const TYPING_DROPPED_TOTAL: &str = "store_typing_dropped_total";
 const HINTS_LEASED_TOTAL: &str = "store_hints_leased_total";
 const HINTS_OUT: &str = "store_hints_out";
 const RETAINED_TOTAL: &str = "store_retention_commands_total";
@@ -174,6 +175,11 @@ fn describe_watch() {
         WATCH_DEGRADED_TOTAL,
         Unit::Count,
         "Entries told to a gateway by their head only: large ones, or the gateway is slow."
+    );
+    describe_counter!(
+        TYPING_DROPPED_TOTAL,
+        Unit::Count,
+        "Times that somebody types and a gateway was not told, since too much waits for it."
     );
 }
 
@@ -438,6 +444,11 @@ pub(crate) fn watch_stream(began: bool) {
 /// A gateway is told what has waited for so long.
 pub(crate) fn watch_told(after: Duration) {
     histogram!(WATCH_SECONDS).record(after);
+}
+
+/// That somebody types was not told to a gateway, for whom too much waits.
+pub(crate) fn typing_dropped() {
+    counter!(TYPING_DROPPED_TOTAL).increment(1);
 }
 
 /// An entry was told to a gateway by its head only.

@@ -32,6 +32,9 @@ const QUEUE_BYTES_MAX: usize = 8 << 20;
 /// Heads told at once; the others wait for their turn, so that a message stays small.
 const HEADS_MAX: usize = 4_096;
 
+/// Pairs of users who type that wait for one gateway; more are dropped.
+const TYPING_MAX: usize = 1_024;
+
 /// Who watches what, on one node.
 #[derive(Default)]
 pub struct Hub {
@@ -73,6 +76,19 @@ impl Hub {
     /// Mailboxes that are watched, each once for every watcher.
     pub fn watched(&self) -> usize {
         self.shards.values().map(|users| users.lock().values().map(Vec::len).sum::<usize>()).sum()
+    }
+
+    /// Somebody types to the user, or stops. It is told to who watches now, and to nobody else.
+    pub fn typing(&self, shard: ShardId, user: &UserId, by: &UserId, typing: bool) {
+        let Some(users) = self.shards.get(&shard) else { return };
+        for watcher in users.lock().get(user).into_iter().flatten() {
+            watcher.typing(user, by, typing);
+        }
+    }
+
+    /// Does anybody watch the user's mailbox?
+    pub fn is_watched(&self, shard: ShardId, user: &UserId) -> bool {
+        self.shards.get(&shard).is_some_and(|users| users.lock().contains_key(user))
     }
 
     /// From now on `watcher` hears of the users' mailboxes; once, however often it is asked for.
@@ -127,6 +143,8 @@ pub struct News {
     pub heads: BTreeMap<UserId, Seq>,
     /// Of devices whose connections have ended, below which number, and why: the newest news of each.
     pub unseated: BTreeMap<(UserId, DeviceId), (u64, ErrorCode)>,
+    /// Who types to whom, or has stopped: the newest of each.
+    pub typing: BTreeMap<(UserId, UserId), bool>,
     bytes: usize,
     /// Since when the oldest of them waits.
     since: Option<Instant>,
@@ -134,7 +152,10 @@ pub struct News {
 
 impl News {
     fn is_empty(&self) -> bool {
-        self.appended.is_empty() && self.heads.is_empty() && self.unseated.is_empty()
+        self.appended.is_empty()
+            && self.heads.is_empty()
+            && self.unseated.is_empty()
+            && self.typing.is_empty()
     }
 }
 
@@ -163,6 +184,16 @@ impl Watcher {
     fn unseated(&self, user: &UserId, device: &DeviceId, below: u64, code: ErrorCode) {
         let key = (user.clone(), device.clone());
         self.queue.lock().unseated.insert(key, (below, code));
+        self.ready.notify_one();
+    }
+
+    fn typing(&self, user: &UserId, by: &UserId, typing: bool) {
+        let key = (user.clone(), by.clone());
+        let mut queue = self.queue.lock();
+        if queue.typing.len() >= TYPING_MAX && !queue.typing.contains_key(&key) {
+            return metrics::typing_dropped();
+        }
+        queue.typing.insert(key, typing);
         self.ready.notify_one();
     }
 
@@ -279,6 +310,26 @@ mod tests {
         let news = watcher.news().now_or_never().expect("there is some");
         let told: Vec<_> = news.unseated.into_iter().collect();
         assert_eq!(told, [((user("a"), phone), (4, ErrorCode::LoggedOut))]);
+    }
+
+    #[test]
+    fn who_types_is_told_to_who_watches_and_what_is_too_much_is_dropped() {
+        let (hub, watcher) = (hub(), Arc::default());
+        hub.typing(SHARD, &user("a"), &user("b"), true);
+        assert!(!hub.is_watched(SHARD, &user("a")));
+        hub.register(SHARD, &[user("a")], &watcher);
+        assert!(hub.is_watched(SHARD, &user("a")));
+        hub.typing(SHARD, &user("a"), &user("b"), true);
+        hub.typing(SHARD, &user("a"), &user("b"), false);
+        hub.typing(SHARD, &user("c"), &user("b"), true);
+        let news = watcher.news().now_or_never().expect("there is some");
+        let told: Vec<_> = news.typing.into_iter().collect();
+        assert_eq!(told, [((user("a"), user("b")), false)]);
+        for by in 0..=TYPING_MAX {
+            hub.typing(SHARD, &user("a"), &user(&format!("user-{by}")), true);
+        }
+        let news = watcher.news().now_or_never().expect("there is some");
+        assert_eq!(news.typing.len(), TYPING_MAX);
     }
 
     #[test]

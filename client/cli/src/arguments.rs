@@ -86,6 +86,24 @@ pub(crate) enum Command {
         /// Whose mailbox.
         user: UserId,
     },
+    /// Tells a user that another one types. Nothing of it is kept: it reaches who is connected now.
+    Typing {
+        /// Who types.
+        sender: UserId,
+        /// To whom.
+        user: UserId,
+        /// Has stopped.
+        #[arg(long)]
+        stop: bool,
+    },
+    /// Prints whether a user is there, and when the user was last seen.
+    Presence {
+        /// Of whom.
+        user: UserId,
+        /// Who asks: one whom the user blocks sees nothing. Nobody's name needs role `service`.
+        #[arg(long, value_name = "USER")]
+        by: Option<UserId>,
+    },
     /// Prints the entries of a user's mailbox, oldest first.
     History {
         /// Whose mailbox.

@@ -10,6 +10,7 @@ mod head;
 mod health;
 mod history;
 mod listen;
+mod passing;
 mod send;
 mod settings;
 mod shard;
@@ -47,6 +48,12 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Recall(message) => act::recall(message, &mut gateways()?, output).await,
         Command::Edit(edit) => act::edit(edit, &mut gateways()?, output).await,
         Command::Unread { user } => act::unread(&user, &mut gateways()?, output).await,
+        Command::Typing { sender, user, stop } => {
+            passing::typing(&sender, &user, !stop, &mut gateways()?, output).await
+        }
+        Command::Presence { user, by } => {
+            passing::presence(&user, by.as_ref(), &mut gateways()?, output).await
+        }
         Command::Head { user } => head::run(&user, &mut gateways()?, output).await,
         Command::Block(pair) => settings::block(&pair, &mut gateways()?, output).await,
         Command::Unblock(pair) => settings::unblock(&pair, &mut gateways()?, output).await,

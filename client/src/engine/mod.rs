@@ -287,7 +287,12 @@ impl Engine {
                 let after = Some(ms(away.reconnect_after_ms));
                 self.leave(now, after, ms(away.close_after_ms));
             }
-            (From::Current, frame @ Frame::UnreadReply(_)) => {
+            (From::Current, Frame::Typing(v1::Typing { user, typing })) => {
+                if let Ok(by) = user.parse() {
+                    self.out.event(Event::Typing { by, typing });
+                }
+            }
+            (From::Current, frame @ (Frame::UnreadReply(_) | Frame::PresenceReply(_))) => {
                 let frame = v1::ServerFrame { frame: Some(frame) };
                 self.out.action(Action::Answer(Box::new(frame)));
             }
@@ -382,7 +387,7 @@ impl Engine {
                 }
             }
             Frame::SYNC => self.receiver.refused(now, error.request_id, hint),
-            Frame::UNREAD => {
+            Frame::UNREAD | Frame::PRESENCE => {
                 let request_id = error.request_id;
                 self.out.action(Action::Unanswered { request_id, failure });
             }

@@ -338,7 +338,7 @@ impl World {
             Frame::Send(_) => &["session", "n", "base", "body", "to"],
             Frame::Ack(_) => &["epoch", "seq"],
             Frame::Sync(_) | Frame::Ping(_) => &["epoch", "seqCli"],
-            Frame::Status(_) | Frame::Unread(_) => &[],
+            Frame::Status(_) | Frame::Unread(_) | Frame::Typing(_) | Frame::Presence(_) => &[],
         };
         let whole = v1::ClientFrame { frame: Some(frame.clone()) };
         let mut message = DynamicMessage::new(v1_descriptor("ClientFrame"));

@@ -112,6 +112,27 @@ async fn what_was_taken_is_marked_as_delivered_if_the_application_wants_it() {
 }
 
 #[tokio::test]
+async fn what_passes_by_is_said_and_heard() {
+    let shared = Shared::new();
+    let gateways = vec![shared.gateway().await];
+    let config = config(gateways);
+    let (device, mut events) = open(config, MemoryStore::default(), &Taken::default()).await;
+    until(&device, |status| matches!(status.connection, ConnectionState::Online { .. })).await;
+    let bob = "bob".parse().expect("legal");
+    device.typing(&bob, true).await;
+    let heard = loop {
+        match timeout(PATIENCE, events.next()).await.expect("in time").expect("it runs") {
+            Event::Typing { by, typing } => break (by, typing),
+            _ => continue,
+        }
+    };
+    assert_eq!(heard, (bob.clone(), true));
+    let status = device.presence(&bob).await.expect("it is connected");
+    assert!(status.online);
+    device.close().await;
+}
+
+#[tokio::test]
 async fn a_refusal_is_told_apart_from_what_is_not_taken() {
     let shared = Shared::new();
     let gateways = vec![shared.gateway().await];

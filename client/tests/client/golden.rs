@@ -271,6 +271,8 @@ fn show_frame(frame: &v1::ClientFrame) -> String {
         Frame::Status(_) => "Status".to_owned(),
         Frame::Ping(ping) => format!("Ping {}/{}", ping.epoch, ping.seq_cli),
         Frame::Unread(unread) => format!("Unread #{}", unread.request_id),
+        Frame::Typing(typing) => format!("Typing {} {}", typing.user, typing.typing),
+        Frame::Presence(asked) => format!("Presence #{} {}", asked.request_id, asked.user),
     }
 }
 

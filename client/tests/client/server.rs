@@ -186,6 +186,12 @@ impl Server {
                 let counts = v1::UnreadCounts { unread: 3, ..v1::UnreadCounts::default() };
                 self.out.push_back(v1::UnreadReply { request_id, counts: Some(counts) }.into());
             }
+            Frame::Presence(v1::Presence { request_id, .. }) => {
+                let status = Some(v1::PresenceStatus { online: true, last_seen_ms: 1 });
+                self.out.push_back(v1::PresenceReply { request_id, status }.into());
+            }
+            // It comes back, as if the other one typed.
+            Frame::Typing(typing) => self.out.push_back(typing.into()),
             Frame::Ack(_) | Frame::Status(_) => {}
         }
     }

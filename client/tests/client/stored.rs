@@ -25,6 +25,10 @@ pub(crate) fn before(frame: &Frame, saved: &Saved) {
             let below = saved.outbox.range(..session.id_of(send.base)).next();
             assert!(below.is_none(), "a base above a send without a stored outcome");
         }
-        Frame::Sync(_) | Frame::Status(_) | Frame::Unread(_) => {}
+        Frame::Sync(_)
+        | Frame::Status(_)
+        | Frame::Unread(_)
+        | Frame::Typing(_)
+        | Frame::Presence(_) => {}
     }
 }

@@ -16,6 +16,7 @@ mod feed;
 mod groups;
 mod mailboxes;
 mod messages;
+mod passing;
 mod sequence;
 mod settings;
 

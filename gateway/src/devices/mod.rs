@@ -6,6 +6,7 @@
 //! no more than its place.
 
 mod connection;
+mod pace;
 mod peer;
 
 use std::sync::Arc;

@@ -17,7 +17,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tidemark_mutants::{Mutant, is};
-use tidemark_proto::convert::{bytes_of, session_number};
+use tidemark_proto::convert::{self, bytes_of, session_number};
 use tidemark_proto::hello::{Hello, Open};
 use tidemark_proto::v1::client_frame::Frame;
 use tidemark_proto::{Detail, Failure, Position, v1};
@@ -27,6 +27,7 @@ use tidemark_types::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, SEND_WINDOW, SEND_
 use tidemark_types::{DeviceId, Epoch, ErrorCode, Seq, UnixMs, UserId};
 
 use super::connection::refusal;
+use super::pace::Pace;
 use super::{Parts, Shared};
 use crate::metrics;
 use crate::push::{Delivery, Push};
@@ -55,6 +56,10 @@ pub(super) enum Done {
     Told(u64, Result<v1::MessageStatus, Failure>),
     /// An `Unread`, which has no place either, by its request.
     Counted(u64, Result<v1::UnreadCounts, Failure>),
+    /// A `Presence`, as well.
+    Seen(u64, Result<v1::PresenceStatus, Failure>),
+    /// A `Typing` was told, or not: its device does not ask.
+    Typed,
 }
 
 impl Pending {
@@ -83,6 +88,7 @@ pub(super) struct Peer {
     number: Option<(u64, bool)>,
     /// How many places it has had.
     places: u64,
+    pace: Pace,
 }
 
 /// Where the device is in its mailbox.
@@ -110,7 +116,8 @@ impl Peer {
         let seat = shared.registry.join(&user, &device);
         let (place, number, places) = (None, None, 0);
         let welcomed = false;
-        Peer { shared, user, device, seat, uplink, expires, welcomed, place, number, places }
+        let pace = Pace::default();
+        Peer { shared, user, device, seat, uplink, expires, welcomed, place, number, places, pace }
     }
 
     /// Asks for a place.
@@ -141,6 +148,13 @@ impl Peer {
                 }
             }
             Frame::Ping(ping) => self.ping(ping, pending),
+            Frame::Typing(typing) => self.typing(&typing, pending)?,
+            Frame::Presence(v1::Presence { request_id, user }) => {
+                let user = convert::name("presence.user", &user)?;
+                let store = self.shared.parts.store.clone();
+                let seen = receive::presence(store, user, Some(self.user.clone()));
+                pending.work(seen.map(move |status| Done::Seen(request_id, status)));
+            }
             Frame::Status(status) => self.ask(&status, pending)?,
             Frame::Unread(v1::Unread { request_id }) => {
                 let counted = receive::unread(self.shared.parts.store.clone(), self.user.clone());
@@ -212,6 +226,13 @@ impl Peer {
             Done::Counted(request_id, Ok(counts)) => {
                 pending.answer(v1::UnreadReply { request_id, counts: Some(counts) });
             }
+            Done::Seen(request_id, Ok(status)) => {
+                pending.answer(v1::PresenceReply { request_id, status: Some(status) });
+            }
+            Done::Seen(request_id, Err(failure)) => {
+                pending.answer(refusal(failure, Frame::PRESENCE, request_id));
+            }
+            Done::Typed => {}
             Done::Counted(request_id, Err(failure)) => {
                 pending.answer(refusal(failure, Frame::UNREAD, request_id));
             }
@@ -335,6 +356,24 @@ impl Peer {
             }
             Err(failure) => return Err(failure),
         }
+        Ok(())
+    }
+
+    /// What comes too fast is dropped, and so is what the store does not take.
+    fn typing(&mut self, typing: &v1::Typing, pending: &mut Pending) -> Result<(), Failure> {
+        let to = convert::name("typing.user", &typing.user)?;
+        if !self.pace.admit(self.shared.parts.clock.monotonic()) {
+            metrics::typing_dropped();
+            return Ok(());
+        }
+        let (store, by) = (self.shared.parts.store.clone(), self.user.clone());
+        let typing = typing.typing;
+        pending.work(async move {
+            if store.typing(to, by, typing).await.is_err() {
+                metrics::typing_dropped();
+            }
+            Done::Typed
+        });
         Ok(())
     }
 

@@ -9,6 +9,7 @@
 mod cursor;
 mod page;
 mod ping;
+mod presence;
 mod register;
 mod status;
 mod unread;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 pub(crate) use cursor::Cursor;
 pub(crate) use page::page;
 pub(crate) use ping::{cached, ping};
+pub(crate) use presence::presence;
 pub(crate) use register::{labelled, register, start_at};
 pub(crate) use status::{asked, status};
 use tidemark_proto::Failure;

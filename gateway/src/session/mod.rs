@@ -18,12 +18,13 @@ use parking_lot::Mutex;
 use tidemark_store_client::WatchEvent;
 use tidemark_store_core::devices::Seat as Seated;
 use tidemark_types::{DeviceId, ErrorCode, UserId};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 
 pub(crate) use mailbox::Mailbox;
 #[cfg(test)]
 pub(crate) use mailbox::tests as heard;
 
+use crate::limits::TYPING_MAX;
 use crate::metrics;
 use crate::store::Watch;
 
@@ -38,6 +39,8 @@ pub(crate) struct Registry {
 
 struct User {
     mailbox: watch::Sender<Mailbox>,
+    /// Who types to the user, or has stopped, as long as it waits for connections.
+    typing: broadcast::Sender<(UserId, bool)>,
     seats: BTreeMap<DeviceId, Taken>,
     /// No seat was taken when last swept.
     lonely: bool,
@@ -79,6 +82,8 @@ pub(crate) struct Seat {
     device: DeviceId,
     /// The user's mailbox.
     pub(crate) mailbox: watch::Receiver<Mailbox>,
+    /// Who types to the user, or has stopped.
+    pub(crate) typing: broadcast::Receiver<(UserId, bool)>,
     /// Says why the seat is lost; ends without a word when another connection here takes it.
     pub(crate) unseated: oneshot::Receiver<ErrorCode>,
 }
@@ -95,7 +100,12 @@ impl Registry {
         let entry = users.entry(user.clone()).or_insert_with(|| {
             self.watch.register(user.clone());
             metrics::mailbox_watched(true);
-            User { mailbox: watch::Sender::default(), seats: BTreeMap::new(), lonely: false }
+            User {
+                mailbox: watch::Sender::default(),
+                typing: broadcast::Sender::new(TYPING_MAX),
+                seats: BTreeMap::new(),
+                lonely: false,
+            }
         });
         entry.lonely = false;
         let (unseats, unseated) = oneshot::channel();
@@ -108,6 +118,7 @@ impl Registry {
             user: user.clone(),
             device: device.clone(),
             mailbox: entry.mailbox.subscribe(),
+            typing: entry.typing.subscribe(),
             unseated,
         }
     }
@@ -122,6 +133,7 @@ impl Registry {
         let (WatchEvent::Registered { user, .. }
         | WatchEvent::Seats { user, .. }
         | WatchEvent::Unseated { user, .. }
+        | WatchEvent::Typing { user, .. }
         | WatchEvent::Appended { user, .. }
         | WatchEvent::Head { user, .. }) = &event;
         let mut users = self.users.lock();
@@ -129,6 +141,10 @@ impl Registry {
         match &event {
             WatchEvent::Seats { seats, last_number, .. } => user.review(seats, *last_number),
             WatchEvent::Unseated { seat, .. } => user.unseat(seat),
+            WatchEvent::Typing { by, typing, .. } => {
+                // Without a connection nobody need know.
+                let _ = user.typing.send((by.clone(), *typing));
+            }
             event => {
                 if matches!(event, WatchEvent::Registered { .. }) {
                     metrics::watch_began();

@@ -7,15 +7,16 @@ use futures::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 use tidemark_gateway::store::{PendingReply, Store, Watch};
 use tidemark_proto::store::v1::{GroupStatus, Postponed, StatusResponse};
-use tidemark_store_client::{Attempt, Error, WatchEvent};
+use tidemark_store_client::{Attempt, Error, Present, WatchEvent};
 use tidemark_store_core::command::Batch;
 use tidemark_store_core::hints::{self, Hint};
 use tidemark_store_core::memory::MemoryState;
+use tidemark_store_core::presence::{self, Seen};
 use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::value::{ClusterMap, NodeAddress, Settings};
 use tidemark_store_core::{Command, Reply, Transaction};
 use tidemark_types::routing::HASH_VERSION;
-use tidemark_types::{ClusterId, DeviceId, NodeId, Seq, ShardCount, ShardId, UnixMs, UserId};
+use tidemark_types::{ClusterId, DeviceId, Id, NodeId, Seq, ShardCount, ShardId, UnixMs, UserId};
 use tokio::sync::{mpsc, watch};
 
 /// Log time of everything.
@@ -180,6 +181,26 @@ impl Store for MemoryStore {
             self.leased.lock().insert((hint.user.clone(), hint.device.clone(), hint.head))
         });
         ready(Ok(found)).boxed()
+    }
+
+    /// Nobody hears it, as no device connects.
+    fn typing(&self, _: UserId, _: UserId, _: bool) -> BoxFuture<'static, Result<(), Error>> {
+        ready(self.outcome(|| ())).boxed()
+    }
+
+    /// As a leader for whom everybody is watched.
+    fn presence(
+        &self,
+        user: UserId,
+        by: Option<UserId>,
+    ) -> BoxFuture<'static, Result<Present, Error>> {
+        let shard = self.map.shard_count().unwrap().shard_of(&Id::User(user.clone()));
+        let outcome = self.outcome(|| {
+            let state = &self.shards.lock()[usize::from(shard.get())];
+            let Seen { connected, last } = presence::seen(state, &user, by.as_ref()).unwrap();
+            Present { online: connected, last_seen: last }
+        });
+        ready(outcome).boxed()
     }
 
     fn status(&self, node: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>> {

@@ -9,6 +9,7 @@ mod checks;
 mod device;
 mod hooks;
 mod lifecycle;
+mod passing;
 mod place;
 mod push;
 mod sends;

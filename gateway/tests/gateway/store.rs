@@ -11,11 +11,12 @@ use futures::future::BoxFuture;
 use tidemark_gateway::store::{PendingReply, Store, Watch};
 use tidemark_proto::Failure;
 use tidemark_proto::store::v1::{Postponed, StatusResponse};
-use tidemark_store_client::{Attempt, Error, WatchEvent};
+use tidemark_store_client::{Attempt, Error, Present, WatchEvent};
 use tidemark_store_core::command::{Batch, Judged};
 use tidemark_store_core::devices::{self, Seat};
 use tidemark_store_core::hints::Hint;
 use tidemark_store_core::memory::MemoryState;
+use tidemark_store_core::presence;
 use tidemark_store_core::read::{Answer, Query, mailbox};
 use tidemark_store_core::value::{ClusterMap, Entry, NodeAddress, Settings, Value as _};
 use tidemark_store_core::{Command, Effect, Reply, Transaction};
@@ -329,6 +330,42 @@ impl Store for Seam {
         _: Vec<Postponed>,
     ) -> BoxFuture<'static, Result<Vec<Hint>, Error>> {
         panic!("nobody sends hints here")
+    }
+
+    /// As a leader does: those who watch are told, if the user wants to know.
+    fn typing(
+        &self,
+        user: UserId,
+        by: UserId,
+        typing: bool,
+    ) -> BoxFuture<'static, Result<(), Error>> {
+        let cluster = self.0.clone();
+        async move {
+            cluster.check_up()?;
+            let state = cluster.state.lock().unwrap();
+            if presence::welcomes(&state.shard, &user, &by).expect("not fatal") {
+                state.tell(&user, &WatchEvent::Typing { user: user.clone(), by, typing });
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn presence(
+        &self,
+        user: UserId,
+        by: Option<UserId>,
+    ) -> BoxFuture<'static, Result<Present, Error>> {
+        let cluster = self.0.clone();
+        async move {
+            cluster.check_up()?;
+            let state = cluster.state.lock().unwrap();
+            let watched = |watcher: &Watcher| watcher.users.lock().unwrap().contains(&user);
+            let watched = state.watchers.iter().any(watched);
+            let seen = presence::seen(&state.shard, &user, by.as_ref()).expect("not fatal");
+            Ok(Present { online: watched && seen.connected, last_seen: seen.last })
+        }
+        .boxed()
     }
 
     fn status(&self, _: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>> {

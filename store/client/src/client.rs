@@ -11,13 +11,14 @@ use tidemark_env::{Clock, Connector, Rng};
 use tidemark_proto::Failure;
 use tidemark_proto::store::v1::{
     ClockRequest, ClockResponse, LeaseHintsRequest, LeaseHintsResponse, MapRequest, Postponed,
+    PresenceOf, Typing,
     StatusRequest, StatusResponse, TransferLeaderRequest, TrustClockRequest, request, response,
 };
 use tidemark_store_core::hints::Hint;
 use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::value::{ClusterMap, Placement, Value};
 use tidemark_store_core::{Command, Reply};
-use tidemark_types::{ErrorCode, Id, NodeId, ShardId, UnixMs};
+use tidemark_types::{ErrorCode, Id, NodeId, ShardId, UnixMs, UserId};
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 use tonic::transport::Channel;
@@ -49,6 +50,15 @@ pub struct NodeClock {
     pub wall: UnixMs,
     /// Whether it counts: it has not jumped since it was last trusted (R17).
     pub trusted: bool,
+}
+
+/// Whether a user is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Present {
+    /// A device is connected, or was until some seconds ago.
+    pub online: bool,
+    /// When one was last heard of, to the hour; 0 for never.
+    pub last_seen: UnixMs,
 }
 
 /// A client of the store; a cheap handle.
@@ -189,6 +199,34 @@ impl Client {
                 Answer::decode(&bytes).map_err(|error| Error::BadAnswer(error.to_string()))
             }
             other => Err(Error::BadAnswer(format!("{other:?} to a query"))),
+        }
+    }
+
+    /// Tells a user that somebody types, by one attempt: what is lost would be late anyway.
+    pub async fn typing(&self, user: &UserId, by: &UserId, typing: bool) -> Result<(), Attempt> {
+        let shard = self.shard_of(&Id::User(user.clone()));
+        let typing = Typing { user: user.to_string(), by: by.to_string(), typing };
+        let what = request::What::Typing(typing);
+        let pending = self.start(shard, self.candidate(shard), what).await?;
+        pending.answer().await.map(drop)
+    }
+
+    /// Asks whether a user is there, for `by`.
+    pub async fn presence(&self, user: &UserId, by: Option<&UserId>) -> Result<Present, Error> {
+        let shard = self.shard_of(&Id::User(user.clone()));
+        let by = by.map(ToString::to_string).unwrap_or_default();
+        let what = request::What::Presence(PresenceOf { user: user.to_string(), by });
+        // It changes nothing, so that nothing is unknown.
+        let answered = self.call(shard, what).await.map_err(|error| match error {
+            Error::Unknown(reason) => Error::Unavailable(reason),
+            error => error,
+        });
+        match answered? {
+            response::What::Present(present) => Ok(Present {
+                online: present.online,
+                last_seen: UnixMs::new(present.last_seen_ms),
+            }),
+            other => Err(Error::BadAnswer(format!("{other:?} to a question of presence"))),
         }
     }
 

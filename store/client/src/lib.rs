@@ -19,6 +19,6 @@ mod error;
 mod link;
 mod watch;
 
-pub use client::{Client, ClientConfig, NodeClock, Pending};
+pub use client::{Client, ClientConfig, NodeClock, Pending, Present};
 pub use error::{Attempt, Error};
 pub use watch::{Watch, WatchEvent};

@@ -31,6 +31,7 @@ pub mod group_read;
 pub mod hints;
 pub mod key;
 pub mod memory;
+pub mod presence;
 pub mod read;
 pub mod reply;
 pub mod retention;

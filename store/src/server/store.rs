@@ -19,16 +19,17 @@ use prost::Message;
 use tidemark_proto::store::v1::store_server::Store;
 use tidemark_proto::store::v1::{
     ClockRequest, ClockResponse, GroupStatus, LeaseHintsRequest, LeaseHintsResponse, MapRequest,
-    MapResponse, Postponed, Request, Requests, Response, Responses, StatusRequest, StatusResponse,
-    TransferLeaderRequest, TransferLeaderResponse, TrustClockRequest, TrustClockResponse,
+    MapResponse, Postponed, PresenceOf, Present, Request, Requests, Response, Responses, StatusRequest, StatusResponse,
+    TransferLeaderRequest, TransferLeaderResponse, Typed, Typing, TrustClockRequest, TrustClockResponse,
     WatchRequest, WatchUpdate, request, response,
 };
 use tidemark_proto::{Detail, Failure, convert, headers};
 use tidemark_store_core::Command;
 use tidemark_store_core::hints::Hint;
+use tidemark_store_core::presence::{self, Seen};
 use tidemark_store_core::read::Query;
 use tidemark_store_core::value::Value;
-use tidemark_types::{ErrorCode, NodeId, ShardId};
+use tidemark_types::{ErrorCode, Id, NodeId, ShardId, UserId};
 use tidemark_version::VERSION;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -109,6 +110,8 @@ impl StoreService {
                 let shard = self.shard(request.shard, lives_on, "what is asked")?;
                 return Ok(query_outcome(shard.clone(), query).boxed());
             }
+            Some(request::What::Typing(typing)) => return self.typing(request.shard, &typing),
+            Some(request::What::Presence(asked)) => return self.presence(request.shard, &asked),
             None => return Err(invalid("the request asks nothing")),
         };
         let (over, node) = (Over::by(&command), self.node.clone());
@@ -121,6 +124,53 @@ impl StoreService {
             command_outcome(outcome)
         };
         Ok(replied.boxed())
+    }
+
+    /// Somebody types to a user, who may not want to know. Nothing is written, and nothing waits.
+    fn typing(
+        &self,
+        shard: u32,
+        typing: &Typing,
+    ) -> Result<BoxFuture<'static, response::What>, Failure> {
+        let user: UserId = convert::name("typing.user", &typing.user)?;
+        let by: UserId = convert::name("typing.by", &typing.by)?;
+        let (number, shard) = self.led(shard, &user)?;
+        let welcome = shard.peek(|state| presence::welcomes(state, &user, &by));
+        if welcome.map_err(|error| failure(error.into()))? {
+            self.node.hub().typing(number, &user, &by, typing.typing);
+        }
+        Ok(std::future::ready(response::What::Typed(Typed {})).boxed())
+    }
+
+    /// Is a user there? Which devices are connected is known from who watches.
+    fn presence(
+        &self,
+        shard: u32,
+        asked: &PresenceOf,
+    ) -> Result<BoxFuture<'static, response::What>, Failure> {
+        let user: UserId = convert::name("presence.user", &asked.user)?;
+        let by = Some(asked.by.as_str()).filter(|by| !by.is_empty());
+        let by = by.map(|by| convert::name("presence.by", by)).transpose()?;
+        let (number, shard) = self.led(shard, &user)?;
+        let watched = self.node.hub().is_watched(number, &user);
+        let seen = shard.peek(|state| presence::seen(state, &user, by.as_ref()));
+        let Seen { connected, last } = seen.map_err(|error| failure(error.into()))?;
+        let present = Present { online: watched && connected, last_seen_ms: last.get() };
+        Ok(std::future::ready(response::What::Present(present)).boxed())
+    }
+
+    /// The shard of a user, if this node leads it: those who watch do so at the leader.
+    fn led(&self, named: u32, user: &UserId) -> Result<(ShardId, &Shard), Failure> {
+        let id = Id::User(user.clone());
+        let number = self.node.shard_number(&id);
+        let shard = self.shard(named, number, &id)?;
+        match shard.group().leads() {
+            Some(_) => Ok((number, shard)),
+            None => {
+                let leader = shard.group().status().leader;
+                Err(failure(shard::Error::NotLeader { leader }))
+            }
+        }
     }
 
     /// The shard on which it lives, which the client must have found as well (R8).

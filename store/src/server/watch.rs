@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tidemark_mutants::{Mutant, is};
 use tidemark_proto::store::v1::{
-    Appended, Beat, Head, MailboxHead, NotLeading, Registered, ShardUsers, Unseated, WatchRequest,
+    Appended, Beat, Head, MailboxHead, NotLeading, Registered, ShardUsers, Typing, Unseated, WatchRequest,
     WatchUpdate,
 };
 use tidemark_proto::{Failure, convert, v1};
@@ -257,7 +257,14 @@ fn told(news: News) -> WatchUpdate {
         below,
         code: v1::ErrorCode::from(code).into(),
     });
+    let typing = news.typing.into_iter();
+    let typing = typing.map(|((user, by), typing)| Typing {
+        user: user.to_string(),
+        by: by.to_string(),
+        typing,
+    });
     WatchUpdate {
+        typing: typing.collect(),
         appended: appended.collect(),
         heads: heads.collect(),
         unseated: unseated.collect(),

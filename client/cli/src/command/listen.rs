@@ -128,6 +128,7 @@ async fn follow(mut events: Events, output: Output) -> Error {
             | Event::Outcome(_)
             | Event::SessionReplaced
             | Event::SendingStopped { .. }
+            | Event::Typing { .. }
             | Event::Missed(_) => continue,
         };
         // In a thread that may wait, or a reader that does not read would keep us from stopping.

@@ -10,7 +10,7 @@ use crate::double::{Double, Fault};
 use crate::rig::{ID, Rig};
 
 /// Each command, and the name of its golden files.
-const COMMANDS: [(&str, &[&str]); 23] = [
+const COMMANDS: [(&str, &[&str]); 26] = [
     ("send", &["send", "--from", "alice", "--to", "bob", "--id", ID, "hello"]),
     (
         "send_delivered",
@@ -35,6 +35,9 @@ const COMMANDS: [(&str, &[&str]); 23] = [
     ("recall", &["recall", "alice", "5", "--id", ID]),
     ("edit", &["edit", "alice", "5", "--kind", "2", "--id", ID, "new"]),
     ("unread", &["unread", "alice"]),
+    ("typing", &["typing", "alice", "bob", "--stop"]),
+    ("presence", &["presence", "bob", "--by", "alice"]),
+    ("presence_away", &["presence", "carol"]),
     ("block", &["block", "alice", "bob"]),
     ("unblock", &["unblock", "alice", "bob"]),
     ("device_list", &["device", "list", "alice"]),

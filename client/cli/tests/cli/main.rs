@@ -2,6 +2,7 @@
 
 mod double;
 mod double_groups;
+mod double_passing;
 mod golden;
 mod listens;
 mod rig;

@@ -249,7 +249,7 @@ impl Director {
             self.ended(node);
             return Vec::new();
         };
-        let WatchUpdate { registered, not_leading, appended, heads, beats, unseated } = update;
+        let WatchUpdate { registered, not_leading, appended, heads, beats, unseated, typing } = update;
         let mut events = Vec::new();
         for answer in registered {
             self.registered(node, generation, answer, &mut events);
@@ -266,6 +266,11 @@ impl Director {
         for told in unseated {
             let seat = self.user(&told.user).zip(seat(&told));
             events.extend(seat.map(|(user, seat)| WatchEvent::Unseated { user, seat }));
+        }
+        for told in typing {
+            let users = self.user(&told.user).zip(told.by.parse().ok());
+            let event = |(user, by)| WatchEvent::Typing { user, by, typing: told.typing };
+            events.extend(users.map(event));
         }
         for beat in beats {
             self.beat(number(beat.shard), Holder { node, generation, term: beat.term });

@@ -146,6 +146,15 @@ pub enum WatchEvent {
         /// Which ones.
         seat: Seat,
     },
+    /// Somebody types to the user, or has stopped. It may be left out.
+    Typing {
+        /// To whom.
+        user: UserId,
+        /// Who.
+        by: UserId,
+        /// Or has stopped.
+        typing: bool,
+    },
     /// A new entry.
     Appended {
         /// The mailbox's owner.
