@@ -8,6 +8,7 @@ mod disk;
 mod fail_stop;
 mod ledger;
 mod look;
+mod metrics;
 mod node;
 mod power_cut;
 mod relay;
