@@ -9,6 +9,7 @@ mod fail_stop;
 mod groups;
 mod ledger;
 mod look;
+mod metrics;
 mod node;
 mod power_cut;
 mod relay;
