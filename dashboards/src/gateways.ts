@@ -23,6 +23,7 @@ export function gateways() {
           series('Frames sent', 'To devices, by kind.', 'ops', [{ expr: rate('gateway_frames_sent_total', 'frame'), legend: '{{frame}}' }]),
           series('Errors', 'That devices were told, by code: bad tokens and bad frames among them.', 'ops', [{ expr: rate('gateway_errors_total', 'code'), legend: '{{code}}' }]),
           series('Frames waiting', 'Until their devices take those before them.', 'short', [{ expr: of('gateway_frames_waiting'), legend: '{{instance}}' }]),
+          series('Typing not told', 'That somebody types, above the device\'s pace, or to a device that does not read. Nothing is lost by it but a hint of a moment.', 'ops', [{ expr: rate('gateway_typing_dropped_total', 'instance'), legend: '{{instance}}' }]),
           series('Reads paused', 'Times a device was not read, since as many of its frames waited as may.', 'ops', [{ expr: rate('gateway_reads_paused_total', 'instance'), legend: '{{instance}}' }]),
         ],
       },

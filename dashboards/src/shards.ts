@@ -79,6 +79,7 @@ export function shards() {
             { expr: of('store_mailboxes_watched'), legend: '{{instance}} mailboxes' },
             { expr: of('store_watch_streams'), legend: '{{instance}} streams' },
           ]),
+          series('Typing not told', 'That somebody types, to gateways for whom too much waits. Nothing is lost by it but a hint of a moment.', 'ops', [{ expr: rate('store_typing_dropped_total', 'instance'), legend: '{{instance}}' }]),
           series('Watches degraded', 'Entries that gateways are told the head of, and no more: they are large, or the gateway is slow.', 'ops', [{ expr: rate('store_watch_degraded_total', 'instance'), legend: '{{instance}}' }]),
         ],
       },

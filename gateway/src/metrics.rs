@@ -95,6 +95,7 @@ fn begin_at_zero() {
     for counter in [
         CONNECTIONS_REFUSED_TOTAL,
         READS_PAUSED_TOTAL,
+        TYPING_DROPPED_TOTAL,
         DELIVERED_ENTRIES_TOTAL,
         NOTICES_TOTAL,
         PAGES_TOTAL,

@@ -16,7 +16,7 @@ use tidemark_types::ErrorCode;
 const MARK: &str = "<!-- Made from proto/tidemark/v1: UPDATE_GOLDENFILES=1 cargo test --release -p tidemark-proto -->\n";
 
 /// In the order in which a reader wants them.
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 11] = [
     ("gateway", "Frames"),
     ("entry", "Entries and pages"),
     ("act", "Acts"),

@@ -376,6 +376,7 @@ fn told(event: &Event) -> Value {
             Fatal::Refused(_) => "refused",
             Fatal::Store(_) => "store",
         }}),
+        Event::Typing { .. } => panic!("nobody types in a script"),
         Event::Outcome(_) | Event::Missed(_) => panic!("an engine does not say {event:?}"),
     }
 }

@@ -67,9 +67,9 @@ impl Mailbox {
             }
             WatchEvent::Head { head, .. } => self.raised(*head),
             // That is about connections.
-            WatchEvent::Seats { .. }
-            | WatchEvent::Unseated { .. }
-            | WatchEvent::Typing { .. } => false,
+            WatchEvent::Seats { .. } | WatchEvent::Unseated { .. } | WatchEvent::Typing { .. } => {
+                false
+            }
         }
     }
 

@@ -11,8 +11,8 @@ use tidemark_env::{Clock, Connector, Rng};
 use tidemark_proto::Failure;
 use tidemark_proto::store::v1::{
     ClockRequest, ClockResponse, LeaseHintsRequest, LeaseHintsResponse, MapRequest, Postponed,
-    PresenceOf, Typing,
-    StatusRequest, StatusResponse, TransferLeaderRequest, TrustClockRequest, request, response,
+    PresenceOf, StatusRequest, StatusResponse, TransferLeaderRequest, TrustClockRequest, Typing,
+    request, response,
 };
 use tidemark_store_core::hints::Hint;
 use tidemark_store_core::read::{Answer, Query};
@@ -222,10 +222,9 @@ impl Client {
             error => error,
         });
         match answered? {
-            response::What::Present(present) => Ok(Present {
-                online: present.online,
-                last_seen: UnixMs::new(present.last_seen_ms),
-            }),
+            response::What::Present(present) => {
+                Ok(Present { online: present.online, last_seen: UnixMs::new(present.last_seen_ms) })
+            }
             other => Err(Error::BadAnswer(format!("{other:?} to a question of presence"))),
         }
     }

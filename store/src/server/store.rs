@@ -19,9 +19,10 @@ use prost::Message;
 use tidemark_proto::store::v1::store_server::Store;
 use tidemark_proto::store::v1::{
     ClockRequest, ClockResponse, GroupStatus, LeaseHintsRequest, LeaseHintsResponse, MapRequest,
-    MapResponse, Postponed, PresenceOf, Present, Request, Requests, Response, Responses, StatusRequest, StatusResponse,
-    TransferLeaderRequest, TransferLeaderResponse, Typed, Typing, TrustClockRequest, TrustClockResponse,
-    WatchRequest, WatchUpdate, request, response,
+    MapResponse, Postponed, PresenceOf, Present, Request, Requests, Response, Responses,
+    StatusRequest, StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
+    TrustClockRequest, TrustClockResponse, Typed, Typing, WatchRequest, WatchUpdate, request,
+    response,
 };
 use tidemark_proto::{Detail, Failure, convert, headers};
 use tidemark_store_core::Command;

@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tidemark_mutants::{Mutant, is};
 use tidemark_proto::store::v1::{
-    Appended, Beat, Head, MailboxHead, NotLeading, Registered, ShardUsers, Typing, Unseated, WatchRequest,
-    WatchUpdate,
+    Appended, Beat, Head, MailboxHead, NotLeading, Registered, ShardUsers, Typing, Unseated,
+    WatchRequest, WatchUpdate,
 };
 use tidemark_proto::{Failure, convert, v1};
 use tidemark_store_core::devices::{self, Seat};

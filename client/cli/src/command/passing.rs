@@ -72,7 +72,9 @@ impl fmt::Display for Presence {
         match (self.online, self.last_seen_ms) {
             (true, _) => write!(f, "{user} is there"),
             (false, 0) => write!(f, "{user} is not there"),
-            (false, seen) => write!(f, "{user} is not there; last seen {}, to the hour", date(seen)),
+            (false, seen) => {
+                write!(f, "{user} is not there; last seen {}, to the hour", date(seen))
+            }
         }
     }
 }

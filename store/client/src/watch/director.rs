@@ -249,7 +249,8 @@ impl Director {
             self.ended(node);
             return Vec::new();
         };
-        let WatchUpdate { registered, not_leading, appended, heads, beats, unseated, typing } = update;
+        let WatchUpdate { registered, not_leading, appended, heads, beats, unseated, typing } =
+            update;
         let mut events = Vec::new();
         for answer in registered {
             self.registered(node, generation, answer, &mut events);

@@ -14,21 +14,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Context, Runner};
-use tidemark_store_core::act::{Act, ActKind, Asked};
+use tidemark_store_core::act::{ActKind, Asked};
 use tidemark_store_core::command::{Arrival, BackendSend, Command, Draft, Judged, Send, Start};
 use tidemark_store_core::feed::{self, FeedChange, FeedRecord};
-use tidemark_store_core::group::{
-    GroupAction, GroupCommand, GroupEntry, GroupEvent, NewGroup, Policy, Role, Who,
-};
+use tidemark_store_core::group::{GroupAction, GroupCommand, NewGroup, Policy, Role, Who};
 use tidemark_store_core::group_read::{MembersPage, members};
 use tidemark_store_core::key::{AckKey, DeviceKey, Key as _, Kind, ShardKey};
 use tidemark_store_core::read::{
     Answer, PageAnswer, PageLimits, Query, cluster_map, mailbox, page,
 };
-use tidemark_store_core::reply::{Applied, Effect, Reply};
+use tidemark_store_core::reply::Reply;
 use tidemark_store_core::value::{
-    AcceptFrom, ClusterMap, Content, Entry, Label, Message, NodeAddress, Origin, OutSeq, Payload,
-    PushTarget, Settings, Value,
+    AcceptFrom, ClusterMap, Label, Message, NodeAddress, Origin, OutSeq, Payload, PushTarget,
+    Settings,
 };
 use tidemark_store_core::{Read as _, hints};
 use tidemark_types::{
@@ -37,6 +35,7 @@ use tidemark_types::{
 };
 
 use crate::cluster::Cluster;
+use crate::show::{NAMES_SHOWN, show, show_entry};
 
 type Failure = Box<dyn Error>;
 
@@ -728,90 +727,4 @@ impl Args<'_> {
         let (user, device) = name.split_once('/').ok_or("a device is USER/DEVICE")?;
         Ok((UserId::new(user)?, DeviceId::new(device)?))
     }
-}
-
-/// Entries shown of one command; the others are counted.
-const ENTRIES_SHOWN: usize = 6;
-
-/// Users shown of one change or group; more are counted.
-const NAMES_SHOWN: usize = 8;
-
-fn show(applied: &Applied) -> String {
-    let mut output = format!("{:?}\n", applied.reply);
-    let mut entries = 0;
-    for effect in &applied.effects {
-        output += &match effect {
-            Effect::Appended { .. } if entries == ENTRIES_SHOWN => continue,
-            Effect::Appended { mailbox, seq, entry } => {
-                entries += 1;
-                let entry = Entry::decode(entry).expect("an entry");
-                format!("  {mailbox} {seq}: {}\n", show_entry(&entry))
-            }
-            Effect::Outgoing { shard } => format!("  a record for shard {shard}\n"),
-            Effect::Unseated { user, device, below, code } => {
-                format!("  {user}'s {device} below connection {below}: {code}\n")
-            }
-            Effect::FanOut { group } => format!("  {group} has more to give\n"),
-            Effect::MapChanged => "  the map changed\n".to_owned(),
-            Effect::Alarm(alarm) => format!("  ALARM {alarm:?}\n"),
-        };
-    }
-    let is_entry = |effect: &&Effect| matches!(effect, Effect::Appended { .. });
-    let all = applied.effects.iter().filter(is_entry).count();
-    if all > entries {
-        output += &format!("  {} entries more\n", all - entries);
-    }
-    output
-}
-
-fn show_origin(origin: &Origin) -> String {
-    match origin {
-        Origin::Session { sender, session, n } => format!("{sender}#{session}.{n}"),
-        Origin::Backend { sender, id } => format!("{sender}@{}", id.created()),
-        Origin::Group { sender, group, seq } => format!("{sender}*{group}.{seq}"),
-    }
-}
-
-/// What a message says: its body, or what it does about another one.
-fn show_message(message: &Message) -> String {
-    let body = String::from_utf8_lossy(&message.body);
-    match &message.act {
-        None => format!("{body:?}"),
-        Some(Act { kind: ActKind::Edit, of }) => format!("Edit of {} {body:?}", show_origin(of)),
-        Some(Act { kind, of }) => format!("{kind:?} of {}", show_origin(of)),
-    }
-}
-
-fn show_entry(entry: &Entry) -> String {
-    let origin = show_origin(&entry.origin);
-    let content = match &entry.content {
-        Content::Message { message, outgoing } => {
-            let said = show_message(message);
-            let outgoing = outgoing.as_ref().map_or(String::new(), |outgoing| {
-                let to = outgoing.to.iter().map(|to| Id::name(&to.id()).to_owned());
-                let records = outgoing.records.iter();
-                let records = records.map(|(shard, out_seq)| format!(" {shard}.{}", out_seq.get()));
-                let to = to.collect::<Vec<_>>().join(",");
-                format!(" to {to}{}", records.collect::<String>())
-            });
-            format!("{said}{outgoing}")
-        }
-        Content::Refused { recipient, code } => format!("{code} by {}", recipient.id().name()),
-        Content::Group(GroupEntry { group, seq, event: GroupEvent::Message(message) }) => {
-            format!("{group}.{seq} {}", show_message(message))
-        }
-        Content::Group(GroupEntry { group, seq, event }) => {
-            let users = match event {
-                GroupEvent::Created { members: users }
-                | GroupEvent::Joined { users }
-                | GroupEvent::Left { users } => users.as_slice(),
-                _ => &[],
-            };
-            match users.len() {
-                0..=NAMES_SHOWN => format!("{group}.{seq} {event:?}"),
-                many => format!("{group}.{seq} of {many} users, {} the first", users[0]),
-            }
-        }
-    };
-    format!("{origin} {content}")
 }

@@ -7,4 +7,5 @@ mod formats;
 mod golden;
 mod groups;
 mod model;
+mod show;
 mod status;
