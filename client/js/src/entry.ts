@@ -4,7 +4,13 @@
  */
 
 import { ErrorCode } from "./gen/tidemark/v1/error_pb.js";
-import type { Entry as WireEntry, Message as WireMessage } from "./gen/tidemark/v1/entry_pb.js";
+import { ActKind } from "./gen/tidemark/v1/act_pb.js";
+import type {
+  Act as WireAct,
+  Entry as WireEntry,
+  Message as WireMessage,
+} from "./gen/tidemark/v1/entry_pb.js";
+import type { GroupChange as WireChange } from "./gen/tidemark/v1/group_pb.js";
 import { IdKind, type Id as WireId, type Origin as WireOrigin } from "./gen/tidemark/v1/id_pb.js";
 import { isErrorCode } from "./failure.js";
 import { isMessageId, uuidText } from "./ids.js";
@@ -27,7 +33,9 @@ export type Origin =
   /** A device's, inside a send session. */
   | { readonly kind: "session"; readonly sender: string; readonly session: bigint; readonly n: bigint }
   /** A back end's. */
-  | { readonly kind: "backend"; readonly sender: string; readonly clientMsgId: string };
+  | { readonly kind: "backend"; readonly sender: string; readonly clientMsgId: string }
+  /** No send: a change of a group, by its place in the group's log. */
+  | { readonly kind: "group"; readonly sender: string; readonly group: string; readonly seq: number };
 
 /** A message; its sender stands in the entry's origin. */
 export interface Message {
@@ -42,15 +50,41 @@ export interface Message {
   readonly to: readonly Recipient[];
   /** The conversation, when it is a group. */
   readonly group?: string;
+  /** Its number in the group's log; a group's messages and changes come in this order. */
+  readonly groupSeq?: number;
   /** The application's kind of message. */
   readonly messageKind: number;
   /** The application's bytes. */
   readonly body: Uint8Array;
 }
 
+/** What somebody did about a message that is there already; who, stands in the entry's origin. */
+export interface Act {
+  readonly kind: "act";
+  /** A delivered or read mark, for all of the conversation up to the message; a recall; an edit. */
+  readonly what: ActKind;
+  /** The message that it is about, by the origin that all its copies have. */
+  readonly of: Origin;
+  /** The act itself as a message; of an edit, with the new body. */
+  readonly message: Message;
+}
+
+/** A group changed; who changed it stands in the entry's origin. */
+export interface GroupChange {
+  readonly kind: "group";
+  /** Which group. */
+  readonly group: string;
+  /** The change's number in the group's log. */
+  readonly groupSeq: number;
+  /** What changed. */
+  readonly change: Exclude<WireChange["change"], { readonly case: undefined }>;
+}
+
 /** What an entry says. */
 export type Content =
   | Message
+  | Act
+  | GroupChange
   /** A recipient's side refused a message of this user, after it was accepted. */
   | { readonly kind: "refused"; readonly recipient: Recipient; readonly code: ErrorCode }
   /** Something that this version does not know. It counts as any other entry. */
@@ -83,9 +117,37 @@ export function lastOf(item: Item): number {
 
 /** About how much memory it takes. */
 export function sizeOf(item: Item): number {
-  if (item.kind === "gap" || item.entry.content.kind !== "message") return OVERHEAD_BYTES;
-  const { body, to } = item.entry.content;
-  return OVERHEAD_BYTES + body.length + to.length * RECIPIENT_BYTES;
+  if (item.kind === "gap") return OVERHEAD_BYTES;
+  const { content } = item.entry;
+  switch (content.kind) {
+    case "message":
+      return OVERHEAD_BYTES + messageBytes(content);
+    case "act":
+      return OVERHEAD_BYTES + messageBytes(content.message);
+    case "group":
+      return OVERHEAD_BYTES + usersOf(content.change).length * RECIPIENT_BYTES;
+    case "refused":
+    case "unknown":
+      return OVERHEAD_BYTES;
+  }
+}
+
+function messageBytes({ body, to }: Message): number {
+  return body.length + to.length * RECIPIENT_BYTES;
+}
+
+function usersOf(change: GroupChange["change"]): readonly string[] {
+  switch (change.case) {
+    case "created":
+      return change.value.members;
+    case "joined":
+    case "left":
+      return change.value.users;
+    case "roleSet":
+    case "policySet":
+    case "deleted":
+      return [];
+  }
 }
 
 /**
@@ -116,9 +178,27 @@ function readContent({ content }: WireEntry): Content | undefined {
         recipient && { kind: "refused", recipient, code: isErrorCode(code) ? code : ErrorCode.UNKNOWN }
       );
     }
+    case "groupChange":
+      return readChange(content.value);
+    case "act":
+      return readAct(content.value);
     case undefined:
       return undefined;
   }
+}
+
+/** An act of a kind that this version does not know is no act that it can show. */
+function readAct(raw: WireAct): Act | undefined {
+  const known = raw.kind !== ActKind.UNSPECIFIED && ActKind[raw.kind] !== undefined;
+  const of = readOrigin(raw.of);
+  const message = raw.message && readMessage(raw.message);
+  if (!known || !of || !message) return undefined;
+  return { kind: "act", what: raw.kind, of, message };
+}
+
+function readChange({ group, groupSeq, change }: WireChange): GroupChange | undefined {
+  if (!isName(group) || groupSeq === 0 || change.case === undefined) return undefined;
+  return { kind: "group", group, groupSeq, change };
 }
 
 function readMessage(raw: WireMessage): Message | undefined {
@@ -136,6 +216,7 @@ function readMessage(raw: WireMessage): Message | undefined {
     sentMs: Number(raw.sentMs),
     to,
     ...(conversation && { group: conversation.name }),
+    ...(raw.groupSeq > 0 && { groupSeq: raw.groupSeq }),
     messageKind: raw.kind,
     body: raw.body,
   };
@@ -165,6 +246,10 @@ function readOrigin(origin: WireOrigin | undefined): Origin | undefined {
       return isMessageId(key.value)
         ? { kind: "backend", sender, clientMsgId: uuidText(key.value) }
         : undefined;
+    case "groupChange": {
+      const { group, seq } = key.value;
+      return isName(group) && seq > 0 ? { kind: "group", sender, group, seq } : undefined;
+    }
     case undefined:
       return undefined;
   }

@@ -37,6 +37,8 @@ export function answerOf(failure: Failure): Answer {
     case ErrorCode.KIND_NOT_ALLOWED:
     case ErrorCode.FILTERED:
     case ErrorCode.HOOK_REFUSED:
+    case ErrorCode.NO_MESSAGE:
+    case ErrorCode.TOO_LATE:
     case ErrorCode.BLOCKED:
     case ErrorCode.SEQ_EXHAUSTED:
     case ErrorCode.NO_MAILBOX:
@@ -87,6 +89,8 @@ export function answerOf(failure: Failure): Answer {
     case ErrorCode.STALE:
     case ErrorCode.DEDUP_EXPIRED:
     case ErrorCode.ID_IN_FUTURE:
+    case ErrorCode.GROUP_FULL:
+    case ErrorCode.FORBIDDEN:
     case ErrorCode.RESET:
     case ErrorCode.NOT_EMPTY:
       return { kind: "stop" };

@@ -7,7 +7,7 @@
  * origins itself.
  */
 
-import { type Item, lastOf } from "../entry.js";
+import { type Item, lastOf, type Origin } from "../entry.js";
 
 /** Origins that a device remembers: more than a restored backup is behind in all but bad cases. */
 export const ORIGINS_MAX = 1_024;
@@ -49,10 +49,19 @@ function keyOf(item: Item): string | undefined {
   if (item.kind === "gap") return undefined;
   const { origin, content } = item.entry;
   if (origin === undefined) return undefined;
-  const key =
-    origin.kind === "session"
-      ? [origin.sender, String(origin.session), String(origin.n)]
-      : [origin.sender, origin.clientMsgId];
+  const key = originKey(origin);
   if (content.kind === "refused") key.push(content.recipient.kind, content.recipient.name);
   return JSON.stringify(key);
+}
+
+function originKey(origin: Origin): string[] {
+  switch (origin.kind) {
+    case "session":
+      return [origin.sender, String(origin.session), String(origin.n)];
+    case "backend":
+      return [origin.sender, origin.clientMsgId];
+    case "group":
+      // As many parts as no other has.
+      return [origin.sender, "group", origin.group, String(origin.seq)];
+  }
 }
