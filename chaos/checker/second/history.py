@@ -12,7 +12,7 @@ from collections import namedtuple
 # had no effect.
 FINAL = {45, 60, 61, 62, 63, 64, 65, 66, 67, 80, 81, 82, 83, 84, 90}
 NO_EFFECT = FINAL | {1, 2, 3, 4, 5, 6, 7, 8, 20, 21, 22, 23, 24, 27, 40, 42, 43, 44, 46, 47, 48, 49,
-                     50, 51, 100, 101}
+                     50, 51, 85, 86, 100, 101}
 CODES = NO_EFFECT | {25, 26, 41}
 
 # An origin: this, or (session, n).

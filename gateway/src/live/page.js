@@ -55,18 +55,23 @@ function foldShard(number, nodes, now) {
   const shard = model.shards.get(number) ?? { spans: [], gapFrom: 0, leader: 0, term: 0 };
   const leader = leaderOf(number, nodes);
   if (leader.node) {
+    const changed = shard.leader && shard.leader !== leader.node;
+    const gone = !nodes.find(({ node }) => node === shard.leader)?.stands;
+    // Between two samples a leader may go and another one come.
+    if (changed && gone) shard.gapFrom ||= shard.ledAt;
     if (shard.gapFrom) {
       shard.spans.push({ from: shard.gapFrom, to: now });
-      tell(now, `${name(number)}: node ${leader.node} leads in term ${leader.term}, after ${seconds(now - shard.gapFrom)} without a leader`);
+      tell(now, `${name(number)}: node ${leader.node} leads in term ${leader.term}, after ${seconds(now - shard.gapFrom)} without a leader, at most`);
       shard.gapFrom = 0;
-    } else if (shard.leader && shard.leader !== leader.node) {
+    } else if (changed) {
       tell(now, `${name(number)}: node ${leader.node} leads in term ${leader.term}, and node ${shard.leader} no longer`);
     }
     shard.leader = leader.node;
     shard.term = leader.term;
     shard.last = leader.last;
-  } else if (!shard.gapFrom) {
-    shard.gapFrom = now;
+    shard.ledAt = now;
+  } else {
+    shard.gapFrom ||= shard.ledAt ?? now;
   }
   shard.spans = shard.spans.filter((span) => span.to > now - WINDOW_MS);
   shard.since ??= now;
