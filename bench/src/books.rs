@@ -150,6 +150,7 @@ mod tests {
             device: DeviceId::new("d").expect("a name"),
             token: String::new(),
             cluster: ClusterId::from_bytes([0; 16]).expect("any bytes"),
+            start: tidemark_proto::v1::StartAt::Floor,
         };
         Left { identity, received: Received::default(), sender, cursor: 0, fault: None }
     }

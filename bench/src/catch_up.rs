@@ -12,6 +12,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tidemark_proto::v1;
 
 use crate::books;
 use crate::cast::Cast;
@@ -121,7 +122,10 @@ async fn come_back(stage: &Stage<'_>, gateway: &Gateway, cast: &Cast) -> Result<
             cast.recipients.iter().zip(&stage.settings.backlogs).enumerate()
         {
             let name = format!("return-{round}");
-            let identity: Identity = crew::identity(stage.target, mailbox, user, &name)?;
+            let identity: Identity = {
+                let start = v1::StartAt::Floor;
+                crew::identity(stage.target, mailbox, user, &name, start)?
+            };
             let hello = identity.hello();
             let before = stage.lookout.meter.now();
             let wire = gateway.open(identity.number, hello).await?;

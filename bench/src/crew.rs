@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt, stream};
+use tidemark_proto::v1;
 use tidemark_types::{DeviceId, UserId};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -39,6 +40,7 @@ pub(crate) fn identity(
     number: usize,
     user: &UserId,
     name: &str,
+    start: v1::StartAt,
 ) -> Result<Identity> {
     let device = DeviceId::new(name).context("a device's name")?;
     Ok(Identity {
@@ -47,6 +49,7 @@ pub(crate) fn identity(
         user: user.clone(),
         device,
         cluster: target.cluster,
+        start,
     })
 }
 
@@ -68,7 +71,8 @@ impl Crew {
         let shared = shared(stage, messages.pulls);
         let senders = cast.senders.len();
         let identities = (0..).zip(cast.users());
-        let identities = identities.map(|(number, user)| identity(target, number, user, "bench"));
+        let identities = identities
+            .map(|(number, user)| identity(target, number, user, "bench", v1::StartAt::Head));
         let identities: Vec<Identity> = identities.collect::<Result<_>>()?;
         let connecting = stream::iter(identities).map(async |identity| {
             let sends = identity.number < senders;

@@ -44,10 +44,12 @@ pub(crate) struct Identity {
     pub(crate) token: String,
     /// The cluster it belongs to.
     pub(crate) cluster: ClusterId,
+    /// Where it starts in its mailbox: it was never seen before.
+    pub(crate) start: v1::StartAt,
 }
 
 impl Identity {
-    /// What it says first, as a device that was never seen before and takes all there is.
+    /// What it says first.
     pub(crate) fn hello(&self) -> v1::Hello {
         v1::Hello {
             cluster_id: self.cluster.as_bytes().to_vec().into(),
@@ -56,7 +58,7 @@ impl Identity {
             device: self.device.to_string(),
             epoch: 0,
             seq_cli: 0,
-            start: Some(v1::Start { at: v1::StartAt::Floor.into(), last: 0 }),
+            start: Some(v1::Start { at: self.start.into(), last: 0 }),
             agent: "tidemark-bench".to_owned(),
             label: None,
         }
@@ -179,14 +181,23 @@ impl Device {
         let mut open_id = [0; 16];
         SystemRng.fill(&mut open_id);
         self.send(v1::Open { open_id: open_id.to_vec().into(), ends: 0 })?;
-        let opened =
-            timeout(STEP_TIMEOUT, self.wire.next()).await.context("no Opened in time")??;
-        match opened.and_then(|frame| frame.frame) {
-            Some(server_frame::Frame::Opened(v1::Opened {
-                result: Some(v1::opened::Result::Session(session)),
-                ..
-            })) => Ok(session),
-            other => bail!("{other:?} where an Opened was due"),
+        timeout(STEP_TIMEOUT, self.opened()).await.context("no Opened in time")?
+    }
+
+    /// The session, once it is there; what the mailbox held already comes before it.
+    async fn opened(&mut self) -> Result<u64> {
+        use server_frame::Frame;
+        loop {
+            match self.wire.next().await?.and_then(|frame| frame.frame) {
+                Some(Frame::Opened(v1::Opened {
+                    result: Some(v1::opened::Result::Session(session)),
+                    ..
+                })) => return Ok(session),
+                Some(page @ (Frame::SyncPage(_) | Frame::Deliver(_) | Frame::Notice(_))) => {
+                    self.frame(v1::ServerFrame { frame: Some(page) })?;
+                }
+                other => bail!("{other:?} where an Opened was due"),
+            }
         }
     }
 

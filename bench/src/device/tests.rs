@@ -57,6 +57,7 @@ impl Gate {
             device: DeviceId::new("d").expect("a name"),
             token: String::new(),
             cluster: ClusterId::from_bytes([0; 16]).expect("any bytes"),
+            start: v1::StartAt::Floor,
         };
         let welcome =
             v1::Welcome { epoch: 1, heartbeat_max_ms: HEARTBEAT_MAX_MS, ..Default::default() };
