@@ -115,11 +115,11 @@ impl StoreService {
             Some(request::What::Presence(asked)) => return self.presence(request.shard, &asked),
             None => return Err(invalid("the request asks nothing")),
         };
-        let (over, node) = (Over::by(&command), self.node.clone());
+        let over = Over::by(&command).map(|over| (over, self.node.clone()));
         let pending = shard.enqueue(command).map_err(failure)?;
         let replied = async move {
             let outcome = pending.reply().await;
-            if let Some(over) = over.filter(|_| outcome.is_ok()) {
+            if let Some((over, node)) = over.filter(|_| outcome.is_ok()) {
                 node.hint_is_over(&over);
             }
             command_outcome(outcome)

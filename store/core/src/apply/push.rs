@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Invariant: a device with a token that lacks an entry of which it had no hint has its user in a
-//! [`Due`], if the entry is worth waking for: marks are not (R19). So silence is not possible, whoever leads and whatever was lost; a hint may come twice.
+//! [`Due`], if the entry is worth waking for: marks are not (R19). So silence is not possible, whoever
+//! leads and whatever was lost; a hint may come twice.
 
 use tidemark_types::limits::{PUSH_PROVIDER_BYTES_MAX, PUSH_TARGET_BYTES_MAX};
 use tidemark_types::{DeviceId, Epoch, Seq, UnixMs, UserId};
