@@ -7,18 +7,20 @@
 //! Every mailbox is checked on the way: its entries must be exactly `floor+1 ..= head`.
 
 use std::borrow::Borrow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::{Serialize, Serializer};
 use thiserror::Error;
+use tidemark_store_core::codec::DecodeError;
 use tidemark_store_core::key::{
-    ChainKey, EntryKey, InboundKey, Key, Kind, MailboxKey, OutboundKey,
+    ChainKey, EntryKey, HoldersKey, InboundKey, Key, Kind, MailboxKey, OutboundKey, SharedKey,
 };
+use tidemark_store_core::slot::{Holders, Reference, Slot};
 use tidemark_store_core::value::{Chain, Entry, Inbound, Mailbox, Outbound, Shard, Value};
 use tidemark_store_core::{Fatal, Layered, Read, Transaction, read};
-use tidemark_types::{Epoch, NodeId, Recipient, Seq};
+use tidemark_types::{Epoch, GroupId as Group, NodeId, Recipient, Seq};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::identity::{Identity, IdentityError};
@@ -373,15 +375,20 @@ fn mailboxes(view: &dyn Read) -> Result<BTreeMap<String, MailboxReport>, Fatal> 
             Check { last: value.floor, value, hash: Xxh3::new(), problems: vec![] },
         );
     }
-    let (from, to) = Kind::Entry.range();
-    let mut strangers = BTreeMap::new();
+    let (from, to) = Kind::Slot.range();
+    let (mut strangers, mut references) = (BTreeMap::new(), BTreeMap::new());
     let mut failed = None;
     view.scan(&from, &to, &mut |key, value| {
-        match EntryKey::decode(key).and_then(|key| Entry::decode(value).map(|_| key)) {
-            Ok(EntryKey { mailbox, seq }) => match checks.get_mut(&mailbox) {
-                Some(check) => check.entry(seq, value),
-                None => *strangers.entry(mailbox).or_insert(0) += 1,
-            },
+        match EntryKey::decode(key).and_then(|key| Ok((key, Slot::decode(value)?))) {
+            Ok((EntryKey { mailbox, seq }, slot)) => {
+                if let Slot::Shared(Reference { group, seq, .. }) = slot {
+                    *references.entry((group, seq)).or_default() += 1;
+                }
+                match checks.get_mut(&mailbox) {
+                    Some(check) => check.entry(seq, value),
+                    None => *strangers.entry(mailbox).or_insert(0) += 1,
+                }
+            }
             Err(error) => failed = Some(error),
         }
         if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -392,7 +399,33 @@ fn mailboxes(view: &dyn Read) -> Result<BTreeMap<String, MailboxReport>, Fatal> 
     if let Some((mailbox, count)) = strangers.first_key_value() {
         return Err(Fatal::Corrupt(format!("{mailbox} has {count} entries and no mailbox")));
     }
+    shared(view, references)?;
     Ok(checks.into_iter().map(|(id, check)| (id.to_string(), check.finish())).collect())
+}
+
+/// Every shared entry must be there for just as many references as there are.
+fn shared(view: &dyn Read, mut references: BTreeMap<(Group, Seq), u32>) -> Result<(), Fatal> {
+    let corrupt = |group, seq, text: String| {
+        Err(Fatal::Corrupt(format!("group {group}: the shared entry {seq} {text}")))
+    };
+    let mut kept: BTreeSet<SharedKey> =
+        all::<SharedKey>(view)?.into_iter().map(|(key, _)| key).collect();
+    for (HoldersKey { group, seq }, Holders { references: counted, .. }) in all::<HoldersKey>(view)?
+    {
+        let found = references.remove(&(group.clone(), seq)).unwrap_or_default();
+        if found != counted {
+            let text = format!("has {found} references, and {counted} are counted");
+            return corrupt(group, seq, text);
+        }
+        if !kept.remove(&SharedKey { group: group.clone(), seq }) {
+            return corrupt(group, seq, "is missing".to_owned());
+        }
+    }
+    let uncounted = references.into_keys().chain(kept.into_iter().map(|key| (key.group, key.seq)));
+    match { uncounted }.next() {
+        Some((group, seq)) => corrupt(group, seq, "is not counted".to_owned()),
+        None => Ok(()),
+    }
 }
 
 /// Follows a mailbox's entries in order.
@@ -435,9 +468,13 @@ fn entries(view: &dyn Read, mailbox: &Recipient) -> Result<Vec<(Seq, Entry)>, Fa
     let to = tidemark_store_core::key::after(&key(Seq::MAX));
     let mut found = Vec::new();
     view.scan(&key(Seq::NONE), &to, &mut |key, value| {
-        let entry = EntryKey::decode(key).and_then(|key| Ok((key.seq, Entry::decode(value)?)));
-        found.push(entry);
+        let slot = EntryKey::decode(key).and_then(|key| Ok((key.seq, Slot::decode(value)?)));
+        found.push(slot);
         ControlFlow::Continue(())
     })?;
-    Ok(found.into_iter().collect::<Result<_, _>>()?)
+    let entry = |slot: Result<(Seq, Slot), DecodeError>| {
+        let (seq, slot) = slot?;
+        Ok((seq, slot.entry(view)?))
+    };
+    found.into_iter().map(entry).collect()
 }

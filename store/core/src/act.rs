@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use tidemark_types::{Epoch, Recipient, Seq, UnixMs, UserId};
 
 use crate::group::{GroupEntry, GroupEvent};
-use crate::key::EntryKey;
 use crate::read;
+use crate::slot;
 use crate::storage::{Fatal, Read};
 use crate::value::{Content, Entry, Mailbox, Message, Origin, Outgoing};
 
@@ -150,8 +150,8 @@ pub fn held(state: &dyn Read, user: &UserId, asked: Asked) -> Result<Option<Held
     if asked.epoch != epoch || asked.seq <= floor || asked.seq > head {
         return Ok(None);
     }
-    let entry = read::get(state, &EntryKey { mailbox: id, seq: asked.seq })?;
-    Ok(entry.and_then(Held::of))
+    let entry = slot::entry(state, &id, asked.seq)?;
+    Ok(entry.and_then(|(entry, _)| Held::of(entry)))
 }
 
 /// Where an act will go, so that a leader can see whether there is room (R7).

@@ -19,6 +19,7 @@ use tidemark_types::{DeviceId, Epoch, Recipient, Seq, UnixMs, UserId};
 
 use crate::key::{DeviceKey, EntryKey, FeedKey, FeedRecordKey, Key, after};
 use crate::read::{PageLimits, get, pairs};
+use crate::slot;
 use crate::storage::{Change, Fatal, Read};
 use crate::transaction::Step;
 use crate::value::{Content, Device, Entry, Value};
@@ -187,9 +188,9 @@ pub fn page(state: &dyn Read, after_number: u64, limits: PageLimits) -> Result<F
 
 /// An entry that is told with its record, and how many bytes it has.
 fn told(state: &dyn Read, mailbox: &Recipient, seq: Seq) -> Result<Option<(Entry, usize)>, Fatal> {
-    let key = EntryKey { mailbox: mailbox.clone(), seq };
-    let Some(bytes) = state.get(&key.encode())? else { return Ok(None) };
-    let entry = Entry::decode(&bytes)?;
-    let copied = matches!((mailbox, &entry.content), (Recipient::User(_), Content::Group(_)));
-    Ok((!copied).then_some((entry, bytes.len())))
+    let found = slot::entry(state, mailbox, seq)?;
+    let copied = |entry: &Entry| {
+        matches!((mailbox, &entry.content), (Recipient::User(_), Content::Group(_)))
+    };
+    Ok(found.filter(|(entry, _)| !copied(entry)))
 }

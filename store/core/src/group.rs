@@ -15,7 +15,7 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 use tidemark_types::limits::{GROUP_CHANGE_USERS_MAX, GROUP_MEMBERS_MAX, NAME_BYTES_MAX};
-use tidemark_types::{GroupId, Seq, UserId};
+use tidemark_types::{GroupId, Seq, ShardId, UserId};
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
 use crate::codec;
@@ -50,6 +50,14 @@ impl Group {
     /// How many buckets its members lie in.
     pub fn buckets(&self) -> u32 {
         self.members_max.div_ceil(BUCKET_MEMBERS).max(1)
+    }
+
+    /// The entry of its log that is being given to the members, if one is.
+    pub fn giving(&self) -> Option<Seq> {
+        match self.fan_out {
+            Some(FanOut::Giving { seq, .. }) => Some(seq),
+            Some(FanOut::Sweeping) | None => None,
+        }
     }
 
     /// The bucket in which this user is looked for.
@@ -103,7 +111,7 @@ impl Who {
 }
 
 /// How far a group's log was given to its members.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FanOut {
     /// Everything before `seq` was given to all; `seq` to the members in the first buckets.
     Giving {
@@ -111,9 +119,18 @@ pub enum FanOut {
         seq: Seq,
         /// How many buckets had it.
         buckets: u32,
+        /// The shards that have it, and keep it for more of their members.
+        open: Vec<ShardId>,
     },
     /// The group is deleted, its members know, and what is left of its log is removed.
     Sweeping,
+}
+
+impl FanOut {
+    /// Begins with an entry.
+    pub(crate) fn giving(seq: Seq) -> Self {
+        FanOut::Giving { seq, buckets: 0, open: Vec::new() }
+    }
 }
 
 /// A mark has no fields: the group of its key has something left to do.

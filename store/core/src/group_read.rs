@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use tidemark_types::{ErrorCode, GroupId, Recipient, Seq, UserId};
 
-use crate::group::{FanOut, Group, Policy, Role};
+use crate::group::{Group, Policy, Role};
 use crate::key::{GroupKey, Key, MembersKey, WaitingKey};
 use crate::read::{self, get};
 use crate::storage::{Fatal, Read};
@@ -52,10 +52,7 @@ pub fn group(
         Err(code) => return Ok(Err(code)),
     };
     let head = read::mailbox(state, &Recipient::Group(id.clone()))?.head;
-    let given = match group.fan_out {
-        Some(FanOut::Giving { seq, .. }) => seq.back(1),
-        Some(FanOut::Sweeping) | None => head,
-    };
+    let given = group.giving().map_or(head, |seq| seq.back(1));
     let pages = group.buckets();
     let Group { owner, members, members_max, policy, .. } = group;
     Ok(Ok(GroupInfo { owner, members, members_max, policy, role, head, given, pages }))

@@ -21,9 +21,10 @@ use crate::act::Marks;
 use crate::codec::DecodeError;
 use crate::feed::{Feed, FeedRecord};
 use crate::group::{Group, Members, Waiting};
+use crate::slot::{Holders, Shared, Slot};
 use crate::value::{
-    Ack, Allocated, Allow, Block, Chain, ClusterMap, Counter, Device, Devices, Due, Entry, Idle,
-    Inbound, Mailbox, OutRecord, OutSeq, Outbound, Sent, Session, Shard, Value,
+    Ack, Allocated, Allow, Block, Chain, ClusterMap, Counter, Device, Devices, Due, Idle, Inbound,
+    Mailbox, OutRecord, OutSeq, Outbound, Sent, Session, Shard, Value,
 };
 
 /// What a key's first byte says its value is.
@@ -38,8 +39,8 @@ pub enum Kind {
     Chain = 0x03,
     /// `10 id-kind name` → [`Mailbox`].
     Mailbox = 0x10,
-    /// `11 id-kind name seq:u32` → [`Entry`].
-    Entry = 0x11,
+    /// `11 id-kind name seq:u32` → [`Slot`].
+    Slot = 0x11,
     /// `12 user device` → [`Device`].
     Device = 0x12,
     /// `13 user sender` → [`Block`].
@@ -78,6 +79,10 @@ pub enum Kind {
     Members = 0x61,
     /// `62 group` → [`Waiting`].
     Waiting = 0x62,
+    /// `63 group seq:u32` → [`Shared`].
+    Shared = 0x63,
+    /// `64 group seq:u32` → [`Holders`].
+    Holders = 0x64,
     /// `70` → [`Feed`].
     Feed = 0x70,
     /// `71 number:u64` → [`FeedRecord`].
@@ -181,7 +186,7 @@ fn numbered(key: &[u8]) -> Option<(&[u8], u64)> {
 
 /// How many bytes the number of such a key has, if it is one of a log's.
 fn number_len(key: &[u8]) -> Option<usize> {
-    const ENTRY: u8 = Kind::Entry as u8;
+    const ENTRY: u8 = Kind::Slot as u8;
     const ACK: u8 = Kind::Ack as u8;
     const OUT_RECORD: u8 = Kind::OutRecord as u8;
     const FEED_RECORD: u8 = Kind::FeedRecord as u8;
@@ -218,7 +223,7 @@ pub fn log_range<'k>(from: &'k [u8], to: &[u8]) -> Option<(&'k [u8], Range<u64>)
         Some(at + ends + 2)
     };
     let prefix_len = match from[0] {
-        kind if kind == Kind::Entry as u8 => after_name(2)?,
+        kind if kind == Kind::Slot as u8 => after_name(2)?,
         kind if kind == Kind::Ack as u8 => after_name(1)? + size_of::<u64>(),
         kind if kind == Kind::FeedRecord as u8 => 1,
         _ => 1 + size_of::<u16>(),
@@ -339,8 +344,8 @@ keys! {
     ChainKey {} => Chain;
     /// A user's or group's mailbox.
     MailboxKey { mailbox: Recipient } => Mailbox;
-    /// One entry of a mailbox; a scan reads them in seq order.
-    EntryKey { mailbox: Recipient, seq: Seq } => Entry;
+    /// One entry of a mailbox, or its name; a scan reads them in seq order.
+    EntryKey { mailbox: Recipient, seq: Seq } => Slot;
     /// One of a user's devices.
     DeviceKey { user: UserId, device: DeviceId } => Device;
     /// A sender whom a user blocks.
@@ -379,6 +384,10 @@ keys! {
     MembersKey { group: GroupId, bucket: u32 } => Members;
     /// A group that has something left to do; a scan finds them all.
     WaitingKey { group: GroupId } => Waiting;
+    /// An entry of a group, for the members who live here.
+    SharedKey { group: GroupId, seq: Seq } => Shared;
+    /// Who holds it.
+    HoldersKey { group: GroupId, seq: Seq } => Holders;
     /// How the feed stands; there is one.
     FeedKey {} => Feed;
     /// One record of the feed; a scan reads them in their order.

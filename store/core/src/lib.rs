@@ -35,6 +35,7 @@ pub mod presence;
 pub mod read;
 pub mod reply;
 pub mod retention;
+pub mod slot;
 pub mod status;
 pub mod storage;
 mod transaction;

@@ -20,6 +20,7 @@ use crate::key::{
     ClusterMapKey, CounterKey, EntryKey, InboundKey, Key, MailboxKey, OutRecordKey, OutboundKey,
     ShardKey, after,
 };
+use crate::slot;
 use crate::status::{self, MessageStatus};
 use crate::storage::{Fatal, Read};
 use crate::unread::{self, Unread};
@@ -340,13 +341,23 @@ fn entries(
 ) -> Result<Vec<(Seq, Entry)>, Fatal> {
     let key = |seq| EntryKey { mailbox: mailbox.clone(), seq }.encode();
     let (from, to) = (key(range.first()), after(&key(range.last())));
-    let entries = pairs::<EntryKey>(state, &from, &to, limits)?;
-    let found = entries.iter().map(|(key, _)| key.seq);
-    if entries.is_empty() || !found.eq(range.iter().take(entries.len())) {
+    let slots = sized_pairs::<EntryKey>(state, &from, &to, limits)?;
+    let found = slots.iter().map(|(key, ..)| key.seq);
+    if slots.is_empty() || !found.eq(range.iter().take(slots.len())) {
         let text = format!("mailbox {mailbox}: entries {range} are not all there");
         return Err(Fatal::Corrupt(text));
     }
-    Ok(entries.into_iter().map(|(key, entry)| (key.seq, entry)).collect())
+    let (mut entries, mut bytes) = (Vec::with_capacity(slots.len()), 0);
+    for (EntryKey { seq, .. }, slot, len) in slots {
+        let (entry, len) = slot::sized(state, slot, len)?;
+        bytes += len;
+        // What is shared is longer than what stands for it.
+        if !entries.is_empty() && bytes > limits.bytes {
+            break;
+        }
+        entries.push((seq, entry));
+    }
+    Ok(entries)
 }
 
 /// The pairs from `from` to before `to`, as many as `limits` allow; the first one however large.
@@ -356,6 +367,17 @@ pub(crate) fn pairs<K: Key>(
     to: &[u8],
     limits: PageLimits,
 ) -> Result<Vec<(K, K::Value)>, Fatal> {
+    let pairs = sized_pairs(state, from, to, limits)?.into_iter();
+    Ok(pairs.map(|(key, value, _)| (key, value)).collect())
+}
+
+/// As [`pairs`], with how many bytes each value has.
+fn sized_pairs<K: Key>(
+    state: &dyn Read,
+    from: &[u8],
+    to: &[u8],
+    limits: PageLimits,
+) -> Result<Vec<(K, K::Value, usize)>, Fatal> {
     let mut pairs = Vec::new();
     let mut bytes = 0;
     state.scan(from, to, &mut |key, value| {
@@ -363,7 +385,8 @@ pub(crate) fn pairs<K: Key>(
         if !pairs.is_empty() && (pairs.len() >= limits.entries || bytes > limits.bytes) {
             return ControlFlow::Break(());
         }
-        pairs.push(K::decode(key).and_then(|key| Ok((key, K::Value::decode(value)?))));
+        let pair = K::decode(key).and_then(|key| Ok((key, K::Value::decode(value)?, value.len())));
+        pairs.push(pair);
         ControlFlow::Continue(())
     })?;
     Ok(pairs.into_iter().collect::<Result<_, _>>()?)

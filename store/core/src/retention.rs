@@ -8,8 +8,9 @@ use tidemark_types::{DeviceId, Recipient, Seq, UnixMs};
 use crate::devices;
 use crate::key::{EntryKey, Key, after};
 use crate::read;
+use crate::slot::Slot;
 use crate::storage::{Fatal, Read};
-use crate::value::{Device, Entry, Mailbox, Settings, Shard, Value};
+use crate::value::{Device, Mailbox, Settings, Shard, Value};
 
 /// Entries that one `Retain` looks at.
 const LOOK_ENTRIES: usize = 1_000;
@@ -73,7 +74,8 @@ fn old(
     let (mut floor, mut looked, mut stopped) = (mailbox.floor, 0, false);
     let mut broken = None;
     state.scan(&from, &to, &mut |key, value| {
-        let found = EntryKey::decode(key).and_then(|key| Ok((key.seq, Entry::decode(value)?.time)));
+        let found =
+            EntryKey::decode(key).and_then(|key| Ok((key.seq, Slot::decode(value)?.time())));
         match found {
             Ok((seq, time)) if is_over(seq, time) => floor = seq,
             Ok(_) => stopped = true,

@@ -25,6 +25,7 @@ use tidemark_types::{ErrorCode, Recipient, Seq, SeqRange, ShardId, UnixMs};
 use crate::group::{GroupEntry, GroupEvent};
 use crate::key::{AckKey, EntryKey, Key, KeyBytes, SentKey, after};
 use crate::read;
+use crate::slot::{self, Slot};
 use crate::storage::{Fatal, Read};
 use crate::value::{Content, Entry, Mailbox, Origin, OutSeq, Outgoing, Value, Verdict};
 
@@ -144,9 +145,8 @@ impl<'a> Own<'a> {
         if seq <= self.mailbox.floor {
             return Ok(None);
         }
-        let bytes = self.state.get(&self.key(seq))?;
-        let entry = bytes.map(|bytes| Entry::decode(&bytes)).transpose()?;
-        Ok(entry.and_then(|entry| self.told(entry)))
+        let entry = slot::entry(self.state, &self.id, seq)?;
+        Ok(entry.and_then(|(entry, _)| self.told(entry)))
     }
 
     /// What an entry tells of the message by itself: the sender's copy (a message to self has no
@@ -174,15 +174,14 @@ impl<'a> Own<'a> {
         let look = SeqRange::missing(floor.max(head.back(LOOK_ENTRIES)), head);
         let mut bytes_left = LOOK_BYTES;
         for seq in look.iter().flat_map(|range| range.iter().rev()) {
-            let Some(bytes) = self.state.get(&self.key(seq))? else {
+            let Some((entry, bytes)) = slot::entry(self.state, &self.id, seq)? else {
                 return Err(Fatal::Corrupt(format!("mailbox {}: entry {seq} is missing", self.id)));
             };
-            let entry = Entry::decode(&bytes)?;
             let appended = entry.time;
             if let Some(told) = self.told(entry) {
                 return Ok(Some(Found::at(seq, appended, told)));
             }
-            let Some(left) = bytes_left.checked_sub(bytes.len()) else { break };
+            let Some(left) = bytes_left.checked_sub(bytes) else { break };
             bytes_left = left;
         }
         Ok(None)
@@ -194,10 +193,12 @@ impl<'a> Own<'a> {
         let (mut entries_left, mut bytes_left) = (LOOK_ENTRIES, LOOK_BYTES);
         let mut broken = None;
         let mut visit = |_: &[u8], value: &[u8]| {
-            match Entry::decode(value) {
-                Ok(Entry { origin, content: Content::Refused { recipient, code }, .. })
-                    if origin == *self.origin =>
-                {
+            match Slot::decode(value) {
+                Ok(Slot::Own(Entry {
+                    origin,
+                    content: Content::Refused { recipient, code },
+                    ..
+                })) if origin == *self.origin => {
                     refusals.insert(recipient, code);
                 }
                 Ok(_) => {}

@@ -15,10 +15,11 @@ use tidemark_types::{Epoch, Recipient, Seq, SeqRange, UserId};
 
 use crate::act::{Act, ActKind, Held, Marks};
 use crate::group::{GroupEntry, GroupEvent};
-use crate::key::{EntryKey, Key, MarksKey};
+use crate::key::MarksKey;
 use crate::read;
+use crate::slot;
 use crate::storage::{Fatal, Read};
-use crate::value::{Content, Entry, Mailbox, Value};
+use crate::value::{Content, Entry, Mailbox};
 
 /// How much of a mailbox is read for one answer, since one question must not keep a shard busy: as
 /// many entries, and bytes of them.
@@ -57,15 +58,15 @@ pub fn count(state: &dyn Read, user: &UserId) -> Result<Unread, Fatal> {
     let mut from = floor.max(head.back(LOOK_ENTRIES));
     let mut bytes_left = LOOK_BYTES;
     for seq in SeqRange::missing(from, head).iter().flat_map(|range| range.iter().rev()) {
-        let Some(bytes) = state.get(&EntryKey { mailbox: id.clone(), seq }.encode())? else {
+        let Some((entry, bytes)) = slot::entry(state, &id, seq)? else {
             return Err(Fatal::Corrupt(format!("mailbox {id}: entry {seq} is missing")));
         };
-        let Some(left) = bytes_left.checked_sub(bytes.len()) else {
+        let Some(left) = bytes_left.checked_sub(bytes) else {
             from = seq;
             break;
         };
         bytes_left = left;
-        count.take(seq, Entry::decode(&bytes)?)?;
+        count.take(seq, entry)?;
     }
     let conversations = count.found.into_iter();
     let conversations =

@@ -21,6 +21,7 @@ use crate::act::{Act, Marks};
 use crate::codec::{self, DecodeError};
 use crate::feed::{Feed, FeedRecord};
 use crate::group::{Group, GroupEntry, Members, Waiting};
+use crate::slot::{Holders, Reference, Shared};
 
 /// A kind of value, with the version in which it is written.
 pub trait Value: Serialize + DeserializeOwned {
@@ -57,7 +58,7 @@ macro_rules! values {
 values! {
     Shard = 3;
     Chain = 1;
-    Mailbox = 3;
+    Mailbox = 4;
     Entry = 3;
     Device = 2;
     Devices = 1;
@@ -68,15 +69,18 @@ values! {
     Ack = 1;
     Idle = 1;
     Outbound = 1;
-    OutRecord = 3;
+    OutRecord = 4;
     Inbound = 1;
     Sent = 1;
     Counter = 1;
     Allocated = 1;
     ClusterMap = 3;
-    Group = 1;
+    Group = 2;
     Members = 1;
     Waiting = 1;
+    Reference = 128;
+    Shared = 1;
+    Holders = 1;
     Feed = 1;
     FeedRecord = 1;
     Marks = 1;
@@ -233,6 +237,9 @@ pub struct Mailbox {
     pub accept_from: AcceptFrom,
     /// How many senders the owner has allowed.
     pub allows: u32,
+    /// How many entries behind `swept` are references to shared ones; most mailboxes have none, and
+    /// are swept blindly.
+    pub shared: u32,
 }
 
 /// Whose messages a user takes.
@@ -260,6 +267,7 @@ impl Default for Mailbox {
             due: UnixMs::default(),
             accept_from: AcceptFrom::Everybody,
             allows: 0,
+            shared: 0,
         }
     }
 }
@@ -619,6 +627,19 @@ pub enum Payload {
         entry: GroupEntry,
         /// The members there, each once.
         to: Vec<UserId>,
+        /// Other members there may follow.
+        more: bool,
+    },
+    /// The same entry for more members of the destination, which has it.
+    MoreMembers {
+        /// Which group.
+        group: GroupId,
+        /// The entry's number in its log.
+        seq: Seq,
+        /// The members there, each once.
+        to: Vec<UserId>,
+        /// Others may follow.
+        more: bool,
     },
 }
 
@@ -632,6 +653,7 @@ impl Payload {
             Payload::Refused { refusals, .. } => refusals.len() * NAME,
             Payload::GroupPost { message, .. } => message.body.len(),
             Payload::GroupEntry { entry, to, .. } => entry.event.cost() + to.len() * NAME,
+            Payload::MoreMembers { to, .. } => to.len() * NAME,
         };
         (bytes + RECORD) as u64
     }

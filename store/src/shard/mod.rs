@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tidemark_env::Clock;
 use tidemark_mutants::{Mutant, is};
-use tidemark_store_core::{Command, Fatal, Read, Reply};
+use tidemark_store_core::{Command, Fatal, Read, Reply, read};
 use tidemark_types::limits::CLOCK_SKEW_MAX;
 use tidemark_types::{ErrorCode, ShardCount, ShardId};
 
@@ -231,6 +231,14 @@ impl Shard {
     /// Reads the state as it is here, which may be stale.
     pub fn look<T>(&self, look: impl FnOnce(&dyn Read) -> T) -> Result<T, Error> {
         Ok(self.state.read(self.group.id(), |_, view| look(view))?)
+    }
+
+    /// Does half of what may wait for some other shard wait for it? What does not come from a client
+    /// waits itself then (R7).
+    pub fn is_outbox_half_full(&self) -> Result<bool, Fatal> {
+        let streams = self.peek(|state| read::outbounds(state))?;
+        let half = self.admission.queue_bytes_max / 2;
+        Ok(streams.iter().any(|(_, stream)| stream.queued_bytes() >= half))
     }
 
     /// Reads single values or ranges as they are here, each of its own moment; cheaper than

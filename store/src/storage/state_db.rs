@@ -46,7 +46,7 @@ use super::steps::{Step, Steps};
 use crate::metrics::StateNow;
 
 /// The version of the keys above, and of what is under them, that this build reads and writes.
-const FORMAT_VERSION: u32 = 4;
+const FORMAT_VERSION: u32 = 5;
 
 /// More than one spill writes: each becomes one file, by the flush that follows it.
 const WRITE_BUFFER_BYTES: usize = 64 << 20;

@@ -161,7 +161,7 @@ fn give(
             outgoing: Some(Outgoing { to, records, dropped }),
         },
     };
-    let seq = own.append(step, shard, &entry.encode_chunked()).expect("there is a vacancy");
+    let seq = own.append(step, shard, &entry.encode_chunked(), None)?.expect("there is a vacancy");
     if message.wakes() {
         push::arm(step, shard, origin.sender(), &mut own)?;
     }
@@ -225,7 +225,7 @@ pub(super) fn to_users(
                 Outcome::Silenced
             }
             (Some(code), false) => Outcome::Refused(code),
-            (None, _) => match mailbox.append(step, shard, &entry) {
+            (None, _) => match mailbox.append(step, shard, &entry, None)? {
                 Ok(seq) => {
                     if message.wakes() {
                         push::arm(step, shard, user, &mut mailbox)?;
@@ -268,7 +268,7 @@ pub(super) fn refuse(
             origin: origin.clone(),
             content: Content::Refused { recipient: recipient.clone(), code: *code },
         };
-        if own.append(step, shard, &entry.encode_chunked()).is_err() {
+        if own.append(step, shard, &entry.encode_chunked(), None)?.is_err() {
             shard.refusals_unwritable += 1;
         }
     }

@@ -21,10 +21,11 @@ use tidemark_types::{ErrorCode, GroupId, Id, Recipient, Seq, ShardId, UserId};
 
 use super::mailbox::Open;
 use super::members::Roll;
-use super::{deliver, push};
+use super::{deliver, share};
 use crate::group::{FanOut, Group, GroupEntry, GroupEvent, Waiting};
-use crate::key::{EntryKey, GroupKey, WaitingKey};
+use crate::key::{GroupKey, WaitingKey};
 use crate::reply::{Effect, Reply};
+use crate::slot;
 use crate::storage::Fatal;
 use crate::transaction::{Step, Stop};
 use crate::value::{Content, Entry, Origin, Payload, Shard, Value};
@@ -90,14 +91,11 @@ impl Work {
         };
         let entry = GroupEntry { group: self.id.clone(), seq, event };
         let entry = Entry { time: shard.time, origin, content: Content::Group(entry) };
-        let waits_from = match self.group.fan_out {
-            Some(FanOut::Giving { seq, .. }) => seq,
-            Some(FanOut::Sweeping) | None => seq,
-        };
+        let waits_from = self.group.giving().unwrap_or(seq);
         let oldest = seq.back(shard.settings.mailbox_entries_max).min(waits_from.back(1));
         let bytes = entry.encode_chunked();
-        self.log.append_above(step, oldest, &bytes).expect("there is a vacancy");
-        self.group.fan_out.get_or_insert(FanOut::Giving { seq, buckets: 0 });
+        self.log.append_above(step, oldest, &bytes, None)?.expect("there is a vacancy");
+        self.group.fan_out.get_or_insert_with(|| FanOut::giving(seq));
         let newest = Newest { seq, entry: &entry, bytes: &bytes };
         self.portion(step, shard, Some(&newest))?;
         if seq.since(waits_from) > BACKLOG_ENTRIES_MAX {
@@ -108,10 +106,8 @@ impl Work {
 
     /// Gives the oldest entry that waits to the end.
     fn finish_oldest(&mut self, step: &mut Step<'_>, shard: &mut Shard) -> Result<(), Fatal> {
-        let Some(FanOut::Giving { seq: oldest, .. }) = self.group.fan_out else { return Ok(()) };
-        while let Some(FanOut::Giving { seq, .. }) = self.group.fan_out
-            && seq == oldest
-        {
+        let oldest = self.group.giving();
+        while oldest.is_some() && self.group.giving() == oldest {
             self.portion(step, shard, None)?;
         }
         Ok(())
@@ -126,8 +122,8 @@ impl Work {
     ) -> Result<(), Fatal> {
         let mut left = PORTION_MEMBERS;
         while left > 0 {
-            match self.group.fan_out {
-                Some(FanOut::Giving { seq, buckets }) => {
+            match self.group.fan_out.clone() {
+                Some(FanOut::Giving { seq, buckets, open }) => {
                     let stored;
                     let entry = match newest {
                         Some(newest) if newest.seq == seq => newest.entry,
@@ -137,11 +133,11 @@ impl Work {
                         }
                     };
                     let bytes = newest.filter(|newest| newest.seq == seq).map(|it| it.bytes);
-                    self.give(step, shard, (seq, buckets), entry, bytes, &mut left)?;
+                    self.give(step, shard, (seq, buckets, open), entry, bytes, &mut left)?;
                 }
                 Some(FanOut::Sweeping) => {
                     left = 0;
-                    if self.log.sweep_all(step) {
+                    if self.log.sweep_all(step)? {
                         self.group.fan_out = None;
                     }
                 }
@@ -156,7 +152,7 @@ impl Work {
         &mut self,
         step: &mut Step<'_>,
         shard: &mut Shard,
-        (seq, mut buckets): (Seq, u32),
+        (seq, mut buckets, mut open): (Seq, u32, Vec<ShardId>),
         entry: &Entry,
         bytes: Option<&Bytes>,
         left: &mut usize,
@@ -176,9 +172,10 @@ impl Work {
             }
             buckets += 1;
         }
-        spread(step, shard, &entry.origin, said, bytes, to)?;
-        self.group.fan_out = match buckets < self.group.buckets() {
-            true => Some(FanOut::Giving { seq, buckets }),
+        let more = buckets < self.group.buckets();
+        spread(step, shard, (&entry.origin, said), bytes, to, &mut open, more)?;
+        self.group.fan_out = match more {
+            true => Some(FanOut::Giving { seq, buckets, open }),
             false => self.given(step, seq, &said.event)?,
         };
         Ok(())
@@ -198,16 +195,16 @@ impl Work {
         }
         let next = seq.next().filter(|next| *next <= self.log.value.head);
         Ok(match next {
-            Some(seq) => Some(FanOut::Giving { seq, buckets: 0 }),
+            Some(seq) => Some(FanOut::giving(seq)),
             None if self.group.deleted => Some(FanOut::Sweeping),
             None => None,
         })
     }
 
     fn entry(&self, step: &Step<'_>, seq: Seq) -> Result<Entry, Fatal> {
-        let key = EntryKey { mailbox: Recipient::Group(self.id.clone()), seq };
         let missing = || Fatal::Corrupt(format!("group {}: entry {seq} is missing", self.id));
-        step.get(&key)?.ok_or_else(missing)
+        let entry = slot::entry(&step.layers(), &Recipient::Group(self.id.clone()), seq)?;
+        entry.map(|(entry, _)| entry).ok_or_else(missing)
     }
 
     /// Writes it; is there something left to do?
@@ -256,53 +253,47 @@ pub(super) fn go_on(
     Ok(Reply::FannedOut { more })
 }
 
-/// Brings an entry to these members: into mailboxes here, and as one record to each other shard.
+/// Brings an entry to these members: into mailboxes here, and as one record to each other shard. Those
+/// in `open` have it already, and keep it for `more` members.
 fn spread(
     step: &mut Step<'_>,
     shard: &mut Shard,
-    origin: &Origin,
-    entry: &GroupEntry,
+    (origin, entry): (&Origin, &GroupEntry),
     bytes: Option<&Bytes>,
     to: Vec<UserId>,
+    open: &mut Vec<ShardId>,
+    more: bool,
 ) -> Result<(), Fatal> {
     let mut by_shard = BTreeMap::<ShardId, Vec<UserId>>::new();
     for user in to {
         by_shard.entry(shard.shards.shard_of(&Id::User(user.clone()))).or_default().push(user);
     }
-    for (to_shard, to) in by_shard {
-        if to_shard == shard.shard {
-            to_members(step, shard, origin, entry, bytes, &to)?;
-        } else {
-            let (origin, entry) = (origin.clone(), entry.clone());
-            deliver::push_record(step, to_shard, Payload::GroupEntry { origin, entry, to })?;
+    if !more {
+        // These wait to hear that it was the last.
+        for shard in open.iter() {
+            by_shard.entry(*shard).or_default();
         }
     }
-    Ok(())
-}
-
-/// Appends an entry of a group's log to mailboxes of this shard. Blocks do not apply, and what a
-/// mailbox cannot take is counted, not told. `bytes` are the entry's, if it was encoded just now.
-pub(super) fn to_members(
-    step: &mut Step<'_>,
-    shard: &mut Shard,
-    origin: &Origin,
-    entry: &GroupEntry,
-    bytes: Option<&Bytes>,
-    users: &[UserId],
-) -> Result<(), Fatal> {
-    let encode = || {
-        let (origin, content) = (origin.clone(), Content::Group(entry.clone()));
-        Entry { time: shard.time, origin, content }.encode_chunked()
-    };
-    let bytes = bytes.cloned().unwrap_or_else(encode);
-    for user in users {
-        let mut mailbox = Open::of(step, user)?;
-        match mailbox.append(step, shard, &bytes) {
-            Ok(_) => {
-                push::arm(step, shard, user, &mut mailbox)?;
-                mailbox.save(step);
+    for (to_shard, to) in by_shard {
+        let (here, has_it) = (to_shard == shard.shard, open.contains(&to_shard));
+        if more && !has_it {
+            open.push(to_shard);
+        }
+        let (group, seq) = (&entry.group, entry.seq);
+        match (here, has_it) {
+            (true, false) => {
+                share::to_members(step, shard, (origin, entry), bytes, &to, more)?;
             }
-            Err(_) => shard.group_entries_untaken += 1,
+            (true, true) => share::to_more_members(step, shard, (group, seq), &to, more)?,
+            (false, false) => {
+                let (origin, entry) = (origin.clone(), entry.clone());
+                let payload = Payload::GroupEntry { origin, entry, to, more };
+                deliver::push_record(step, to_shard, payload)?;
+            }
+            (false, true) => {
+                let payload = Payload::MoreMembers { group: group.clone(), seq, to, more };
+                deliver::push_record(step, to_shard, payload)?;
+            }
         }
     }
     Ok(())

@@ -9,10 +9,11 @@ use bytes::Bytes;
 use tidemark_mutants::{Mutant, is, kept_numbers};
 use tidemark_types::{ErrorCode, Recipient, Seq, SeqRange, UserId};
 
-use super::{device, push};
+use super::{device, push, share};
 use crate::key::{BlockKey, EntryKey, MailboxKey, MarksKey};
 use crate::reply::{Effect, Reject, Reply};
 use crate::retention;
+use crate::slot;
 use crate::storage::Fatal;
 use crate::transaction::{Step, Stop};
 use crate::value::{Block, Mailbox, Shard};
@@ -60,54 +61,77 @@ impl Open {
     }
 
     /// Appends an encoded entry under the next seq, and removes the oldest one where the maximum
-    /// is exceeded.
+    /// is exceeded. What is kept of the entry is `reference`, if there is one.
     pub(super) fn append(
         &mut self,
         step: &mut Step<'_>,
         shard: &Shard,
         entry: &Bytes,
-    ) -> Result<Seq, ErrorCode> {
-        let seq = self.vacancy()?;
-        self.append_above(step, seq.back(shard.settings.mailbox_entries_max), entry)
+        reference: Option<&Bytes>,
+    ) -> Result<Result<Seq, ErrorCode>, Fatal> {
+        let seq = match self.vacancy() {
+            Ok(seq) => seq,
+            Err(code) => return Ok(Err(code)),
+        };
+        let oldest = seq.back(shard.settings.mailbox_entries_max);
+        self.append_above(step, oldest, entry, reference)
     }
 
-    /// Appends an encoded entry under the next seq, and removes some of those up to `oldest`.
+    /// As [`Self::append`], and removes some entries up to `oldest`.
     pub(super) fn append_above(
         &mut self,
         step: &mut Step<'_>,
         oldest: Seq,
         entry: &Bytes,
-    ) -> Result<Seq, ErrorCode> {
-        let mut seq = self.vacancy()?;
+        reference: Option<&Bytes>,
+    ) -> Result<Result<Seq, ErrorCode>, Fatal> {
+        let mut seq = match self.vacancy() {
+            Ok(seq) => seq,
+            Err(code) => return Ok(Err(code)),
+        };
         let mailbox = self.key.mailbox.clone();
         if is(Mutant::KeepLostNumbers) {
             let kept = kept_numbers(&mailbox.to_string());
             seq = (0..kept).fold(seq, |seq, _| seq.next().unwrap_or(seq));
         }
-        step.put_encoded(&EntryKey { mailbox: mailbox.clone(), seq }, entry.clone());
+        let slot = reference.unwrap_or(entry);
+        step.put_encoded(&EntryKey { mailbox: mailbox.clone(), seq }, slot.clone());
+        self.value.shared += u32::from(reference.is_some());
         step.effects.push(Effect::Appended { mailbox, seq, entry: entry.clone() });
         self.value.head = seq;
-        self.raise_floor(step, oldest, SWEEP_PER_APPEND);
-        Ok(seq)
+        self.raise_floor(step, oldest, SWEEP_PER_APPEND)?;
+        Ok(Ok(seq))
     }
 
     /// Deletes the content, as much as one command may remove; is all of it gone?
-    pub(super) fn sweep_all(&mut self, step: &mut Step<'_>) -> bool {
+    pub(super) fn sweep_all(&mut self, step: &mut Step<'_>) -> Result<bool, Fatal> {
         self.value.deleted = true;
-        self.raise_floor(step, self.value.head, SWEEP_PER_TRIM);
-        self.value.swept == self.value.floor
+        self.raise_floor(step, self.value.head, SWEEP_PER_TRIM)?;
+        Ok(self.value.swept == self.value.floor)
     }
 
     /// Raises the floor, and removes up to `sweep` entries below it.
-    fn raise_floor(&mut self, step: &mut Step<'_>, floor: Seq, sweep: NonZeroU32) {
+    fn raise_floor(
+        &mut self,
+        step: &mut Step<'_>,
+        floor: Seq,
+        sweep: NonZeroU32,
+    ) -> Result<(), Fatal> {
         self.value.floor = self.value.floor.max(floor);
         if let Some(due) = SeqRange::missing(self.value.swept, self.value.floor) {
             let now = due.truncated(sweep);
+            if self.value.shared > 0 {
+                for reference in slot::references(&step.layers(), &self.key.mailbox, now)? {
+                    share::release(step, &reference)?;
+                    self.value.shared -= 1;
+                }
+            }
             for seq in now.iter() {
                 step.delete(&EntryKey { mailbox: self.key.mailbox.clone(), seq });
             }
             self.value.swept = now.last();
         }
+        Ok(())
     }
 
     /// Does its owner, `user`, block `sender`?
@@ -134,7 +158,7 @@ pub(super) fn trim(step: &mut Step<'_>, user: &UserId, upto: Seq) -> Result<Repl
     if upto > head {
         return Err(Reject::Invalid(format!("upto {upto} is above the head {head}")).into());
     }
-    mailbox.raise_floor(step, upto, SWEEP_PER_TRIM);
+    mailbox.raise_floor(step, upto, SWEEP_PER_TRIM)?;
     let reply = mailbox.trimmed();
     mailbox.save(step);
     Ok(reply)
@@ -153,7 +177,7 @@ pub(super) fn retain(step: &mut Step<'_>, shard: &Shard, id: &Recipient) -> Resu
         }
         push::reckon(step, shard, user, &mut mailbox)?;
     }
-    mailbox.raise_floor(step, verdict.floor, SWEEP_PER_TRIM);
+    mailbox.raise_floor(step, verdict.floor, SWEEP_PER_TRIM)?;
     let Mailbox { floor, swept, .. } = mailbox.value;
     if mailbox.value != before {
         mailbox.save(step);
@@ -164,7 +188,7 @@ pub(super) fn retain(step: &mut Step<'_>, shard: &Shard, id: &Recipient) -> Resu
 /// `DeleteMailbox`: the content goes, the numbers stay (R14).
 pub(super) fn delete(step: &mut Step<'_>, user: &UserId) -> Result<Reply, Stop> {
     let mut mailbox = Open::of(step, user)?;
-    let swept = mailbox.sweep_all(step);
+    let swept = mailbox.sweep_all(step)?;
     let floor = mailbox.value.floor;
     mailbox.save(step);
     // Where the user had come in each conversation is content too; no new mark can lie below it.

@@ -35,6 +35,7 @@ mod push;
 mod relay;
 mod session;
 mod shard;
+mod share;
 
 use tidemark_types::Id;
 

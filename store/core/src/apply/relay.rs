@@ -5,7 +5,8 @@
 
 use tidemark_types::{Id, Recipient, ShardId, UserId};
 
-use super::{deliver, fanout, group, lives_here};
+use super::{deliver, group, lives_here, share};
+use crate::group::GroupEntry;
 use crate::key::{InboundKey, OutRecordKey, OutboundKey};
 use crate::reply::{Alarm, Effect, Outcome, Reject, RelayStop, Relayed, Reply};
 use crate::storage::Fatal;
@@ -75,8 +76,9 @@ fn stranger(shard: &Shard, source: ShardId, payload: &Payload) -> Option<Id> {
             let stranger = (!here(&group)).then_some(group);
             stranger.or((!from_source(&sender)).then_some(sender))
         }
-        Payload::GroupEntry { entry, to, .. } => {
-            let group = Id::Group(entry.group.clone());
+        Payload::GroupEntry { entry: GroupEntry { group, .. }, to, .. }
+        | Payload::MoreMembers { group, to, .. } => {
+            let group = Id::Group(group.clone());
             let strangers = to.iter().map(id).find(|user| !here(user));
             strangers.or((!from_source(&group)).then_some(group))
         }
@@ -112,8 +114,12 @@ fn take(
             }
             Ok(Vec::new())
         }
-        Payload::GroupEntry { origin, entry, to } => {
-            fanout::to_members(step, shard, origin, entry, None, to)?;
+        Payload::GroupEntry { origin, entry, to, more } => {
+            share::to_members(step, shard, (origin, entry), None, to, *more)?;
+            Ok(Vec::new())
+        }
+        Payload::MoreMembers { group, seq, to, more } => {
+            share::to_more_members(step, shard, (group, *seq), to, *more)?;
             Ok(Vec::new())
         }
     }

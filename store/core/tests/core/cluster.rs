@@ -1,11 +1,15 @@
 //! A few shards in memory, and the relay between them, driven step by step.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use tidemark_store_core::command::{Batch, Command};
 use tidemark_store_core::group_read::waiting;
-use tidemark_store_core::key::{ChainKey, InboundKey, Key, Kind, OutRecordKey, OutboundKey};
+use tidemark_store_core::key::{
+    ChainKey, EntryKey, HoldersKey, InboundKey, Key, Kind, OutRecordKey, OutboundKey, SharedKey,
+};
 use tidemark_store_core::memory::MemoryState;
+use tidemark_store_core::slot::{Reference, Slot};
 use tidemark_store_core::value::{
     Chain, Inbound, OutRecord, OutSeq, Outbound, Payload, Settings, Value,
 };
@@ -94,6 +98,40 @@ impl Cluster {
         };
         self.state(from).scan(&first, &last, &mut visit).unwrap();
         records
+    }
+
+    /// How many entries members share. Each has as many references as are counted, and no more members
+    /// to come.
+    pub(crate) fn shared(&self) -> usize {
+        let mut all = 0;
+        for shard in self.count.shards() {
+            let mut references = BTreeMap::new();
+            for (_, slot) in self.all::<EntryKey>(shard) {
+                if let Slot::Shared(Reference { group, seq, .. }) = slot {
+                    *references.entry((group, seq)).or_insert(0) += 1;
+                }
+            }
+            let holders = self.all::<HoldersKey>(shard).into_iter().map(|(key, holders)| {
+                assert!(!holders.open, "{key:?}");
+                ((key.group, key.seq), holders.references)
+            });
+            assert_eq!(holders.collect::<BTreeMap<_, _>>(), references);
+            let shared = self.all::<SharedKey>(shard).into_iter();
+            assert!(shared.map(|(key, _)| (key.group, key.seq)).eq(references.keys().cloned()));
+            all += references.len();
+        }
+        all
+    }
+
+    fn all<K: Key>(&self, shard: ShardId) -> Vec<(K, K::Value)> {
+        let (from, to) = K::KIND.range();
+        let mut all = Vec::new();
+        let mut visit = |key: &[u8], value: &[u8]| {
+            all.push((K::decode(key).unwrap(), K::Value::decode(value).unwrap()));
+            ControlFlow::Continue(())
+        };
+        self.state(shard).scan(&from, &to, &mut visit).unwrap();
+        all
     }
 
     /// Ships what waits, and trims what the destination acknowledges; was there anything?

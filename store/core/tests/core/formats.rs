@@ -14,6 +14,7 @@ use tidemark_store_core::act::*;
 use tidemark_store_core::command::{Arrival, BackendSend, Batch, Draft, Judged, Send, Start};
 use tidemark_store_core::feed::{Feed, FeedChange, FeedRecord};
 use tidemark_store_core::group::*;
+use tidemark_store_core::slot::*;
 use tidemark_store_core::value::*;
 use tidemark_types::*;
 
@@ -96,7 +97,7 @@ fn origins() -> [Origin; 2] {
     ]
 }
 
-fn payloads() -> [Payload; 4] {
+fn payloads() -> [Payload; 5] {
     let [one, two] = origins();
     let refusals = vec![(Recipient::User(user("bob")), ErrorCode::Blocked)];
     let group = group_id();
@@ -108,6 +109,13 @@ fn payloads() -> [Payload; 4] {
             origin: two,
             entry: group_entry(GroupEvent::Message(message())),
             to: vec![user("bob")],
+            more: true,
+        },
+        Payload::MoreMembers {
+            group: group_id(),
+            seq: Seq::new(300),
+            to: vec![user("bob")],
+            more: false,
         },
     ]
 }
@@ -145,7 +153,11 @@ fn a_group(lines: &mut String) {
         members_max: 500,
         policy: policy(),
         deleted: false,
-        fan_out: Some(FanOut::Giving { seq: Seq::new(300), buckets: 1 }),
+        fan_out: Some(FanOut::Giving {
+            seq: Seq::new(300),
+            buckets: 1,
+            open: vec![ShardId::new(3)],
+        }),
     };
     value(lines, &group);
     value(lines, &Group { deleted: true, fan_out: Some(FanOut::Sweeping), ..group });
@@ -157,6 +169,16 @@ fn a_group(lines: &mut String) {
     let left = Member { user: user("carol"), role: None, spans };
     value(lines, &Members { members: vec![member, left] });
     value(lines, &Waiting);
+    let reference = Reference { time: UnixMs::new(1_000), group: group_id(), seq: Seq::new(300) };
+    value(lines, &reference);
+    let content = Content::Group(group_entry(GroupEvent::Message(message())));
+    let [origin, _] = origins();
+    let entry = Entry { time: UnixMs::new(1_000), origin, content };
+    value(lines, &Shared { entry: entry.clone() });
+    value(lines, &Holders { references: 300, open: true });
+    for slot in [Slot::Own(entry), Slot::Shared(reference)] {
+        assert_eq!(Slot::decode(&slot.encode()), Ok(slot));
+    }
     for event in events() {
         let origin = Origin::Group { sender: user("alice"), group: group_id(), seq: Seq::new(300) };
         let content = Content::Group(group_entry(event));

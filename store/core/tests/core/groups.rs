@@ -14,8 +14,9 @@ use tidemark_store_core::command::{BackendSend, Command, Draft};
 use tidemark_store_core::group::{
     GroupAction, GroupCommand, GroupEvent, NewGroup, Policy, Role, Who,
 };
+use tidemark_store_core::key::MailboxKey;
 use tidemark_store_core::read::{PageAnswer, PageLimits, page};
-use tidemark_store_core::value::{Content, Entry, Origin, Settings, Verdict};
+use tidemark_store_core::value::{Content, Entry, Mailbox, Origin, Settings, Verdict};
 use tidemark_types::{
     ClientMsgId, ContentHash, Epoch, ErrorCode, GroupId, Recipient, Seq, ShardId, UnixMs, UserId,
 };
@@ -30,6 +31,9 @@ const USERS: usize = 7;
 /// Members of the large group who do nothing: with them an entry takes two portions.
 const CROWD: usize = 700;
 
+/// One in so many of these is looked at, and the one after it may lose what it was given.
+const STEP: usize = 97;
+
 /// What a run does next.
 #[derive(Clone, Debug)]
 enum Action {
@@ -39,6 +43,7 @@ enum Action {
     SetRole { group: usize, user: usize, role: Role },
     SetPolicy { group: usize, admins: bool },
     FanOut { group: usize },
+    Trim { bystander: usize },
     Relay { from: u16, to: u16, skip: usize, take: usize },
 }
 
@@ -59,6 +64,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         1 => (group.clone(), any::<bool>())
             .prop_map(|(group, admins)| Action::SetPolicy { group, admins }),
         3 => group.prop_map(|group| Action::FanOut { group }),
+        2 => (0..CROWD / STEP).prop_map(|bystander| Action::Trim { bystander }),
         4 => (0..SHARDS, 0..SHARDS, 0usize..2, 1usize..5)
             .prop_map(|(from, to, skip, take)| Action::Relay { from, to, skip, take }),
     ];
@@ -67,6 +73,10 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
 
 fn user(number: usize) -> UserId {
     UserId::new(format!("user-{number}")).unwrap()
+}
+
+fn bystander(number: usize) -> UserId {
+    UserId::new(format!("crowd-{number}")).unwrap()
 }
 
 fn group(number: usize) -> GroupId {
@@ -91,8 +101,7 @@ impl Run {
             };
             run.change(number, Some(user(0)), GroupAction::Create(new));
         }
-        let crowd: Vec<UserId> =
-            (0..CROWD).map(|number| UserId::new(format!("crowd-{number}")).unwrap()).collect();
+        let crowd: Vec<UserId> = (0..CROWD).map(bystander).collect();
         for users in crowd.chunks(256) {
             run.change(1, None, GroupAction::Add { users: users.to_vec() });
         }
@@ -148,6 +157,7 @@ impl Run {
             Action::FanOut { group } => {
                 self.cluster.fan_out(&self::group(*group));
             }
+            Action::Trim { bystander } => self.trim(self::bystander(bystander * STEP + 1)),
             Action::Relay { from, to, skip, take } => {
                 let (from, to) = (ShardId::new(*from), ShardId::new(*to));
                 if from != to {
@@ -177,6 +187,15 @@ impl Run {
         self.posts.push((Origin::Backend { sender: user(sender), id }, number));
     }
 
+    /// Removes all that a mailbox holds.
+    fn trim(&mut self, user: UserId) {
+        let key = MailboxKey { mailbox: Recipient::User(user.clone()) };
+        let mailbox: Mailbox =
+            self.cluster.get(self.cluster.shard_of(&user), &key).unwrap_or_default();
+        let trimmed = self.cluster.route(Command::TrimMailbox { user, upto: mailbox.head }).reply;
+        assert_eq!(trimmed, Reply::MailboxTrimmed { floor: mailbox.head, more: false });
+    }
+
     fn entries(&self, mailbox: &Recipient) -> Vec<Entry> {
         let state = self.cluster.state(self.cluster.count.shard_of(&mailbox.id()));
         let limits = PageLimits { entries: usize::MAX, bytes: usize::MAX };
@@ -200,7 +219,7 @@ impl Run {
         let mut taken = BTreeSet::new();
         for number in 0..2 {
             let log = Log::read(&group(number), self.entries(&Recipient::Group(group(number))));
-            let crowd = (0..CROWD).step_by(97).map(|n| UserId::new(format!("crowd-{n}")).unwrap());
+            let crowd = (0..CROWD).step_by(STEP).map(bystander);
             for user in (0..USERS).map(user).chain(crowd) {
                 assert_eq!(self.given(&user, &group(number)), log.of(&user), "{user}");
             }
@@ -287,5 +306,11 @@ proptest! {
         run.cluster.fan_out_all();
         run.cluster.relay_all();
         run.check();
+        let shared = run.cluster.shared();
+        assert!(shared >= 3 * usize::from(SHARDS), "{shared} shared entries");
+        for user in (0..USERS).map(user).chain((0..CROWD).map(bystander)) {
+            run.trim(user);
+        }
+        assert_eq!(run.cluster.shared(), 0, "nobody holds one");
     }
 }
