@@ -18,7 +18,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::OptionFuture;
+use futures::future::{BoxFuture, OptionFuture};
+use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use tidemark_mutants::{Mutant, is};
 use tidemark_proto::hello::Hello;
@@ -44,7 +45,8 @@ pub(super) struct Connection {
     shared: Arc<Shared>,
     incoming: Incoming,
     outgoing: Outgoing,
-    drain: watch::Receiver<Option<Drain>>,
+    /// What happens once at most, which is not looked at before it does.
+    rare: FuturesUnordered<BoxFuture<'static, Event>>,
     pending: Pending,
     peer: Option<Peer>,
     /// A `Hello` is being answered: what follows it waits.
@@ -81,7 +83,7 @@ enum Event {
     Typing(Result<(UserId, bool), broadcast::error::RecvError>),
     /// The seat is not this connection's any more, and why.
     Unseated(ErrorCode),
-    Drain,
+    Drain(Drain),
     Time,
 }
 
@@ -113,14 +115,24 @@ impl Connection {
         outgoing: Outgoing,
         mut drain: watch::Receiver<Option<Drain>>,
     ) -> Self {
-        // A drain that began meanwhile is news to this one.
-        drain.mark_changed();
+        let carrier = outgoing.clone();
+        let gone = async move {
+            carrier.closed().await;
+            Event::Gone
+        };
+        let drains = async move {
+            let drain = drain.wait_for(Option::is_some).await.ok().and_then(|drain| *drain);
+            match drain {
+                Some(drain) => Event::Drain(drain),
+                None => std::future::pending().await,
+            }
+        };
         let now = shared.parts.clock.monotonic();
         Connection {
             shared,
             incoming,
             outgoing,
-            drain,
+            rare: [gone.boxed(), drains.boxed()].into_iter().collect(),
             pending: Pending::default(),
             peer: None,
             greeting: false,
@@ -162,7 +174,7 @@ impl Connection {
             self.pending.answers.extend(pushed);
         }
         let reads = self.reads();
-        if self.taken < TAKES_MAX
+        if (1..TAKES_MAX).contains(&self.taken)
             && let Some(event) = self.at_hand(reads)
         {
             self.taken += 1;
@@ -190,10 +202,10 @@ impl Connection {
             }
             None => (None, None, None, None),
         };
-        tokio::select! {
+        let event = tokio::select! {
             frame = self.incoming.next(), if reads => Event::Frame(frame),
             room = self.outgoing.reserve(), if writes => room.map_or(Event::Gone, |_| Event::Room),
-            () = self.outgoing.closed() => Event::Gone,
+            Some(event) = self.rare.next() => event,
             // However many answers wait: nothing is read meanwhile, so the window bounds them; and
             // an attempt that nobody polls holds up others.
             Some(answer) = OptionFuture::from(uplink.map(Uplink::next)) => Event::Answer(answer),
@@ -209,9 +221,10 @@ impl Connection {
             Some(code) = OptionFuture::from(unseated) => {
                 Event::Unseated(code.unwrap_or(ErrorCode::Displaced))
             }
-            Ok(()) = self.drain.changed() => Event::Drain,
             () = &mut self.alarm.sleep => Event::Time,
-        }
+        };
+        self.taken = usize::from(matches!(event, Event::Frame(_) | Event::Answer(_)));
+        event
     }
 
     /// Is there room for what a frame may ask for?
@@ -230,8 +243,8 @@ impl Connection {
         until.is_some_and(|until| until > self.now())
     }
 
-    /// What has come already of that which comes in crowds: looked at by itself it costs a fraction of a
-    /// look at everything, and what it leads to goes out together.
+    /// What has come already of that which comes in crowds, behind another one: looked at by itself it costs
+    /// a fraction of a look at everything, and what it leads to goes out together.
     fn at_hand(&mut self, reads: bool) -> Option<Event> {
         if reads && let Some(frame) = self.incoming.next().now_or_never() {
             return Some(Event::Frame(frame));
@@ -268,8 +281,8 @@ impl Connection {
                 Ok(())
             }
             Event::Unseated(code) => Err(End::Unseated(code)),
-            Event::Drain => {
-                self.go_away();
+            Event::Drain(drain) => {
+                self.go_away(drain);
                 Ok(())
             }
             Event::Time => self.time(),
@@ -360,8 +373,7 @@ impl Connection {
         }
     }
 
-    fn go_away(&mut self) {
-        let Some(Drain { spread, closes }) = *self.drain.borrow_and_update() else { return };
+    fn go_away(&mut self, Drain { spread, closes }: Drain) {
         self.closes = Some(closes);
         let reconnect = spread.mul_f64(self.shared.parts.rng.unit());
         let go_away = v1::GoAway {
@@ -414,10 +426,15 @@ impl Connection {
     /// is to tell the store where the device is.
     async fn close(self: Box<Self>, end: End) {
         let Connection {
-            incoming, outgoing, pending: Pending { mut answers, work, .. }, peer, ..
+            incoming,
+            outgoing,
+            rare,
+            pending: Pending { mut answers, work, .. },
+            peer,
+            ..
         } = *self;
-        // What is under way is not polled any more: it must not hold up others.
-        drop(work);
+        // What is under way is not polled any more: it must not hold up others, nor the carrier.
+        drop((work, rare));
         let gone = matches!(end, End::Gone);
         answers.extend(end.error().map(v1::ServerFrame::from));
         if !gone {
