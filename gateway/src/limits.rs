@@ -35,6 +35,13 @@ pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// nobody reads. A stream of allocations is one of them for as long as it lasts.
 pub(crate) const CALLS_MAX: usize = 2_048;
 
+/// What the store said of a device's log-out is asked for again after this: a call of one that was
+/// logged out through another gateway is refused by then.
+pub(crate) const LOGINS_FRESH: Duration = Duration::from_secs(2);
+
+/// Devices whose log-outs are remembered for that time, some 200 bytes each; more are asked for each time.
+pub(crate) const LOGINS_MAX: usize = 4_096;
+
 /// Sockets beside those of devices that have a place, on each port: back ends, and those that are to
 /// hear that the gateway is full.
 pub(crate) const SOCKETS_SPARE: usize = 1_024;
