@@ -53,9 +53,9 @@ pub const OUTGOING_FRAMES: usize = 4;
 /// Answers that wait for room on their way out; with more, no frame is read.
 pub(crate) const ANSWERS_MAX: usize = 64;
 
-/// That others type to a user, waiting for one of the user's connections; older ones are dropped, since
-/// they are old news.
-pub(crate) const TYPING_MAX: usize = 16;
+/// Others who type to a user, of whom the user's connections are told; with more the oldest news is
+/// dropped.
+pub(crate) const PASSING_MAX: usize = 16;
 
 /// Requests of one connection that the store has not answered; with more, no frame is read.
 pub(crate) const WORK_MAX: usize = 8;

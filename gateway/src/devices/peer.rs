@@ -243,12 +243,15 @@ impl Peer {
     /// Is there something to be pushed?
     pub(super) fn pushes(&self) -> bool {
         let mailbox = self.seat.mailbox.borrow();
-        self.place.as_ref().is_some_and(|place| place.delivery.is_due(&mailbox))
+        let passes = || mailbox.passing.after(self.seat.passed).is_some();
+        self.place.as_ref().is_some_and(|place| place.delivery.is_due(&mailbox) || passes())
     }
 
     /// What is to be pushed; its caller sends it.
     pub(super) fn push(&mut self) -> Option<v1::ServerFrame> {
-        let push = self.place.as_mut()?.delivery.take(&self.seat.mailbox.borrow())?;
+        let due = self.place.as_mut()?.delivery.take(&self.seat.mailbox.borrow());
+        // A slow device has more important things to hear than what passes by.
+        let Some(push) = due else { return self.pass() };
         Some(match push {
             Push::Deliver(deliver) => {
                 self.measure(&deliver);
@@ -262,6 +265,13 @@ impl Peer {
             Push::Notice(notice) => notice.into(),
             Push::Reset(position) => self.displace(position).into(),
         })
+    }
+
+    /// What passes by that it was not told yet.
+    fn pass(&mut self) -> Option<v1::ServerFrame> {
+        let (number, typing) = self.seat.mailbox.borrow().passing.after(self.seat.passed)?;
+        self.seat.passed = number;
+        Some(typing.into())
     }
 
     fn measure(&self, deliver: &v1::Deliver) {

@@ -9,6 +9,7 @@
 //! a device's connections holds here as well.
 
 mod mailbox;
+mod passing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,13 +19,12 @@ use parking_lot::Mutex;
 use tidemark_store_client::WatchEvent;
 use tidemark_store_core::devices::Seat as Seated;
 use tidemark_types::{DeviceId, ErrorCode, UserId};
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 pub(crate) use mailbox::Mailbox;
 #[cfg(test)]
 pub(crate) use mailbox::tests as heard;
 
-use crate::limits::TYPING_MAX;
 use crate::metrics;
 use crate::store::Watch;
 
@@ -39,8 +39,6 @@ pub(crate) struct Registry {
 
 struct User {
     mailbox: watch::Sender<Mailbox>,
-    /// Who types to the user, or has stopped, as long as it waits for connections.
-    typing: broadcast::Sender<(UserId, bool)>,
     seats: BTreeMap<DeviceId, Taken>,
     /// No seat was taken when last swept.
     lonely: bool,
@@ -82,8 +80,8 @@ pub(crate) struct Seat {
     device: DeviceId,
     /// The user's mailbox.
     pub(crate) mailbox: watch::Receiver<Mailbox>,
-    /// Who types to the user, or has stopped.
-    pub(crate) typing: broadcast::Receiver<(UserId, bool)>,
+    /// The last of what passes by that this connection was told, or that was told before it came.
+    pub(crate) passed: u64,
     /// Says why the seat is lost; ends without a word when another connection here takes it.
     pub(crate) unseated: oneshot::Receiver<ErrorCode>,
 }
@@ -100,12 +98,7 @@ impl Registry {
         let entry = users.entry(user.clone()).or_insert_with(|| {
             self.watch.register(user.clone());
             metrics::mailbox_watched(true);
-            User {
-                mailbox: watch::Sender::default(),
-                typing: broadcast::Sender::new(TYPING_MAX),
-                seats: BTreeMap::new(),
-                lonely: false,
-            }
+            User { mailbox: watch::Sender::default(), seats: BTreeMap::new(), lonely: false }
         });
         entry.lonely = false;
         let (unseats, unseated) = oneshot::channel();
@@ -118,7 +111,7 @@ impl Registry {
             user: user.clone(),
             device: device.clone(),
             mailbox: entry.mailbox.subscribe(),
-            typing: entry.typing.subscribe(),
+            passed: entry.mailbox.borrow().passing.last(),
             unseated,
         }
     }
@@ -141,10 +134,6 @@ impl Registry {
         match &event {
             WatchEvent::Seats { seats, last_number, .. } => user.review(seats, *last_number),
             WatchEvent::Unseated { seat, .. } => user.unseat(seat),
-            WatchEvent::Typing { by, typing, .. } => {
-                // Without a connection nobody need know.
-                let _ = user.typing.send((by.clone(), *typing));
-            }
             event => {
                 if matches!(event, WatchEvent::Registered { .. }) {
                     metrics::watch_began();
@@ -157,7 +146,8 @@ impl Registry {
     /// Forgets mailboxes without a seat, and entries that came before the sweep before this one.
     pub(crate) fn sweep(&self) {
         self.users.lock().retain(|name, user| {
-            let lonely = user.seats.is_empty();
+            // One that was displaced may not have noticed yet.
+            let lonely = user.seats.is_empty() && user.mailbox.receiver_count() == 0;
             if lonely && user.lonely {
                 self.watch.unregister(name);
                 metrics::mailbox_watched(false);
@@ -272,6 +262,22 @@ mod tests {
         registry.sweep();
         drop(back);
         assert_eq!(*watched.0.lock(), ["+alice"]);
+        registry.sweep();
+        registry.sweep();
+        assert_eq!(*watched.0.lock(), ["+alice", "-alice"]);
+    }
+
+    #[test]
+    fn a_mailbox_is_kept_for_who_was_displaced_and_has_not_noticed() {
+        let (registry, watched) = registry();
+        let (alice, phone) = names("alice", "phone");
+        let old = registry.join(&alice, &phone);
+        drop(registry.join(&alice, &phone));
+        for _ in 0..3 {
+            registry.sweep();
+        }
+        assert!(old.mailbox.has_changed().is_ok());
+        drop(old);
         registry.sweep();
         registry.sweep();
         assert_eq!(*watched.0.lock(), ["+alice", "-alice"]);
