@@ -75,8 +75,8 @@ pub(crate) const FEED_RECORDS_MAX: usize = 1_000;
 /// How long a reader of the feed may wait for a record; a call's place is taken meanwhile.
 pub(crate) const FEED_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Between two looks at the feed for one who waits.
-pub(crate) const FEED_LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Before a leader of whose feed nothing is heard is asked again for one who waits.
+pub(crate) const FEED_ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Bytes of a page's entries as stored; a single entry may be larger.
 pub(crate) const PAGE_BYTES_MAX: usize = 512 * 1024;

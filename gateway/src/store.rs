@@ -1,6 +1,8 @@
 //! What the gateway asks of the store: the seam behind which tests and the simulation put a
 //! state machine of their own.
 
+use std::time::Duration;
+
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tidemark_proto::store::v1::{Postponed, StatusResponse};
@@ -9,7 +11,7 @@ use tidemark_store_core::hints::Hint;
 use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::value::ClusterMap;
 use tidemark_store_core::{Command, Reply};
-use tidemark_types::{NodeId, UserId};
+use tidemark_types::{NodeId, ShardId, UserId};
 use tokio::sync::mpsc;
 
 /// The store, as the gateway sees it.
@@ -53,6 +55,14 @@ pub trait Store: Send + Sync + 'static {
         user: UserId,
         by: Option<UserId>,
     ) -> BoxFuture<'static, Result<Present, Error>>;
+
+    /// Waits until a shard's feed has a record after `after`, a second or `within` at most; has it? A hint.
+    fn await_feed(
+        &self,
+        shard: ShardId,
+        after: u64,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<bool, Error>>;
 
     /// How the groups stand, as `node` sees them.
     fn status(&self, node: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>>;
@@ -140,6 +150,19 @@ impl Store for Client {
     ) -> BoxFuture<'static, Result<Present, Error>> {
         let client = self.clone();
         Box::pin(async move { client.presence(&user, by.as_ref()).await })
+    }
+
+    fn await_feed(
+        &self,
+        shard: ShardId,
+        after: u64,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<bool, Error>> {
+        let client = self.clone();
+        Box::pin(async move {
+            let grown = client.await_feed(shard, after, within).await;
+            grown.map_err(|failed| Error::Unavailable(failed.to_string()))
+        })
     }
 
     fn status(&self, node: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>> {

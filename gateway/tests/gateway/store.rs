@@ -368,6 +368,15 @@ impl Store for Seam {
         .boxed()
     }
 
+    fn await_feed(
+        &self,
+        _: ShardId,
+        _: u64,
+        _: Duration,
+    ) -> BoxFuture<'static, Result<bool, Error>> {
+        panic!("no device follows the feed")
+    }
+
     fn status(&self, _: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>> {
         panic!("no device asks for it")
     }

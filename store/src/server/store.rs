@@ -18,14 +18,15 @@ use futures::{FutureExt, Stream, StreamExt};
 use prost::Message;
 use tidemark_proto::store::v1::store_server::Store;
 use tidemark_proto::store::v1::{
-    ClockRequest, ClockResponse, GroupStatus, LeaseHintsRequest, LeaseHintsResponse, MapRequest,
-    MapResponse, Postponed, PresenceOf, Present, Request, Requests, Response, Responses,
-    StatusRequest, StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
-    TrustClockRequest, TrustClockResponse, Typed, Typing, WatchRequest, WatchUpdate, request,
-    response,
+    AwaitFeed, ClockRequest, ClockResponse, FeedGrown, GroupStatus, LeaseHintsRequest,
+    LeaseHintsResponse, MapRequest, MapResponse, Postponed, PresenceOf, Present, Request, Requests,
+    Response, Responses, StatusRequest, StatusResponse, TransferLeaderRequest,
+    TransferLeaderResponse, TrustClockRequest, TrustClockResponse, Typed, Typing, WatchRequest,
+    WatchUpdate, request, response,
 };
 use tidemark_proto::{Detail, Failure, convert, headers};
 use tidemark_store_core::Command;
+use tidemark_store_core::feed;
 use tidemark_store_core::hints::Hint;
 use tidemark_store_core::presence::{self, Seen};
 use tidemark_store_core::read::Query;
@@ -44,6 +45,9 @@ use crate::storage::GroupId;
 
 /// Requests of one stream that are not answered yet; no more are read until some are.
 const OPEN_MAX: usize = 4_096;
+
+/// A reader of the feed is answered by then: sooner than a client gives a node up.
+const FEED_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Answers in one message.
 const MESSAGE_RESPONSES: usize = 256;
@@ -113,6 +117,9 @@ impl StoreService {
             }
             Some(request::What::Typing(typing)) => return self.typing(request.shard, &typing),
             Some(request::What::Presence(asked)) => return self.presence(request.shard, &asked),
+            Some(request::What::AwaitFeed(awaited)) => {
+                return self.await_feed(request.shard, &awaited);
+            }
             None => return Err(invalid("the request asks nothing")),
         };
         let over = Over::by(&command).map(|over| (over, self.node.clone()));
@@ -160,18 +167,32 @@ impl StoreService {
         Ok(std::future::ready(response::What::Present(present)).boxed())
     }
 
+    /// Answers once the feed of a shard that this node leads has grown. Nothing is proposed and nobody
+    /// else is asked, so that a reader who waits costs next to nothing.
+    fn await_feed(
+        &self,
+        shard: u32,
+        &AwaitFeed { after, wait_ms }: &AwaitFeed,
+    ) -> Result<BoxFuture<'static, response::What>, Failure> {
+        let shard = self.replica(shard)?.clone();
+        let within = Duration::from_millis(wait_ms.into()).min(FEED_WAIT_MAX);
+        let waits = async move {
+            match tokio::time::timeout(within, feed_grows(&shard, after)).await {
+                Ok(Ok(())) => response::What::Grown(FeedGrown { grown: true }),
+                Ok(Err(error)) => response::What::Failure(failure(error).into()),
+                Err(_) => response::What::Grown(FeedGrown { grown: false }),
+            }
+        };
+        Ok(waits.boxed())
+    }
+
     /// The shard of a user, if this node leads it: those who watch do so at the leader.
     fn led(&self, named: u32, user: &UserId) -> Result<(ShardId, &Shard), Failure> {
         let id = Id::User(user.clone());
         let number = self.node.shard_number(&id);
         let shard = self.shard(named, number, &id)?;
-        match shard.group().leads() {
-            Some(_) => Ok((number, shard)),
-            None => {
-                let leader = shard.group().status().leader;
-                Err(failure(shard::Error::NotLeader { leader }))
-            }
-        }
+        leads(shard).map_err(failure)?;
+        Ok((number, shard))
     }
 
     /// The shard on which it lives, which the client must have found as well (R8).
@@ -228,6 +249,27 @@ impl StoreService {
                 }
             }
         }
+    }
+}
+
+fn leads(shard: &Shard) -> Result<(), shard::Error> {
+    match shard.group().leads() {
+        Some(_) => Ok(()),
+        None => Err(shard::Error::NotLeader { leader: shard.group().status().leader }),
+    }
+}
+
+/// Waits until there is a record after this one.
+async fn feed_grows(shard: &Shard, after: u64) -> Result<(), shard::Error> {
+    loop {
+        leads(shard)?;
+        // What is applied is in the state: what comes later is waited for.
+        let applied = shard.group().applied();
+        if shard.peek(|state| feed::stands(state))?.head > after {
+            return Ok(());
+        }
+        let more = shard.group().applies_more(applied).await;
+        more.map_err(|error| shard::Error::Stopped(error.to_string()))?;
     }
 }
 
