@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidemark_types::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
+use tidemark_types::limits::{FRAME_BYTES_MAX, NAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
 
 /// What an operator may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Limits {
     pub heartbeat_min: Duration,
     /// A device that is silent for longer is cut.
     pub heartbeat_max: Duration,
+    /// Users whom a device may watch, whether they are there.
+    pub presence_max: u32,
 }
 
 /// A refused connection may try again after this: a full gateway does not empty faster, and two that
@@ -55,7 +57,17 @@ pub(crate) const ANSWERS_MAX: usize = 64;
 
 /// Others who type to a user, of whom the user's connections are told; with more the oldest news is
 /// dropped.
-pub(crate) const PASSING_MAX: usize = 16;
+pub(crate) const TYPING_MAX: usize = 16;
+
+/// A user who is said to have gone is told of as gone after this, if it lasts: a device that changes its
+/// gateway is back by then, and so is one whose leader has changed.
+pub(crate) const PRESENCE_SETTLES: Duration = Duration::from_secs(5);
+
+/// Users whom an operator may let a device watch: their names fit into a frame.
+pub(crate) const PRESENCE_MAX: u32 = 3_000;
+
+/// How often it is looked who has gone for so long.
+pub(crate) const SETTLE_EVERY: Duration = Duration::from_secs(1);
 
 /// Requests of one connection that the store has not answered; with more, no frame is read.
 pub(crate) const WORK_MAX: usize = 8;
@@ -115,6 +127,8 @@ const ENTRY_OVERHEAD: usize = 512;
 
 // A send is judged before its time is up.
 const _: () = assert!(HOOK_DEADLINE_MAX.as_millis() < SEND_DEADLINE.as_millis());
+// So do the names of all whom a device may watch, with what is around each.
+const _: () = assert!(PRESENCE_MAX as usize * (NAME_BYTES_MAX + 4) < FRAME_BYTES_MAX);
 // Pages, tails and the largest entry fit into frames.
 const _: () = assert!(PAGE_BYTES_MAX + PAGE_ENTRIES_MAX * ENTRY_OVERHEAD < SERVER_FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX + ENTRY_OVERHEAD <= TAIL_BYTES_MAX);

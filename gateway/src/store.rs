@@ -88,6 +88,13 @@ pub trait Watch: Send + Sync {
     /// Watches it no longer.
     fn unregister(&self, user: &UserId);
 
+    /// Hears from now on, for `by`, whether a user is there: a [`WatchEvent::Presence`] follows, and then
+    /// one whenever it may have changed.
+    fn follow(&self, user: UserId, by: UserId);
+
+    /// Hears of it no longer.
+    fn unfollow(&self, user: &UserId, by: &UserId);
+
     /// May what was heard of the user's head be used? The leader beats (R15).
     fn is_live(&self, user: &UserId) -> bool;
 }
@@ -188,6 +195,14 @@ impl Watch for tidemark_store_client::Watch {
 
     fn unregister(&self, user: &UserId) {
         tidemark_store_client::Watch::unregister(self, user);
+    }
+
+    fn follow(&self, user: UserId, by: UserId) {
+        tidemark_store_client::Watch::follow(self, user, by);
+    }
+
+    fn unfollow(&self, user: &UserId, by: &UserId) {
+        tidemark_store_client::Watch::unfollow(self, user, by);
     }
 
     fn is_live(&self, user: &UserId) -> bool {

@@ -289,6 +289,10 @@ pub(crate) struct Listen {
     /// End after so many entries.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: Option<u32>,
+    /// Tell on standard error whether this user is there, and each time the user comes or goes. Can be
+    /// given more than once.
+    #[arg(long = "presence", value_name = "USER")]
+    pub(crate) watched: Vec<UserId>,
 }
 
 fn start(text: &str) -> Result<Start, &'static str> {

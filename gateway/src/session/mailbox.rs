@@ -69,8 +69,10 @@ impl Mailbox {
                 wanted
             }
             WatchEvent::Head { head, .. } => self.raised(*head),
-            // That is about connections.
-            WatchEvent::Seats { .. } | WatchEvent::Unseated { .. } => false,
+            // That is about connections, and about other users.
+            WatchEvent::Seats { .. }
+            | WatchEvent::Unseated { .. }
+            | WatchEvent::Presence { .. } => false,
             WatchEvent::Typing { by, typing, .. } => {
                 self.passing.typing(by.clone(), *typing);
                 true

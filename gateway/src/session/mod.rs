@@ -11,7 +11,7 @@
 mod mailbox;
 mod passing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -24,6 +24,7 @@ use tokio::sync::{oneshot, watch};
 pub(crate) use mailbox::Mailbox;
 #[cfg(test)]
 pub(crate) use mailbox::tests as heard;
+use passing::News;
 
 use crate::metrics;
 use crate::store::Watch;
@@ -33,6 +34,9 @@ pub(crate) struct Registry {
     watch: Box<dyn Watch>,
     /// Ordered, so that a simulation's runs are the same.
     users: Mutex<BTreeMap<UserId, User>>,
+    /// Of whom it was said that they have gone, for whom: told when it lasts. There are as many as are
+    /// watched, at most.
+    leaving: Mutex<BTreeSet<(UserId, UserId)>>,
     /// How many seats were taken.
     taken: AtomicU64,
 }
@@ -82,6 +86,8 @@ pub(crate) struct Seat {
     pub(crate) mailbox: watch::Receiver<Mailbox>,
     /// The last of what passes by that this connection was told, or that was told before it came.
     pub(crate) passed: u64,
+    /// Whom it watches, whether they are there.
+    pub(crate) watches: BTreeSet<UserId>,
     /// Says why the seat is lost; ends without a word when another connection here takes it.
     pub(crate) unseated: oneshot::Receiver<ErrorCode>,
 }
@@ -89,7 +95,8 @@ pub(crate) struct Seat {
 impl Registry {
     /// Nobody is here yet.
     pub(crate) fn new(watch: Box<dyn Watch>) -> Self {
-        Registry { watch, users: Mutex::default(), taken: AtomicU64::new(0) }
+        let (users, leaving) = (Mutex::default(), Mutex::default());
+        Registry { watch, users, leaving, taken: AtomicU64::new(0) }
     }
 
     /// Takes the device's seat.
@@ -112,6 +119,7 @@ impl Registry {
             device: device.clone(),
             mailbox: entry.mailbox.subscribe(),
             passed: entry.mailbox.borrow().passing.last(),
+            watches: BTreeSet::new(),
             unseated,
         }
     }
@@ -127,6 +135,7 @@ impl Registry {
         | WatchEvent::Seats { user, .. }
         | WatchEvent::Unseated { user, .. }
         | WatchEvent::Typing { user, .. }
+        | WatchEvent::Presence { by: user, .. }
         | WatchEvent::Appended { user, .. }
         | WatchEvent::Head { user, .. }) = &event;
         let mut users = self.users.lock();
@@ -134,11 +143,41 @@ impl Registry {
         match &event {
             WatchEvent::Seats { seats, last_number, .. } => user.review(seats, *last_number),
             WatchEvent::Unseated { seat, .. } => user.unseat(seat),
+            WatchEvent::Presence { user: about, by, present } => {
+                let mut news = News::None;
+                user.mailbox.send_if_modified(|mailbox| {
+                    news = mailbox.passing.present(about, *present);
+                    news == News::ToTell
+                });
+                if news == News::ToSettle {
+                    self.leaving.lock().insert((by.clone(), about.clone()));
+                }
+            }
             event => {
                 if matches!(event, WatchEvent::Registered { .. }) {
                     metrics::watch_began();
                 }
                 user.mailbox.send_if_modified(|mailbox| mailbox.hear(event));
+            }
+        }
+    }
+
+    /// Tells of those who have gone for so long that it is no accident.
+    pub(crate) fn settle(&self) {
+        let leaving = std::mem::take(&mut *self.leaving.lock());
+        if leaving.is_empty() {
+            return;
+        }
+        let mut users = self.users.lock();
+        for (by, about) in leaving {
+            let Some(user) = users.get_mut(&by) else { continue };
+            let mut news = News::None;
+            user.mailbox.send_if_modified(|mailbox| {
+                news = mailbox.passing.settle(&about);
+                news == News::ToTell
+            });
+            if news == News::ToSettle {
+                self.leaving.lock().insert((by, about));
             }
         }
     }
@@ -188,6 +227,35 @@ impl User {
 }
 
 impl Seat {
+    /// Watches these users, and nobody else.
+    pub(crate) fn watch(&mut self, wanted: BTreeSet<UserId>) {
+        let registry = self.registry.clone();
+        let mut users = registry.users.lock();
+        // It is there as long as somebody hears of its mailbox, as this one does.
+        let Some(user) = users.get_mut(&self.user) else { return };
+        for about in wanted.difference(&self.watches) {
+            let mut first = false;
+            user.mailbox.send_if_modified(|mailbox| {
+                first = mailbox.passing.watch(about);
+                !first
+            });
+            if first {
+                registry.watch.follow(about.clone(), self.user.clone());
+            }
+        }
+        for about in self.watches.difference(&wanted) {
+            let mut last = false;
+            user.mailbox.send_if_modified(|mailbox| {
+                last = mailbox.passing.unwatch(about);
+                false
+            });
+            if last {
+                registry.watch.unfollow(about, &self.user);
+            }
+        }
+        self.watches = wanted;
+    }
+
     /// The store has numbered this connection.
     pub(crate) fn numbered(&self, number: u64) {
         let mut users = self.registry.users.lock();
@@ -204,6 +272,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.watch(BTreeSet::new());
         let mut users = self.registry.users.lock();
         let Some(user) = users.get_mut(&self.user) else { return };
         // A newer one that sits there stays.
@@ -230,6 +299,14 @@ mod tests {
 
         fn unregister(&self, user: &UserId) {
             self.0.lock().push(format!("-{user}"));
+        }
+
+        fn follow(&self, user: UserId, by: UserId) {
+            self.0.lock().push(format!("+{user} for {by}"));
+        }
+
+        fn unfollow(&self, user: &UserId, by: &UserId) {
+            self.0.lock().push(format!("-{user} for {by}"));
         }
 
         fn is_live(&self, _: &UserId) -> bool {
@@ -293,6 +370,29 @@ mod tests {
         assert_eq!(old.unseated.try_recv(), Err(TryRecvError::Closed));
         drop(old);
         assert_eq!(new.unseated.try_recv(), Err(TryRecvError::Empty));
+    }
+
+    #[test]
+    fn whom_a_users_devices_watch_is_followed_once() {
+        let (registry, watched) = registry();
+        let (alice, phone) = names("alice", "phone");
+        let (_, tablet) = names("alice", "tablet");
+        let both = |names: &[&str]| -> BTreeSet<UserId> {
+            names.iter().map(|name| name.parse().expect("legal")).collect()
+        };
+        let mut first = registry.join(&alice, &phone);
+        let mut second = registry.join(&alice, &tablet);
+        first.watch(both(&["bob", "carol"]));
+        second.watch(both(&["bob"]));
+        first.watch(both(&["carol", "dave"]));
+        drop(first);
+        drop(second);
+        let told = watched.0.lock().join(", ");
+        assert_eq!(
+            told,
+            "+alice, +bob for alice, +carol for alice, +dave for alice, \
+             -carol for alice, -dave for alice, -bob for alice"
+        );
     }
 
     fn seat(device: &DeviceId, below: u64, code: ErrorCode) -> Seated {

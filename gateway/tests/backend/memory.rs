@@ -268,6 +268,10 @@ impl Watch for Deaf {
 
     fn unregister(&self, _: &UserId) {}
 
+    fn follow(&self, _: UserId, _: UserId) {}
+
+    fn unfollow(&self, _: &UserId, _: &UserId) {}
+
     fn is_live(&self, _: &UserId) -> bool {
         false
     }

@@ -19,7 +19,7 @@ use prost::Message;
 use tidemark_proto::store::v1::store_server::Store;
 use tidemark_proto::store::v1::{
     AwaitFeed, ClockRequest, ClockResponse, FeedGrown, GroupStatus, LeaseHintsRequest,
-    LeaseHintsResponse, MapRequest, MapResponse, Postponed, PresenceOf, Present, Request, Requests,
+    LeaseHintsResponse, MapRequest, MapResponse, Postponed, PresenceOf, Request, Requests,
     Response, Responses, StatusRequest, StatusResponse, TransferLeaderRequest,
     TransferLeaderResponse, TrustClockRequest, TrustClockResponse, Typed, Typing, WatchRequest,
     WatchUpdate, request, response,
@@ -28,7 +28,7 @@ use tidemark_proto::{Detail, Failure, convert, headers};
 use tidemark_store_core::Command;
 use tidemark_store_core::feed;
 use tidemark_store_core::hints::Hint;
-use tidemark_store_core::presence::{self, Seen};
+use tidemark_store_core::presence;
 use tidemark_store_core::read::Query;
 use tidemark_store_core::value::Value;
 use tidemark_types::{ErrorCode, Id, NodeId, ShardId, UserId};
@@ -37,6 +37,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use super::presence::{moves, present};
 use super::watch::WatchStream;
 use crate::hints::Over;
 use crate::node::Node;
@@ -123,11 +124,15 @@ impl StoreService {
             None => return Err(invalid("the request asks nothing")),
         };
         let over = Over::by(&command).map(|over| (over, self.node.clone()));
+        let moved = moves(&command).map(|user| (user, self.node.clone()));
         let pending = shard.enqueue(command).map_err(failure)?;
         let replied = async move {
             let outcome = pending.reply().await;
             if let Some((over, node)) = over.filter(|_| outcome.is_ok()) {
                 node.hint_is_over(&over);
+            }
+            if let Some((user, node)) = moved {
+                node.hub().moved(node.shard_number(&Id::User(user.clone())), &user);
             }
             command_outcome(outcome)
         };
@@ -150,7 +155,7 @@ impl StoreService {
         Ok(std::future::ready(response::What::Typed(Typed {})).boxed())
     }
 
-    /// Is a user there? Which devices are connected is known from who watches.
+    /// Is a user there?
     fn presence(
         &self,
         shard: u32,
@@ -160,10 +165,8 @@ impl StoreService {
         let by = Some(asked.by.as_str()).filter(|by| !by.is_empty());
         let by = by.map(|by| convert::name("presence.by", by)).transpose()?;
         let (number, shard) = self.led(shard, &user)?;
-        let watched = self.node.hub().is_watched(number, &user);
-        let seen = shard.peek(|state| presence::seen(state, &user, by.as_ref()));
-        let Seen { connected, last } = seen.map_err(|error| failure(error.into()))?;
-        let present = Present { online: watched && connected, last_seen_ms: last.get() };
+        let present = present(self.node.hub(), (number, shard), &user, by.as_ref());
+        let present = present.map_err(|error| failure(error.into()))?;
         Ok(std::future::ready(response::What::Present(present)).boxed())
     }
 
