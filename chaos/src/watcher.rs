@@ -38,7 +38,8 @@ impl Watcher {
                     WatchEvent::Appended { user, seq, .. } => (user, seq),
                     WatchEvent::Seats { .. }
                     | WatchEvent::Unseated { .. }
-                    | WatchEvent::Typing { .. } => continue,
+                    | WatchEvent::Typing { .. }
+                    | WatchEvent::Presence { .. } => continue,
                 };
                 let mut heads = heard.lock();
                 let known = heads.entry(user).or_default();

@@ -245,6 +245,15 @@ impl Device {
         }
     }
 
+    /// Watches these users, whether they are there, and nobody else: 256 at most where the operator has not
+    /// set another limit. Each [`Event::Presence`] tells of one, first how it is and then what changes; it
+    /// goes on whenever the device connects anew. One who blocks this user is told of as one who is not
+    /// there.
+    pub async fn watch_presence(&self, users: &[UserId]) {
+        // A device that has stopped watches nobody.
+        let _ = self.commands.send(Command::WatchPresence(users.to_vec())).await;
+    }
+
     /// Says that this user types to another one, or has stopped. It passes by: it is said once, if
     /// the device is connected, and reaches who is connected then. While somebody types an
     /// application says it again every few seconds.

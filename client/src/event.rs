@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use thiserror::Error;
-use tidemark_types::{Epoch, ErrorCode, Seq, SeqRange, UserId};
+use tidemark_types::{Epoch, ErrorCode, Seq, SeqRange, UnixMs, UserId};
 
 use crate::outcome::Settled;
 
@@ -63,6 +63,21 @@ pub enum Event {
         by: UserId,
         /// Or has stopped.
         typing: bool,
+    },
+    /// A user that the device watches is there, or is not any more; or it has just begun to watch, and this
+    /// is how it is. What passes by may be lost, and comes again when the device connects.
+    Presence {
+        /// Who.
+        user: UserId,
+        /// Is a device of the user connected?
+        online: bool,
+        /// When one was last heard of, to the hour; 0 for never.
+        last_seen: UnixMs,
+    },
+    /// The gateway does not tell of the users whom the device wants to watch: they are too many.
+    PresenceRefused {
+        /// The server's words.
+        message: String,
     },
     /// The device has stopped for good; open it again when the reason is gone.
     Stopped(Fatal),

@@ -22,6 +22,7 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use tidemark_proto::v1;
 use tidemark_proto::v1::server_frame;
+use tidemark_types::UserId;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Sleep};
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Ask { question: fn(u64, String) -> v1::ClientFrame, about: String, answer: Answer },
     /// Say something once, if there is a connection.
     Say(v1::ClientFrame),
+    /// Watch these users, whether they are there.
+    WatchPresence(Vec<UserId>),
     /// Stop.
     Close,
 }
@@ -244,6 +247,9 @@ impl<S: Store, H: Handler, T: TokenSource, C: Connector> Task<S, H, T, C> {
                 self.ask(now, question, about, answer);
             }
             Happened::Command(Some(Command::Say(frame))) => drop(self.engine.ask(now, frame)),
+            Happened::Command(Some(Command::WatchPresence(users))) => {
+                self.engine.watch_presence(now, users);
+            }
             Happened::Command(Some(Command::Close)) => self.close(now),
             Happened::Command(None) => {
                 self.work.orphaned = true;

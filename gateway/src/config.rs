@@ -12,7 +12,7 @@ use tidemark_push::PushConfig;
 use tidemark_store_client::ClientConfig;
 use tidemark_types::ClusterId;
 
-use crate::limits::Limits;
+use crate::limits::{Limits, PRESENCE_MAX};
 
 mod checks;
 
@@ -121,6 +121,8 @@ pub struct LimitsConfig {
     pub heartbeat_min_ms: u64,
     /// A device that is silent for longer is cut, in milliseconds.
     pub heartbeat_max_ms: u64,
+    /// Users whom a device may watch, whether they are there.
+    pub presence_max: u32,
     /// How long a gateway that was told to stop goes on for what is under way, in milliseconds.
     pub drain_ms: u64,
 }
@@ -133,6 +135,8 @@ impl Default for LimitsConfig {
             heartbeat_min_ms: 5_000,
             // Mobile networks forget idle connections after some minutes.
             heartbeat_max_ms: 180_000,
+            // Some 30 KiB for a device that watches as many.
+            presence_max: 256,
             drain_ms: 10_000,
         }
     }
@@ -151,6 +155,7 @@ impl From<&LimitsConfig> for Limits {
             connections_max: config.connections_max,
             heartbeat_min: Duration::from_millis(config.heartbeat_min_ms),
             heartbeat_max: Duration::from_millis(config.heartbeat_max_ms),
+            presence_max: config.presence_max,
         }
     }
 }
@@ -184,6 +189,11 @@ impl GatewayConfig {
                 "store.deadline_ms",
                 self.store.deadline_ms < limits.heartbeat_max_ms,
                 format!("below limits.heartbeat_max_ms ({})", limits.heartbeat_max_ms),
+            ),
+            (
+                "limits.presence_max",
+                limits.presence_max <= PRESENCE_MAX,
+                format!("at most {PRESENCE_MAX}"),
             ),
             // Devices are told in 32 bits.
             (

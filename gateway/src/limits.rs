@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidemark_types::limits::{FRAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
+use tidemark_types::limits::{FRAME_BYTES_MAX, NAME_BYTES_MAX, SERVER_FRAME_BYTES_MAX};
 
 /// What an operator may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Limits {
     pub heartbeat_min: Duration,
     /// A device that is silent for longer is cut.
     pub heartbeat_max: Duration,
+    /// Users whom a device may watch, whether they are there.
+    pub presence_max: u32,
 }
 
 /// A refused connection may try again after this: a full gateway does not empty faster, and two that
@@ -35,6 +37,13 @@ pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// nobody reads. A stream of allocations is one of them for as long as it lasts.
 pub(crate) const CALLS_MAX: usize = 2_048;
 
+/// What the store said of a device's log-out is asked for again after this: a call of one that was
+/// logged out through another gateway is refused by then.
+pub(crate) const LOGINS_FRESH: Duration = Duration::from_secs(2);
+
+/// Devices whose log-outs are remembered for that time, some 200 bytes each; more are asked for each time.
+pub(crate) const LOGINS_MAX: usize = 4_096;
+
 /// Sockets beside those of devices that have a place, on each port: back ends, and those that are to
 /// hear that the gateway is full.
 pub(crate) const SOCKETS_SPARE: usize = 1_024;
@@ -46,9 +55,19 @@ pub const OUTGOING_FRAMES: usize = 4;
 /// Answers that wait for room on their way out; with more, no frame is read.
 pub(crate) const ANSWERS_MAX: usize = 64;
 
-/// That others type to a user, waiting for one of the user's connections; older ones are dropped, since
-/// they are old news.
+/// Others who type to a user, of whom the user's connections are told; with more the oldest news is
+/// dropped.
 pub(crate) const TYPING_MAX: usize = 16;
+
+/// A user who is said to have gone is told of as gone after this, if it lasts: a device that changes its
+/// gateway is back by then, and so is one whose leader has changed.
+pub(crate) const PRESENCE_SETTLES: Duration = Duration::from_secs(5);
+
+/// Users whom an operator may let a device watch: their names fit into a frame.
+pub(crate) const PRESENCE_MAX: u32 = 3_000;
+
+/// How often it is looked who has gone for so long.
+pub(crate) const SETTLE_EVERY: Duration = Duration::from_secs(1);
 
 /// Requests of one connection that the store has not answered; with more, no frame is read.
 pub(crate) const WORK_MAX: usize = 8;
@@ -68,8 +87,8 @@ pub(crate) const FEED_RECORDS_MAX: usize = 1_000;
 /// How long a reader of the feed may wait for a record; a call's place is taken meanwhile.
 pub(crate) const FEED_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Between two looks at the feed for one who waits.
-pub(crate) const FEED_LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Before a leader of whose feed nothing is heard is asked again for one who waits.
+pub(crate) const FEED_ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Bytes of a page's entries as stored; a single entry may be larger.
 pub(crate) const PAGE_BYTES_MAX: usize = 512 * 1024;
@@ -108,6 +127,8 @@ const ENTRY_OVERHEAD: usize = 512;
 
 // A send is judged before its time is up.
 const _: () = assert!(HOOK_DEADLINE_MAX.as_millis() < SEND_DEADLINE.as_millis());
+// So do the names of all whom a device may watch, with what is around each.
+const _: () = assert!(PRESENCE_MAX as usize * (NAME_BYTES_MAX + 4) < FRAME_BYTES_MAX);
 // Pages, tails and the largest entry fit into frames.
 const _: () = assert!(PAGE_BYTES_MAX + PAGE_ENTRIES_MAX * ENTRY_OVERHEAD < SERVER_FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX + ENTRY_OVERHEAD <= TAIL_BYTES_MAX);

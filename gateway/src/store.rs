@@ -1,6 +1,8 @@
 //! What the gateway asks of the store: the seam behind which tests and the simulation put a
 //! state machine of their own.
 
+use std::time::Duration;
+
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tidemark_proto::store::v1::{Postponed, StatusResponse};
@@ -9,7 +11,7 @@ use tidemark_store_core::hints::Hint;
 use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::value::ClusterMap;
 use tidemark_store_core::{Command, Reply};
-use tidemark_types::{NodeId, UserId};
+use tidemark_types::{NodeId, ShardId, UserId};
 use tokio::sync::mpsc;
 
 /// The store, as the gateway sees it.
@@ -54,6 +56,14 @@ pub trait Store: Send + Sync + 'static {
         by: Option<UserId>,
     ) -> BoxFuture<'static, Result<Present, Error>>;
 
+    /// Waits until a shard's feed has a record after `after`, a second or `within` at most; has it? A hint.
+    fn await_feed(
+        &self,
+        shard: ShardId,
+        after: u64,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<bool, Error>>;
+
     /// How the groups stand, as `node` sees them.
     fn status(&self, node: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>>;
 
@@ -77,6 +87,13 @@ pub trait Watch: Send + Sync {
 
     /// Watches it no longer.
     fn unregister(&self, user: &UserId);
+
+    /// Hears from now on, for `by`, whether a user is there: a [`WatchEvent::Presence`] follows, and then
+    /// one whenever it may have changed.
+    fn follow(&self, user: UserId, by: UserId);
+
+    /// Hears of it no longer.
+    fn unfollow(&self, user: &UserId, by: &UserId);
 
     /// May what was heard of the user's head be used? The leader beats (R15).
     fn is_live(&self, user: &UserId) -> bool;
@@ -142,6 +159,19 @@ impl Store for Client {
         Box::pin(async move { client.presence(&user, by.as_ref()).await })
     }
 
+    fn await_feed(
+        &self,
+        shard: ShardId,
+        after: u64,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<bool, Error>> {
+        let client = self.clone();
+        Box::pin(async move {
+            let grown = client.await_feed(shard, after, within).await;
+            grown.map_err(|failed| Error::Unavailable(failed.to_string()))
+        })
+    }
+
     fn status(&self, node: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>> {
         let client = self.clone();
         Box::pin(async move { client.status(node).await })
@@ -165,6 +195,14 @@ impl Watch for tidemark_store_client::Watch {
 
     fn unregister(&self, user: &UserId) {
         tidemark_store_client::Watch::unregister(self, user);
+    }
+
+    fn follow(&self, user: UserId, by: UserId) {
+        tidemark_store_client::Watch::follow(self, user, by);
+    }
+
+    fn unfollow(&self, user: &UserId, by: &UserId) {
+        tidemark_store_client::Watch::unfollow(self, user, by);
     }
 
     fn is_live(&self, user: &UserId) -> bool {

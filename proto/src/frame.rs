@@ -58,6 +58,8 @@ impl client_frame::Frame {
     pub const TYPING: u32 = 9;
     /// The number of `Presence`.
     pub const PRESENCE: u32 = 10;
+    /// The number of `WatchPresence`.
+    pub const WATCH_PRESENCE: u32 = 11;
 
     /// Its number, by which an [`v1::Error`] names it.
     pub fn number(&self) -> u32 {
@@ -73,6 +75,7 @@ impl client_frame::Frame {
             Frame::Unread(_) => Self::UNREAD,
             Frame::Typing(_) => Self::TYPING,
             Frame::Presence(_) => Self::PRESENCE,
+            Frame::WatchPresence(_) => Self::WATCH_PRESENCE,
         }
     }
 
@@ -90,6 +93,7 @@ impl client_frame::Frame {
             Frame::Unread(_) => "unread",
             Frame::Typing(_) => "typing",
             Frame::Presence(_) => "presence",
+            Frame::WatchPresence(_) => "watch_presence",
         }
     }
 
@@ -106,6 +110,7 @@ impl client_frame::Frame {
             | Frame::Send(_)
             | Frame::Ack(_)
             | Frame::Typing(_)
+            | Frame::WatchPresence(_)
             | Frame::Ping(_) => 0,
         }
     }
@@ -130,6 +135,7 @@ impl server_frame::Frame {
             Frame::UnreadReply(_) => "unread_reply",
             Frame::Typing(_) => "typing",
             Frame::PresenceReply(_) => "presence_reply",
+            Frame::PresenceChange(_) => "presence_change",
         }
     }
 }
@@ -144,11 +150,14 @@ macro_rules! envelope {
     )*};
 }
 
-envelope! { ClientFrame, client_frame: Hello Open Send Ack Sync Status Ping Unread Typing Presence }
+envelope! {
+    ClientFrame, client_frame:
+    Hello Open Send Ack Sync Status Ping Unread Typing Presence WatchPresence
+}
 envelope! {
     ServerFrame, server_frame:
     Welcome Opened SendAck Deliver Notice SyncPage Reset StatusReply Pong GoAway Error UnreadReply Typing
-    PresenceReply
+    PresenceReply PresenceChange
 }
 
 #[cfg(test)]
@@ -186,6 +195,7 @@ mod tests {
             v1::Unread { request_id: 7 }.into(),
             v1::Typing { user: "bob".to_owned(), typing: true }.into(),
             v1::Presence { request_id: 8, user: "bob".to_owned() }.into(),
+            v1::WatchPresence { users: vec!["bob".to_owned()] }.into(),
         ]
     }
 
@@ -205,7 +215,7 @@ mod tests {
     fn only_what_asks_has_a_request_id() {
         let ids: Vec<u64> =
             frames().into_iter().map(|frame| opened(frame).expect("known").request_id()).collect();
-        assert_eq!(ids, [0, 0, 0, 0, 5, 6, 0, 7, 0, 8]);
+        assert_eq!(ids, [0, 0, 0, 0, 5, 6, 0, 7, 0, 8, 0]);
     }
 
     #[test]
@@ -266,7 +276,8 @@ mod tests {
                 | Frame::Ping(_)
                 | Frame::Unread(_)
                 | Frame::Typing(_)
-                | Frame::Presence(_),
+                | Frame::Presence(_)
+                | Frame::WatchPresence(_),
             )
             | Err(_) => Ok(()),
         }

@@ -38,6 +38,9 @@ pub enum BuildError {
         /// What is wrong, without a byte of its content.
         reason: &'static str,
     },
+    /// A URL names no server.
+    #[error("{0}: it is no URL with a host")]
+    Url(String),
     /// No client can be made.
     #[error("TLS: {0}")]
     Tls(String),

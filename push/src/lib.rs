@@ -22,6 +22,7 @@ mod hint;
 mod observer;
 mod provider;
 mod providers;
+mod signed;
 mod wire;
 
 pub use build::{BuildError, Providers};
@@ -30,3 +31,4 @@ pub use dispatcher::{Dispatcher, Hints, HintsError, LEASE};
 pub use hint::Hint;
 pub use observer::{Event, Observer};
 pub use provider::{Outcome, PushProvider, Sending, TARGET_BYTES_MAX, TargetError};
+pub use signed::SignedEndpoint;

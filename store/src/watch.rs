@@ -11,7 +11,7 @@
 //! both; the device's arithmetic does the rest. A registration belongs to its stream: what an
 //! older stream leaves behind never touches a newer one's.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -35,19 +35,34 @@ const HEADS_MAX: usize = 4_096;
 /// Pairs of users who type that wait for one gateway; more are dropped.
 const TYPING_MAX: usize = 1_024;
 
+/// Pairs whose presence is told at once; the others wait for their turn.
+const MOVED_MAX: usize = 1_024;
+
+/// Who may follow whether one user is there; more hear of it once, when they ask.
+const FOLLOWERS_MAX: usize = 10_000;
+
 /// Who watches what, on one node.
 #[derive(Default)]
 pub struct Hub {
     shards: BTreeMap<ShardId, Mutex<Registrations>>,
+    /// Who wants to hear whether users are there. Never locked together with the other.
+    followed: BTreeMap<ShardId, Mutex<Followers>>,
 }
 
 /// Who watches each user's mailbox.
 type Registrations = HashMap<UserId, Vec<Arc<Watcher>>>;
 
+/// Who follows each user, and through which gateway.
+type Followers = HashMap<UserId, Vec<(UserId, Arc<Watcher>)>>;
+
 impl Hub {
     /// For a node that hosts these shards.
     pub fn new(shards: impl Iterator<Item = ShardId>) -> Self {
-        Hub { shards: shards.map(|shard| (shard, Mutex::default())).collect() }
+        let shards: Vec<ShardId> = shards.collect();
+        Hub {
+            shards: shards.iter().map(|shard| (*shard, Mutex::default())).collect(),
+            followed: shards.iter().map(|shard| (*shard, Mutex::default())).collect(),
+        }
     }
 
     /// A mailbox has a new entry.
@@ -71,6 +86,7 @@ impl Hub {
         for watcher in users.lock().get(user).into_iter().flatten() {
             watcher.unseated(user, device, below, code);
         }
+        self.moved(shard, user);
     }
 
     /// Mailboxes that are watched, each once for every watcher.
@@ -94,36 +110,95 @@ impl Hub {
     /// From now on `watcher` hears of the users' mailboxes; once, however often it is asked for.
     pub fn register(&self, shard: ShardId, users: &[UserId], watcher: &Arc<Watcher>) {
         let Some(registered) = self.shards.get(&shard) else { return };
-        let mut registered = registered.lock();
-        for user in users {
-            let watchers = registered.entry(user.clone()).or_default();
-            if !watchers.iter().any(|known| Arc::ptr_eq(known, watcher)) {
-                watchers.push(watcher.clone());
+        let mut come = Vec::new();
+        {
+            let mut registered = registered.lock();
+            for user in users {
+                let watchers = registered.entry(user.clone()).or_default();
+                if watchers.is_empty() {
+                    come.push(user);
+                }
+                if !watchers.iter().any(|known| Arc::ptr_eq(known, watcher)) {
+                    watchers.push(watcher.clone());
+                }
             }
         }
+        come.into_iter().for_each(|user| self.moved(shard, user));
     }
 
     /// `watcher` hears of them no more.
     pub fn unregister(&self, shard: ShardId, users: &[UserId], watcher: &Arc<Watcher>) {
         let Some(registered) = self.shards.get(&shard) else { return };
-        let mut registered = registered.lock();
-        for user in users {
-            if let Some(watchers) = registered.get_mut(user) {
-                watchers.retain(|known| !Arc::ptr_eq(known, watcher));
-                if watchers.is_empty() {
-                    registered.remove(user);
+        let mut gone = Vec::new();
+        {
+            let mut registered = registered.lock();
+            for user in users {
+                if let Some(watchers) = registered.get_mut(user) {
+                    watchers.retain(|known| !Arc::ptr_eq(known, watcher));
+                    if watchers.is_empty() {
+                        registered.remove(user);
+                        gone.push(user);
+                    }
                 }
+            }
+        }
+        gone.into_iter().for_each(|user| self.moved(shard, user));
+    }
+
+    /// `watcher` hears of no user of the shard any more.
+    pub fn forget(&self, shard: ShardId, watcher: &Arc<Watcher>) {
+        if let Some(followed) = self.followed.get(&shard) {
+            followed.lock().retain(|_, followers| {
+                followers.retain(|(_, known)| !Arc::ptr_eq(known, watcher));
+                !followers.is_empty()
+            });
+        }
+        let Some(registered) = self.shards.get(&shard) else { return };
+        let mut gone = Vec::new();
+        registered.lock().retain(|user, watchers| {
+            watchers.retain(|known| !Arc::ptr_eq(known, watcher));
+            if watchers.is_empty() {
+                gone.push(user.clone());
+            }
+            !watchers.is_empty()
+        });
+        gone.iter().for_each(|user| self.moved(shard, user));
+    }
+
+    /// From now on `watcher` hears, for the second one of each pair, whether the first one is there; and
+    /// how it is now.
+    pub fn follow(&self, shard: ShardId, pairs: &[(UserId, UserId)], watcher: &Arc<Watcher>) {
+        let Some(followed) = self.followed.get(&shard) else { return };
+        let mut followed = followed.lock();
+        for (user, by) in pairs {
+            let followers = followed.entry(user.clone()).or_default();
+            let known = |(whom, known): &(UserId, _)| whom == by && Arc::ptr_eq(known, watcher);
+            if followers.len() < FOLLOWERS_MAX && !followers.iter().any(known) {
+                followers.push((by.clone(), watcher.clone()));
+            }
+            watcher.moved(user, by);
+        }
+    }
+
+    /// `watcher` hears of those pairs no more.
+    pub fn unfollow(&self, shard: ShardId, pairs: &[(UserId, UserId)], watcher: &Arc<Watcher>) {
+        let Some(followed) = self.followed.get(&shard) else { return };
+        let mut followed = followed.lock();
+        for (user, by) in pairs {
+            let Some(followers) = followed.get_mut(user) else { continue };
+            followers.retain(|(whom, known)| whom != by || !Arc::ptr_eq(known, watcher));
+            if followers.is_empty() {
+                followed.remove(user);
             }
         }
     }
 
-    /// `watcher` hears of no mailbox of the shard any more.
-    pub fn forget(&self, shard: ShardId, watcher: &Arc<Watcher>) {
-        let Some(registered) = self.shards.get(&shard) else { return };
-        registered.lock().retain(|_, watchers| {
-            watchers.retain(|known| !Arc::ptr_eq(known, watcher));
-            !watchers.is_empty()
-        });
+    /// Whether the user is there, or who may know it, may have changed: whoever follows is to look.
+    pub fn moved(&self, shard: ShardId, user: &UserId) {
+        let Some(followed) = self.followed.get(&shard) else { return };
+        for (by, watcher) in followed.lock().get(user).into_iter().flatten() {
+            watcher.moved(user, by);
+        }
     }
 }
 
@@ -145,6 +220,9 @@ pub struct News {
     pub unseated: BTreeMap<(UserId, DeviceId), (u64, ErrorCode)>,
     /// Who types to whom, or has stopped: the newest of each.
     pub typing: BTreeMap<(UserId, UserId), bool>,
+    /// Users who may have come or gone, each with one who wants to know. How it is, is looked at when it
+    /// is told; so there is one of each pair that is followed, however often it changes.
+    pub moved: BTreeSet<(UserId, UserId)>,
     bytes: usize,
     /// Since when the oldest of them waits.
     since: Option<Instant>,
@@ -156,6 +234,7 @@ impl News {
             && self.heads.is_empty()
             && self.unseated.is_empty()
             && self.typing.is_empty()
+            && self.moved.is_empty()
     }
 }
 
@@ -171,6 +250,9 @@ impl Watcher {
                         queue.heads = news.heads.split_off(&rest);
                         queue.since = news.since;
                     }
+                    if let Some(rest) = news.moved.iter().nth(MOVED_MAX).cloned() {
+                        queue.moved = news.moved.split_off(&rest);
+                    }
                     if let Some(since) = news.since {
                         metrics::watch_told(since.elapsed());
                     }
@@ -184,6 +266,11 @@ impl Watcher {
     fn unseated(&self, user: &UserId, device: &DeviceId, below: u64, code: ErrorCode) {
         let key = (user.clone(), device.clone());
         self.queue.lock().unseated.insert(key, (below, code));
+        self.ready.notify_one();
+    }
+
+    fn moved(&self, user: &UserId, by: &UserId) {
+        self.queue.lock().moved.insert((user.clone(), by.clone()));
         self.ready.notify_one();
     }
 
@@ -330,6 +417,32 @@ mod tests {
         }
         let news = watcher.news().now_or_never().expect("there is some");
         assert_eq!(news.typing.len(), TYPING_MAX);
+    }
+
+    #[test]
+    fn who_follows_a_user_is_to_look_whenever_that_one_may_have_come_or_gone() {
+        let (hub, watcher, other) = (hub(), Arc::default(), Arc::default());
+        let pair = [(user("a"), user("b"))];
+        let moved = |watcher: &Watcher| {
+            watcher.news().now_or_never().unwrap_or_default().moved.into_iter().collect::<Vec<_>>()
+        };
+        hub.follow(SHARD, &pair, &watcher);
+        assert_eq!(moved(&watcher), pair, "how it is now");
+        // Once, however many gateways come to watch; and once when the last one has gone.
+        hub.register(SHARD, &[user("a"), user("c")], &other);
+        hub.register(SHARD, &[user("a")], &watcher);
+        assert_eq!(moved(&watcher), pair);
+        hub.unregister(SHARD, &[user("a")], &watcher);
+        assert_eq!(moved(&watcher), []);
+        hub.forget(SHARD, &other);
+        assert_eq!(moved(&watcher), pair);
+        let phone = DeviceId::new("phone").expect("legal");
+        hub.unseated(SHARD, &user("a"), &phone, 2, ErrorCode::LoggedOut);
+        assert_eq!(moved(&watcher), pair);
+        hub.unfollow(SHARD, &pair, &watcher);
+        hub.moved(SHARD, &user("a"));
+        assert_eq!(moved(&watcher), []);
+        assert!(hub.followed[&SHARD].lock().is_empty());
     }
 
     #[test]

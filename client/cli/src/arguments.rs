@@ -9,7 +9,8 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde::Serialize;
 use tidemark_proto::hello::Start;
-use tidemark_types::{ClientMsgId, DeviceId, GroupId, UserId};
+use tidemark_types::limits::ALLOCATE_MAX;
+use tidemark_types::{ClientMsgId, CounterId, DeviceId, GroupId, UserId};
 use tidemark_version::VERSION;
 
 use crate::output::Output;
@@ -159,6 +160,9 @@ pub(crate) enum Command {
         #[arg(long)]
         follow: bool,
     },
+    /// Numbers of named counters: unique and increasing, and nothing to do with mailboxes.
+    #[command(subcommand)]
+    Sequence(Sequence),
     /// The cluster as a whole.
     #[command(subcommand)]
     Cluster(Cluster),
@@ -178,6 +182,27 @@ pub(crate) enum Command {
     Completions {
         /// Which shell.
         shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Sequence {
+    /// Takes the next numbers of a counter, which begins at 1. Prints an id first, as `send` does: with
+    /// --id the command can be repeated for 10 minutes, and gets the same numbers.
+    Take {
+        /// Which counter.
+        counter: CounterId,
+        /// How many.
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(ALLOCATE_MAX)))]
+        count: u32,
+        /// The id, to repeat the command.
+        #[arg(long, value_name = "UUID")]
+        id: Option<ClientMsgId>,
+    },
+    /// Prints the last number of a counter that was taken.
+    Current {
+        /// Which counter.
+        counter: CounterId,
     },
 }
 
@@ -264,6 +289,10 @@ pub(crate) struct Listen {
     /// End after so many entries.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) limit: Option<u32>,
+    /// Tell on standard error whether this user is there, and each time the user comes or goes. Can be
+    /// given more than once.
+    #[arg(long = "presence", value_name = "USER")]
+    pub(crate) watched: Vec<UserId>,
 }
 
 fn start(text: &str) -> Result<Start, &'static str> {

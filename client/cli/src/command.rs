@@ -12,6 +12,7 @@ mod history;
 mod listen;
 mod passing;
 mod send;
+mod sequence;
 mod settings;
 mod shard;
 mod token;
@@ -67,6 +68,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Error> {
         Command::Feed { shard, after, limit, follow } => {
             feed::run(shard, after, limit, follow, &mut gateways()?, output).await
         }
+        Command::Sequence(command) => sequence::run(command, &mut gateways()?, output).await,
         Command::Cluster(command) => cluster::run(&command, &mut gateways()?, output).await,
         Command::Shard(command) => shard::run(&command, &mut gateways()?, output).await,
         Command::Token(command) => token::run(command, &connection, output),

@@ -35,7 +35,7 @@ use tidemark_env::Rng;
 use tidemark_proto::convert::{bytes_of, uuid};
 use tidemark_proto::v1::{client_frame, server_frame};
 use tidemark_proto::{Failure, FieldError, Position, v1};
-use tidemark_types::{ClusterId, Epoch, ErrorCode, Seq, UnixMs};
+use tidemark_types::{ClusterId, Epoch, ErrorCode, Seq, UnixMs, UserId};
 
 use self::connection::{Connection, Due, From};
 pub use self::io::{Action, ConnectionState, Input, Link, Output, Status};
@@ -62,6 +62,8 @@ pub struct Engine {
     connection: Connection,
     sender: Sender,
     receiver: Receiver,
+    /// Whom it watches, whether they are there. A gateway knows it as long as a connection lasts.
+    watched: Vec<UserId>,
     /// The server's clock, and when it was read.
     server_time: Option<(UnixMs, Duration)>,
     close_by: Option<Duration>,
@@ -87,6 +89,7 @@ impl Engine {
             receiver: Receiver::new(&meta, rng),
             config,
             meta,
+            watched: Vec::new(),
             server_time: None,
             close_by: None,
             forget_at: None,
@@ -111,6 +114,21 @@ impl Engine {
             self.pump(now);
         }
         online
+    }
+
+    /// Watches these users, whether they are there, and nobody else: on the connection in use, and on
+    /// each one after it.
+    pub fn watch_presence(&mut self, now: Duration, users: Vec<UserId>) {
+        self.watched = users;
+        if matches!(self.connection.state(), ConnectionState::Online { .. }) {
+            self.say_watched();
+            self.pump(now);
+        }
+    }
+
+    fn say_watched(&mut self) {
+        let users = self.watched.iter().map(ToString::to_string).collect();
+        self.out.frame(v1::WatchPresence { users });
     }
 
     /// Takes an input. `now` never goes back.
@@ -292,6 +310,14 @@ impl Engine {
                     self.out.event(Event::Typing { by, typing });
                 }
             }
+            (From::Current, Frame::PresenceChange(v1::PresenceChange { user, status })) => {
+                let v1::PresenceStatus { online, last_seen_ms } = status.unwrap_or_default();
+                // It may have been said before the server heard that another one is watched.
+                if let Some(user) = self.watched.iter().find(|known| known.as_str() == user) {
+                    let (user, last_seen) = (user.clone(), UnixMs::new(last_seen_ms));
+                    self.out.event(Event::Presence { user, online, last_seen });
+                }
+            }
             (From::Current, frame @ (Frame::UnreadReply(_) | Frame::PresenceReply(_))) => {
                 let frame = v1::ServerFrame { frame: Some(frame) };
                 self.out.action(Action::Answer(Box::new(frame)));
@@ -325,6 +351,9 @@ impl Engine {
         if first {
             let gateway = self.config.gateways[self.connection.gateway()].clone();
             self.out.event(Event::Connected { gateway });
+            if !self.watched.is_empty() {
+                self.say_watched();
+            }
         }
     }
 
@@ -390,6 +419,9 @@ impl Engine {
             Frame::UNREAD | Frame::PRESENCE => {
                 let request_id = error.request_id;
                 self.out.action(Action::Unanswered { request_id, failure });
+            }
+            Frame::WATCH_PRESENCE => {
+                self.out.event(Event::PresenceRefused { message: failure.message });
             }
             // The device was forgotten, and hears nothing more until it registers again.
             _ if code == ErrorCode::NoDevice && !closing => self.hello(now),

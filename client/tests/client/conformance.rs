@@ -338,7 +338,11 @@ impl World {
             Frame::Send(_) => &["session", "n", "base", "body", "to"],
             Frame::Ack(_) => &["epoch", "seq"],
             Frame::Sync(_) | Frame::Ping(_) => &["epoch", "seqCli"],
-            Frame::Status(_) | Frame::Unread(_) | Frame::Typing(_) | Frame::Presence(_) => &[],
+            Frame::Status(_)
+            | Frame::Unread(_)
+            | Frame::Typing(_)
+            | Frame::Presence(_)
+            | Frame::WatchPresence(_) => &[],
         };
         let whole = v1::ClientFrame { frame: Some(frame.clone()) };
         let mut message = DynamicMessage::new(v1_descriptor("ClientFrame"));
@@ -377,6 +381,9 @@ fn told(event: &Event) -> Value {
             Fatal::Store(_) => "store",
         }}),
         Event::Typing { .. } => panic!("nobody types in a script"),
+        Event::Presence { .. } | Event::PresenceRefused { .. } => {
+            panic!("nobody is watched in a script")
+        }
         Event::Outcome(_) | Event::Missed(_) => panic!("an engine does not say {event:?}"),
     }
 }

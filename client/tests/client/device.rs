@@ -10,7 +10,7 @@ use tidemark_client::{
     Handler, MemoryStore, OpenError, Outcome, Parts, SendError, Store,
 };
 use tidemark_proto::v1;
-use tidemark_types::{ClientMsgId, ErrorCode, Recipient, Seq, UnixMs};
+use tidemark_types::{ClientMsgId, ErrorCode, Recipient, Seq, UnixMs, UserId};
 use tokio::time::{Instant, timeout};
 
 use crate::gateway::{Faults, Shared};
@@ -129,6 +129,45 @@ async fn what_passes_by_is_said_and_heard() {
     assert_eq!(heard, (bob.clone(), true));
     let status = device.presence(&bob).await.expect("it is connected");
     assert!(status.online);
+    device.close().await;
+}
+
+/// The next event about those who are watched.
+async fn presence(events: &mut Events) -> Event {
+    loop {
+        match timeout(PATIENCE, events.next()).await.expect("in time").expect("it runs") {
+            told @ (Event::Presence { .. } | Event::PresenceRefused { .. }) => return told,
+            _ => continue,
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_is_watched_is_watched_on_every_connection() {
+    let shared = Shared::new();
+    let gateways = vec![shared.gateway().await];
+    let config = config(gateways);
+    let (device, mut events) = open(config, MemoryStore::default(), &Taken::default()).await;
+    let users = |names: &[&str]| -> Vec<UserId> {
+        names.iter().map(|name| name.parse().expect("legal")).collect()
+    };
+    let there = |name: &str| Event::Presence {
+        user: name.parse().expect("legal"),
+        online: true,
+        last_seen: UnixMs::new(1),
+    };
+    // Whether it is connected by now or not.
+    device.watch_presence(&users(&["bob"])).await;
+    assert_eq!(presence(&mut events).await, there("bob"));
+    device.watch_presence(&users(&["bob", "carol"])).await;
+    assert_eq!(presence(&mut events).await, there("bob"));
+    assert_eq!(presence(&mut events).await, there("carol"));
+    shared.say(v1::GoAway { reconnect_after_ms: 1, ..v1::GoAway::default() });
+    assert_eq!(presence(&mut events).await, there("bob"), "the next connection knows it too");
+    assert_eq!(presence(&mut events).await, there("carol"));
+    device.watch_presence(&users(&["bob", "carol", "dave"])).await;
+    let message = "two at most".to_owned();
+    assert_eq!(presence(&mut events).await, Event::PresenceRefused { message });
     device.close().await;
 }
 

@@ -273,6 +273,7 @@ fn show_frame(frame: &v1::ClientFrame) -> String {
         Frame::Unread(unread) => format!("Unread #{}", unread.request_id),
         Frame::Typing(typing) => format!("Typing {} {}", typing.user, typing.typing),
         Frame::Presence(asked) => format!("Presence #{} {}", asked.request_id, asked.user),
+        Frame::WatchPresence(watch) => format!("WatchPresence {}", watch.users.join(" ")),
     }
 }
 

@@ -190,6 +190,18 @@ impl Server {
                 let status = Some(v1::PresenceStatus { online: true, last_seen_ms: 1 });
                 self.out.push_back(v1::PresenceReply { request_id, status }.into());
             }
+            Frame::WatchPresence(watch) if watch.users.len() > 2 => {
+                let failure = Failure::new(ErrorCode::Invalid).message("two at most");
+                let (failure, frame) = (Some(failure.into()), Frame::WATCH_PRESENCE);
+                self.out.push_back(v1::Error { failure, frame, ..v1::Error::default() }.into());
+            }
+            // All are there.
+            Frame::WatchPresence(watch) => {
+                for user in watch.users {
+                    let status = Some(v1::PresenceStatus { online: true, last_seen_ms: 1 });
+                    self.out.push_back(v1::PresenceChange { user, status }.into());
+                }
+            }
             // It comes back, as if the other one typed.
             Frame::Typing(typing) => self.out.push_back(typing.into()),
             Frame::Ack(_) | Frame::Status(_) => {}

@@ -29,6 +29,7 @@ pub(crate) fn before(frame: &Frame, saved: &Saved) {
         | Frame::Status(_)
         | Frame::Unread(_)
         | Frame::Typing(_)
-        | Frame::Presence(_) => {}
+        | Frame::Presence(_)
+        | Frame::WatchPresence(_) => {}
     }
 }

@@ -56,6 +56,11 @@ impl Caller {
         self.0.may_follow().map_err(failure::of_token)
     }
 
+    /// What its token says.
+    pub(super) fn claims(&self) -> &Claims {
+        &self.0
+    }
+
     /// Until when its token is good.
     pub(super) fn expires(&self) -> UnixMs {
         self.0.expires

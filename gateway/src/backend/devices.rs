@@ -26,7 +26,7 @@ impl Backend {
         request: RegisterRequest,
     ) -> Result<RegisterResponse, Failure> {
         let (user, device) = named(&request.user, &request.device)?;
-        caller.use_device(&user, &device)?;
+        self.use_device(&caller, &user, &device).await?;
         let start = receive::start_at(convert::nested("start", request.start.as_ref())?);
         let label = request.label.as_ref().map(hello::Label::try_from).transpose();
         let label = label.map_err(|error| error.within("label"))?.map(receive::labelled);
@@ -49,7 +49,7 @@ impl Backend {
         request: ForgetRequest,
     ) -> Result<ForgetResponse, Failure> {
         let (user, device) = named(&request.user, &request.device)?;
-        caller.use_device(&user, &device)?;
+        self.use_device(&caller, &user, &device).await?;
         self.done(Command::ForgetDevice { user, device }).await?;
         Ok(ForgetResponse {})
     }
@@ -78,7 +78,9 @@ impl Backend {
     ) -> Result<LogOutResponse, Failure> {
         let (user, device) = named(&request.user, &request.device)?;
         caller.act_for(&user)?;
+        let (named, its) = (user.clone(), device.clone());
         self.done(Command::LogOut { user, device }).await?;
+        self.logins.forget(&named, &its);
         Ok(LogOutResponse {})
     }
 
@@ -88,7 +90,7 @@ impl Backend {
         request: SetPushRequest,
     ) -> Result<SetPushResponse, Failure> {
         let (user, device) = named(&request.user, &request.device)?;
-        caller.use_device(&user, &device)?;
+        self.use_device(&caller, &user, &device).await?;
         if let Some(v1::PushTarget { provider, target }) = &request.target {
             let text =
                 |error: TargetError| Failure::new(ErrorCode::Invalid).message(error.to_string());

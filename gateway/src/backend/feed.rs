@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::Backend;
 use super::caller::Caller;
-use crate::limits::{FEED_LOOK_EVERY, FEED_RECORDS_MAX, FEED_WAIT_MAX, PAGE_BYTES_MAX};
+use crate::limits::{FEED_ASK_AGAIN, FEED_RECORDS_MAX, FEED_WAIT_MAX, PAGE_BYTES_MAX};
 use crate::{entry, failure};
 
 impl Backend {
@@ -36,7 +36,8 @@ impl Backend {
             _ => FEED_RECORDS_MAX,
         };
         let limits = PageLimits { entries: records, bytes: PAGE_BYTES_MAX };
-        let query = Query::Feed { shard: self.hosted_shard(shard)?, after, limits };
+        let shard = self.hosted_shard(shard)?;
+        let query = Query::Feed { shard, after, limits };
         let until =
             self.clock.monotonic() + Duration::from_millis(wait_ms.into()).min(FEED_WAIT_MAX);
         loop {
@@ -52,7 +53,31 @@ impl Backend {
             if !waits || *self.leaving.borrow() {
                 return Ok(response(page));
             }
-            tokio::time::sleep(FEED_LOOK_EVERY).await;
+            self.await_record(shard, after, until).await;
+        }
+    }
+
+    /// Waits until the leader says that there is a record after `after`, until the time is over, or until
+    /// the gateway leaves.
+    async fn await_record(&self, shard: ShardId, after: u64, until: Duration) {
+        let mut leaving = self.leaving.subscribe();
+        let grows = async {
+            loop {
+                let left = until.saturating_sub(self.clock.monotonic());
+                if left.is_zero() {
+                    return;
+                }
+                match self.store.await_feed(shard, after, left).await {
+                    Ok(true) => return,
+                    Ok(false) => {}
+                    // Nobody may lead just now.
+                    Err(_) => tokio::time::sleep(FEED_ASK_AGAIN.min(left)).await,
+                }
+            }
+        };
+        tokio::select! {
+            () = grows => {}
+            _ = leaving.wait_for(|leaving| *leaving) => {}
         }
     }
 

@@ -14,6 +14,7 @@ mod cluster;
 mod devices;
 mod feed;
 mod groups;
+mod logins;
 mod mailboxes;
 mod messages;
 mod passing;
@@ -35,6 +36,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use crate::backend::caller::Caller;
+use crate::backend::logins::Logins;
 use crate::backend::sequence::Numbers;
 use crate::checks::Checks;
 use crate::kept::keep;
@@ -53,6 +55,7 @@ pub(crate) struct Backend {
     providers: Providers,
     calls: Arc<Semaphore>,
     numbers: Numbers,
+    logins: Arc<Logins>,
     /// The gateway stops: streams are ended, and begun elsewhere.
     leaving: watch::Sender<bool>,
 }
@@ -68,8 +71,8 @@ impl Backend {
     ) -> Self {
         let calls = Arc::new(Semaphore::new(CALLS_MAX));
         let numbers = Numbers::new(store.clone(), clock.clone());
-        let leaving = watch::Sender::default();
-        Backend { store, keys, clock, checks, providers, calls, numbers, leaving }
+        let (logins, leaving) = (Arc::default(), watch::Sender::default());
+        Backend { store, keys, clock, checks, providers, calls, numbers, logins, leaving }
     }
 
     /// Ends streams once what they have taken is answered, and begins no others.
@@ -89,10 +92,13 @@ impl Backend {
     {
         let started = self.clock.monotonic();
         let outcome = match self.admit(request.metadata()) {
-            Ok((caller, permit)) => {
-                let answer = answer(caller, request.into_inner()).await;
-                answer.map(|answer| keep(Response::new(answer), permit))
-            }
+            Ok((caller, permit)) => match self.is_logged_in(&caller).await {
+                Ok(()) => {
+                    let answer = answer(caller, request.into_inner()).await;
+                    answer.map(|answer| keep(Response::new(answer), permit))
+                }
+                Err(refused) => Err(refused),
+            },
             Err(refused) => Err(refused),
         };
         let code = outcome.as_ref().err().map(|failure| failure.code);

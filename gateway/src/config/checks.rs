@@ -110,11 +110,14 @@ impl Default for FilterConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HookConfig {
-    /// `grpc://HOST:PORT`, a service `tidemark.v1.Hooks`, or `http://HOST:PORT/PATH`.
+    /// `grpc://HOST:PORT`, a service `tidemark.v1.Hooks`, or `https://HOST:PORT/PATH`, or `http://…`.
     pub url: String,
-    /// With `http`: the file with the secret by which calls are signed.
+    /// With `http` and `https`: the file with the secrets by which calls are signed, one a line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<PathBuf>,
+    /// With `https`: certificates of authorities in PEM, which are trusted beside the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
     /// How long it may take to judge, waiting for its turn included, in milliseconds.
     pub deadline_ms: u64,
     /// What becomes of a send that it did not judge.
@@ -134,6 +137,7 @@ impl Default for HookConfig {
         HookConfig {
             url: String::new(),
             secret_file: None,
+            ca_file: None,
             deadline_ms: 200,
             on_failure: OnFailure::Allow,
             calls_max: 64,
@@ -264,17 +268,23 @@ impl HookConfig {
     fn rules(&self) -> Vec<Rule> {
         let at_least_1 = || "at least 1".to_owned();
         let longest = HOOK_DEADLINE_MAX.as_millis();
-        let is_http = self.url.starts_with("http://");
+        let is_https = self.url.starts_with("https://");
+        let is_http = is_https || self.url.starts_with("http://");
         vec![
             (
                 "checks.hook.url",
                 is_http || self.url.starts_with("grpc://"),
-                "grpc://HOST:PORT or http://HOST:PORT/PATH; there is no TLS yet".to_owned(),
+                "https://HOST:PORT/PATH, http://HOST:PORT/PATH or grpc://HOST:PORT".to_owned(),
             ),
             (
                 "checks.hook.secret_file",
                 is_http == self.secret_file.is_some(),
-                "needed with http, which is signed, and only there".to_owned(),
+                "needed with http and https, which are signed, and only there".to_owned(),
+            ),
+            (
+                "checks.hook.ca_file",
+                is_https || self.ca_file.is_none(),
+                "only with https".to_owned(),
             ),
             (
                 "checks.hook.deadline_ms",
@@ -319,8 +329,9 @@ mod tests {
             file = \"words.txt\"
             kinds = [\"1\"]
             [hook]
-            url = \"http://127.0.0.1:9000/judge\"
+            url = \"https://127.0.0.1:9000/judge\"
             secret_file = \"secret\"
+            ca_file = \"ca.pem\"
             on_failure = \"hold\"
         ";
         let config = toml::from_str::<ChecksConfig>(text).expect("legal");
@@ -338,7 +349,12 @@ mod tests {
             ("[rates]\npair = { sends = 1, within_ms = 0 }", "checks.rates.pair"),
             ("[rates]\ntracked_max = 0", "checks.rates.tracked_max"),
             ("[filter]", "checks.filter.file"),
-            ("[hook]\nurl = \"https://host/\"\nsecret_file = \"x\"", "checks.hook.url"),
+            ("[hook]\nurl = \"ftp://host/\"", "checks.hook.url"),
+            ("[hook]\nurl = \"https://host/\"", "checks.hook.secret_file"),
+            (
+                "[hook]\nurl = \"http://host/\"\nsecret_file = \"x\"\nca_file = \"x\"",
+                "checks.hook.ca_file",
+            ),
             ("[hook]\nurl = \"http://host/\"", "checks.hook.secret_file"),
             ("[hook]\nurl = \"grpc://host:1\"\nsecret_file = \"x\"", "checks.hook.secret_file"),
             ("[hook]\nurl = \"grpc://host:1\"\ndeadline_ms = 2001", "checks.hook.deadline_ms"),

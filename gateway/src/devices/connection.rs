@@ -25,8 +25,8 @@ use tidemark_mutants::{Mutant, is};
 use tidemark_proto::hello::Hello;
 use tidemark_proto::v1::client_frame::Frame;
 use tidemark_proto::{Failure, v1};
-use tidemark_types::{ErrorCode, UserId};
-use tokio::sync::{broadcast, watch};
+use tidemark_types::ErrorCode;
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
 use super::peer::{Done, Peer, Pending, saturated};
@@ -79,8 +79,6 @@ enum Event {
     Done(Done),
     /// The mailbox has changed.
     Mailbox,
-    /// Somebody types to the user, or has stopped; or it was told too fast.
-    Typing(Result<(UserId, bool), broadcast::error::RecvError>),
     /// The seat is not this connection's any more, and why.
     Unseated(ErrorCode),
     Drain(Drain),
@@ -195,12 +193,11 @@ impl Connection {
         self.written = 0;
         self.waiting.set(self.pending.answers.len());
         self.alarm.set(self.wakes(), now);
-        let (uplink, mailbox, typing, unseated) = match &mut self.peer {
-            Some(Peer { uplink, seat, .. }) => {
-                let Seat { mailbox, typing, unseated, .. } = seat;
-                (Some(uplink), Some(mailbox), Some(typing), Some(unseated))
+        let (uplink, mailbox, unseated) = match &mut self.peer {
+            Some(Peer { uplink, seat: Seat { mailbox, unseated, .. }, .. }) => {
+                (Some(uplink), Some(mailbox), Some(unseated))
             }
-            None => (None, None, None, None),
+            None => (None, None, None),
         };
         let event = tokio::select! {
             frame = self.incoming.next(), if reads => Event::Frame(frame),
@@ -211,11 +208,8 @@ impl Connection {
             Some(answer) = OptionFuture::from(uplink.map(Uplink::next)) => Event::Answer(answer),
             Some(done) = self.pending.work.next() => Event::Done(done),
             Some(changed) = OptionFuture::from(mailbox.map(watch::Receiver::changed)) => {
-                changed.expect("a mailbox with a seat is kept");
+                changed.expect("a mailbox is kept while somebody hears of it");
                 Event::Mailbox
-            }
-            Some(typing) = OptionFuture::from(typing.map(broadcast::Receiver::recv)) => {
-                Event::Typing(typing)
             }
             // Who displaces on this gateway just takes the seat, and says nothing.
             Some(code) = OptionFuture::from(unseated) => {
@@ -276,27 +270,12 @@ impl Connection {
             Event::Done(done) => self.done(done),
             // What there is to send is seen when it is looked for.
             Event::Mailbox => Ok(()),
-            Event::Typing(typing) => {
-                self.typing(typing);
-                Ok(())
-            }
             Event::Unseated(code) => Err(End::Unseated(code)),
             Event::Drain(drain) => {
                 self.go_away(drain);
                 Ok(())
             }
             Event::Time => self.time(),
-        }
-    }
-
-    /// It goes out if nothing else waits: a slow device has more important things to hear.
-    fn typing(&mut self, typing: Result<(UserId, bool), broadcast::error::RecvError>) {
-        let welcomed = self.peer.as_ref().is_some_and(|peer| peer.welcomed);
-        match typing {
-            Ok((by, typing)) if welcomed && self.pending.answers.is_empty() => {
-                self.pending.answer(v1::Typing { user: by.to_string(), typing });
-            }
-            Ok(_) | Err(_) => metrics::typing_dropped(),
         }
     }
 

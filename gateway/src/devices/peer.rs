@@ -155,6 +155,7 @@ impl Peer {
                 let seen = receive::presence(store, user, Some(self.user.clone()));
                 pending.work(seen.map(move |status| Done::Seen(request_id, status)));
             }
+            Frame::WatchPresence(watch) => self.watch(&watch, pending)?,
             Frame::Status(status) => self.ask(&status, pending)?,
             Frame::Unread(v1::Unread { request_id }) => {
                 let counted = receive::unread(self.shared.parts.store.clone(), self.user.clone());
@@ -243,12 +244,16 @@ impl Peer {
     /// Is there something to be pushed?
     pub(super) fn pushes(&self) -> bool {
         let mailbox = self.seat.mailbox.borrow();
-        self.place.as_ref().is_some_and(|place| place.delivery.is_due(&mailbox))
+        let Seat { passed, watches, .. } = &self.seat;
+        let passes = || mailbox.passing.after(*passed, watches).is_some();
+        self.place.as_ref().is_some_and(|place| place.delivery.is_due(&mailbox) || passes())
     }
 
     /// What is to be pushed; its caller sends it.
     pub(super) fn push(&mut self) -> Option<v1::ServerFrame> {
-        let push = self.place.as_mut()?.delivery.take(&self.seat.mailbox.borrow())?;
+        let due = self.place.as_mut()?.delivery.take(&self.seat.mailbox.borrow());
+        // A slow device has more important things to hear than what passes by.
+        let Some(push) = due else { return self.pass() };
         Some(match push {
             Push::Deliver(deliver) => {
                 self.measure(&deliver);
@@ -262,6 +267,14 @@ impl Peer {
             Push::Notice(notice) => notice.into(),
             Push::Reset(position) => self.displace(position).into(),
         })
+    }
+
+    /// What passes by that it was not told yet.
+    fn pass(&mut self) -> Option<v1::ServerFrame> {
+        let Seat { mailbox, passed, watches, .. } = &mut self.seat;
+        let (number, frame) = mailbox.borrow().passing.after(*passed, watches)?;
+        *passed = number;
+        Some(frame)
     }
 
     fn measure(&self, deliver: &v1::Deliver) {
@@ -374,6 +387,20 @@ impl Peer {
             }
             Done::Typed
         });
+        Ok(())
+    }
+
+    fn watch(&mut self, watch: &v1::WatchPresence, pending: &mut Pending) -> Result<(), Failure> {
+        let max = self.shared.parts.limits.presence_max as usize;
+        if watch.users.len() > max {
+            let text = format!("watch_presence.users: {}, at most {max}", watch.users.len());
+            let failure = Failure::new(ErrorCode::Invalid).message(text);
+            pending.answer(refusal(failure, Frame::WATCH_PRESENCE, 0));
+            return Ok(());
+        }
+        let user = |name: &String| convert::name("watch_presence.users", name);
+        let users = watch.users.iter().map(user).collect::<Result<_, _>>()?;
+        self.seat.watch(users);
         Ok(())
     }
 

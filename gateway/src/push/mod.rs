@@ -16,12 +16,13 @@ use tokio::sync::mpsc;
 
 pub(crate) use delivery::{Delivery, Push};
 
-use crate::limits::SWEEP_EVERY;
+use crate::limits::{SETTLE_EVERY, SWEEP_EVERY};
 use crate::session::Registry;
 
 /// Tells the mailboxes what the watch hears, until the watch or the gateway ends.
 pub(crate) async fn listen(registry: Arc<Registry>, mut events: mpsc::Receiver<WatchEvent>) {
     let mut sweeps = tokio::time::interval(SWEEP_EVERY);
+    let mut settles = tokio::time::interval(SETTLE_EVERY);
     loop {
         tokio::select! {
             event = events.recv() => match event {
@@ -29,6 +30,7 @@ pub(crate) async fn listen(registry: Arc<Registry>, mut events: mpsc::Receiver<W
                 None => break,
             },
             _ = sweeps.tick() => registry.sweep(),
+            _ = settles.tick() => registry.settle(),
         }
     }
     // Devices still get everything: each Ping asks the store once nothing is live.

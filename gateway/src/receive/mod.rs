@@ -24,7 +24,7 @@ pub(crate) use register::{labelled, register, start_at};
 pub(crate) use status::{asked, status};
 use tidemark_proto::Failure;
 use tidemark_store_core::read::{Answer, Query};
-use tidemark_store_core::value::Mailbox;
+use tidemark_store_core::value::{Device, Mailbox};
 use tidemark_store_core::{Command, Reply};
 use tidemark_types::{DeviceId, Epoch, Recipient, Seq, UserId};
 pub(crate) use unread::unread;
@@ -62,9 +62,18 @@ pub(crate) async fn can_be_woken(
     user: &UserId,
     device: &DeviceId,
 ) -> Result<bool, Failure> {
+    Ok(self::device(store, user, device).await?.is_some_and(|known| known.push.is_some()))
+}
+
+/// What the store knows of a device.
+pub(crate) async fn device(
+    store: &dyn Store,
+    user: &UserId,
+    device: &DeviceId,
+) -> Result<Option<Device>, Failure> {
     match ask(store, Query::Devices { user: user.clone() }).await? {
         Answer::Devices(devices) => {
-            Ok(devices.iter().any(|(name, known)| name == device && known.push.is_some()))
+            Ok(devices.into_iter().find(|(name, _)| name == device).map(|(_, known)| known))
         }
         other => Err(failure::of_answer(other)),
     }

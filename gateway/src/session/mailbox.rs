@@ -17,6 +17,7 @@ use tidemark_proto::{Position, v1};
 use tidemark_store_client::WatchEvent;
 use tidemark_types::{Epoch, Seq};
 
+use super::passing::Passing;
 use crate::entry;
 use crate::limits::{TAIL_BYTES_MAX, TAIL_ENTRIES_MAX};
 
@@ -28,6 +29,8 @@ pub(crate) struct Mailbox {
     /// Its newest entries, with their sizes as encoded.
     tail: VecDeque<(usize, v1::Entry)>,
     bytes: usize,
+    /// What passes by its owner's devices, and is in no mailbox.
+    pub(crate) passing: Passing,
     /// Nothing came since the last sweep.
     quiet: bool,
 }
@@ -66,15 +69,20 @@ impl Mailbox {
                 wanted
             }
             WatchEvent::Head { head, .. } => self.raised(*head),
-            // That is about connections.
-            WatchEvent::Seats { .. } | WatchEvent::Unseated { .. } | WatchEvent::Typing { .. } => {
-                false
+            // That is about connections, and about other users.
+            WatchEvent::Seats { .. }
+            | WatchEvent::Unseated { .. }
+            | WatchEvent::Presence { .. } => false,
+            WatchEvent::Typing { by, typing, .. } => {
+                self.passing.typing(by.clone(), *typing);
+                true
             }
         }
     }
 
     /// Drops the entries if nothing came since the last time: whoever lacks one asks by `Sync`.
     pub(crate) fn age(&mut self) {
+        self.passing.age();
         if self.quiet {
             self.empty();
             self.tail.shrink_to_fit();

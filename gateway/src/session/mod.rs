@@ -9,8 +9,9 @@
 //! a device's connections holds here as well.
 
 mod mailbox;
+mod passing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,13 +19,13 @@ use parking_lot::Mutex;
 use tidemark_store_client::WatchEvent;
 use tidemark_store_core::devices::Seat as Seated;
 use tidemark_types::{DeviceId, ErrorCode, UserId};
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 pub(crate) use mailbox::Mailbox;
 #[cfg(test)]
 pub(crate) use mailbox::tests as heard;
+use passing::News;
 
-use crate::limits::TYPING_MAX;
 use crate::metrics;
 use crate::store::Watch;
 
@@ -33,14 +34,15 @@ pub(crate) struct Registry {
     watch: Box<dyn Watch>,
     /// Ordered, so that a simulation's runs are the same.
     users: Mutex<BTreeMap<UserId, User>>,
+    /// Of whom it was said that they have gone, for whom: told when it lasts. There are as many as are
+    /// watched, at most.
+    leaving: Mutex<BTreeSet<(UserId, UserId)>>,
     /// How many seats were taken.
     taken: AtomicU64,
 }
 
 struct User {
     mailbox: watch::Sender<Mailbox>,
-    /// Who types to the user, or has stopped, as long as it waits for connections.
-    typing: broadcast::Sender<(UserId, bool)>,
     seats: BTreeMap<DeviceId, Taken>,
     /// No seat was taken when last swept.
     lonely: bool,
@@ -82,8 +84,10 @@ pub(crate) struct Seat {
     device: DeviceId,
     /// The user's mailbox.
     pub(crate) mailbox: watch::Receiver<Mailbox>,
-    /// Who types to the user, or has stopped.
-    pub(crate) typing: broadcast::Receiver<(UserId, bool)>,
+    /// The last of what passes by that this connection was told, or that was told before it came.
+    pub(crate) passed: u64,
+    /// Whom it watches, whether they are there.
+    pub(crate) watches: BTreeSet<UserId>,
     /// Says why the seat is lost; ends without a word when another connection here takes it.
     pub(crate) unseated: oneshot::Receiver<ErrorCode>,
 }
@@ -91,7 +95,8 @@ pub(crate) struct Seat {
 impl Registry {
     /// Nobody is here yet.
     pub(crate) fn new(watch: Box<dyn Watch>) -> Self {
-        Registry { watch, users: Mutex::default(), taken: AtomicU64::new(0) }
+        let (users, leaving) = (Mutex::default(), Mutex::default());
+        Registry { watch, users, leaving, taken: AtomicU64::new(0) }
     }
 
     /// Takes the device's seat.
@@ -100,12 +105,7 @@ impl Registry {
         let entry = users.entry(user.clone()).or_insert_with(|| {
             self.watch.register(user.clone());
             metrics::mailbox_watched(true);
-            User {
-                mailbox: watch::Sender::default(),
-                typing: broadcast::Sender::new(TYPING_MAX),
-                seats: BTreeMap::new(),
-                lonely: false,
-            }
+            User { mailbox: watch::Sender::default(), seats: BTreeMap::new(), lonely: false }
         });
         entry.lonely = false;
         let (unseats, unseated) = oneshot::channel();
@@ -118,7 +118,8 @@ impl Registry {
             user: user.clone(),
             device: device.clone(),
             mailbox: entry.mailbox.subscribe(),
-            typing: entry.typing.subscribe(),
+            passed: entry.mailbox.borrow().passing.last(),
+            watches: BTreeSet::new(),
             unseated,
         }
     }
@@ -134,6 +135,7 @@ impl Registry {
         | WatchEvent::Seats { user, .. }
         | WatchEvent::Unseated { user, .. }
         | WatchEvent::Typing { user, .. }
+        | WatchEvent::Presence { by: user, .. }
         | WatchEvent::Appended { user, .. }
         | WatchEvent::Head { user, .. }) = &event;
         let mut users = self.users.lock();
@@ -141,9 +143,15 @@ impl Registry {
         match &event {
             WatchEvent::Seats { seats, last_number, .. } => user.review(seats, *last_number),
             WatchEvent::Unseated { seat, .. } => user.unseat(seat),
-            WatchEvent::Typing { by, typing, .. } => {
-                // Without a connection nobody need know.
-                let _ = user.typing.send((by.clone(), *typing));
+            WatchEvent::Presence { user: about, by, present } => {
+                let mut news = News::None;
+                user.mailbox.send_if_modified(|mailbox| {
+                    news = mailbox.passing.present(about, *present);
+                    news == News::ToTell
+                });
+                if news == News::ToSettle {
+                    self.leaving.lock().insert((by.clone(), about.clone()));
+                }
             }
             event => {
                 if matches!(event, WatchEvent::Registered { .. }) {
@@ -154,10 +162,31 @@ impl Registry {
         }
     }
 
+    /// Tells of those who have gone for so long that it is no accident.
+    pub(crate) fn settle(&self) {
+        let leaving = std::mem::take(&mut *self.leaving.lock());
+        if leaving.is_empty() {
+            return;
+        }
+        let mut users = self.users.lock();
+        for (by, about) in leaving {
+            let Some(user) = users.get_mut(&by) else { continue };
+            let mut news = News::None;
+            user.mailbox.send_if_modified(|mailbox| {
+                news = mailbox.passing.settle(&about);
+                news == News::ToTell
+            });
+            if news == News::ToSettle {
+                self.leaving.lock().insert((by, about));
+            }
+        }
+    }
+
     /// Forgets mailboxes without a seat, and entries that came before the sweep before this one.
     pub(crate) fn sweep(&self) {
         self.users.lock().retain(|name, user| {
-            let lonely = user.seats.is_empty();
+            // One that was displaced may not have noticed yet.
+            let lonely = user.seats.is_empty() && user.mailbox.receiver_count() == 0;
             if lonely && user.lonely {
                 self.watch.unregister(name);
                 metrics::mailbox_watched(false);
@@ -198,6 +227,35 @@ impl User {
 }
 
 impl Seat {
+    /// Watches these users, and nobody else.
+    pub(crate) fn watch(&mut self, wanted: BTreeSet<UserId>) {
+        let registry = self.registry.clone();
+        let mut users = registry.users.lock();
+        // It is there as long as somebody hears of its mailbox, as this one does.
+        let Some(user) = users.get_mut(&self.user) else { return };
+        for about in wanted.difference(&self.watches) {
+            let mut first = false;
+            user.mailbox.send_if_modified(|mailbox| {
+                first = mailbox.passing.watch(about);
+                !first
+            });
+            if first {
+                registry.watch.follow(about.clone(), self.user.clone());
+            }
+        }
+        for about in self.watches.difference(&wanted) {
+            let mut last = false;
+            user.mailbox.send_if_modified(|mailbox| {
+                last = mailbox.passing.unwatch(about);
+                false
+            });
+            if last {
+                registry.watch.unfollow(about, &self.user);
+            }
+        }
+        self.watches = wanted;
+    }
+
     /// The store has numbered this connection.
     pub(crate) fn numbered(&self, number: u64) {
         let mut users = self.registry.users.lock();
@@ -214,6 +272,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        self.watch(BTreeSet::new());
         let mut users = self.registry.users.lock();
         let Some(user) = users.get_mut(&self.user) else { return };
         // A newer one that sits there stays.
@@ -240,6 +299,14 @@ mod tests {
 
         fn unregister(&self, user: &UserId) {
             self.0.lock().push(format!("-{user}"));
+        }
+
+        fn follow(&self, user: UserId, by: UserId) {
+            self.0.lock().push(format!("+{user} for {by}"));
+        }
+
+        fn unfollow(&self, user: &UserId, by: &UserId) {
+            self.0.lock().push(format!("-{user} for {by}"));
         }
 
         fn is_live(&self, _: &UserId) -> bool {
@@ -278,6 +345,22 @@ mod tests {
     }
 
     #[test]
+    fn a_mailbox_is_kept_for_who_was_displaced_and_has_not_noticed() {
+        let (registry, watched) = registry();
+        let (alice, phone) = names("alice", "phone");
+        let old = registry.join(&alice, &phone);
+        drop(registry.join(&alice, &phone));
+        for _ in 0..3 {
+            registry.sweep();
+        }
+        assert!(old.mailbox.has_changed().is_ok());
+        drop(old);
+        registry.sweep();
+        registry.sweep();
+        assert_eq!(*watched.0.lock(), ["+alice", "-alice"]);
+    }
+
+    #[test]
     fn a_seat_is_one_connections_and_the_newest_has_it() {
         let (registry, _) = registry();
         let (alice, phone) = names("alice", "phone");
@@ -287,6 +370,29 @@ mod tests {
         assert_eq!(old.unseated.try_recv(), Err(TryRecvError::Closed));
         drop(old);
         assert_eq!(new.unseated.try_recv(), Err(TryRecvError::Empty));
+    }
+
+    #[test]
+    fn whom_a_users_devices_watch_is_followed_once() {
+        let (registry, watched) = registry();
+        let (alice, phone) = names("alice", "phone");
+        let (_, tablet) = names("alice", "tablet");
+        let both = |names: &[&str]| -> BTreeSet<UserId> {
+            names.iter().map(|name| name.parse().expect("legal")).collect()
+        };
+        let mut first = registry.join(&alice, &phone);
+        let mut second = registry.join(&alice, &tablet);
+        first.watch(both(&["bob", "carol"]));
+        second.watch(both(&["bob"]));
+        first.watch(both(&["carol", "dave"]));
+        drop(first);
+        drop(second);
+        let told = watched.0.lock().join(", ");
+        assert_eq!(
+            told,
+            "+alice, +bob for alice, +carol for alice, +dave for alice, \
+             -carol for alice, -dave for alice, -bob for alice"
+        );
     }
 
     fn seat(device: &DeviceId, below: u64, code: ErrorCode) -> Seated {

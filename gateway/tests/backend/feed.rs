@@ -67,6 +67,8 @@ async fn who_waits_has_a_record_when_there_is_one() {
     let told = feed.read(ReadFeedRequest { wait_ms: 200, ..read(1) }).await.unwrap().into_inner();
     assert_eq!(told.records, []);
     assert!(began.elapsed() >= Duration::from_millis(200));
+    // Once when each came, once when there was something or the time was over.
+    assert_eq!(gateway.store.queries(), 4, "who waits asks nobody for a read");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use tidemark_proto::{Failure, headers};
 use tidemark_push::PushConfig;
 use tidemark_push::config::{LogConfig, ProviderConfig};
 use tidemark_token::{Claims, Keys, Role, SigningKey};
-use tidemark_types::{ErrorCode, UserId};
+use tidemark_types::{ErrorCode, UnixMs, UserId};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -105,6 +105,13 @@ impl Gateway {
     /// A token of this role, good for an hour.
     pub(crate) fn token(&self, role: Role) -> String {
         self.key.sign(&Claims::new(role, SystemClock::new().wall(), HOUR))
+    }
+
+    /// Calls with a token that was made then, and is good for another hour.
+    pub(crate) fn issued(&self, role: Role, issued: UnixMs) -> Caller {
+        let expires = SystemClock::new().wall().plus(HOUR);
+        let token = self.key.sign(&Claims { role, issued: Some(issued), expires });
+        self.with(&[bearer(&token)])
     }
 
     /// One that was good until an hour ago.

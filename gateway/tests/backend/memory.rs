@@ -1,6 +1,8 @@
 //! A store in memory: the real state machine behind the gateway's seam, and faults on order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
@@ -9,6 +11,7 @@ use tidemark_gateway::store::{PendingReply, Store, Watch};
 use tidemark_proto::store::v1::{GroupStatus, Postponed, StatusResponse};
 use tidemark_store_client::{Attempt, Error, Present, WatchEvent};
 use tidemark_store_core::command::Batch;
+use tidemark_store_core::feed;
 use tidemark_store_core::hints::{self, Hint};
 use tidemark_store_core::memory::MemoryState;
 use tidemark_store_core::presence::{self, Seen};
@@ -43,6 +46,10 @@ pub(crate) struct MemoryStore {
     held: watch::Sender<bool>,
     /// How many allocations each command with many of them had.
     proposed: Mutex<Vec<usize>>,
+    /// The head of each shard's feed.
+    feeds: watch::Sender<[u64; 2]>,
+    /// How many queries were asked.
+    queries: AtomicUsize,
     /// How nodes answer when asked for their groups; the others are down.
     pub(crate) nodes: Mutex<BTreeMap<u64, Vec<GroupStatus>>>,
     /// Leaders that were moved: shard, from, to.
@@ -68,6 +75,8 @@ impl MemoryStore {
             faults: Mutex::default(),
             held: watch::Sender::default(),
             proposed: Mutex::default(),
+            feeds: watch::Sender::default(),
+            queries: AtomicUsize::new(0),
             nodes: Mutex::default(),
             transfers: Mutex::default(),
             leased: Mutex::default(),
@@ -96,6 +105,11 @@ impl MemoryStore {
         self.proposed.lock().clone()
     }
 
+    /// How many queries were asked.
+    pub(crate) fn queries(&self) -> usize {
+        self.queries.load(Ordering::SeqCst)
+    }
+
     /// All nodes are up, and this one leads everything.
     pub(crate) fn lead(&self, leader: u64) {
         let group = |group| GroupStatus { group, term: 1, leader, ..GroupStatus::default() };
@@ -110,6 +124,8 @@ impl MemoryStore {
         let reply = transaction.apply(&batch.encode()).unwrap().remove(0).reply;
         let writes = transaction.finish();
         state.write(writes);
+        let head = feed::stands(state).unwrap().head;
+        self.feeds.send_modify(|feeds| feeds[usize::from(shard.get())] = head);
         reply
     }
 
@@ -146,6 +162,7 @@ impl Store for MemoryStore {
     }
 
     fn query(&self, query: Query) -> BoxFuture<'static, Result<Answer, Error>> {
+        self.queries.fetch_add(1, Ordering::SeqCst);
         let shard = query.shard(self.map.shard_count().unwrap());
         let outcome = self.outcome(|| {
             let state = &self.shards.lock()[usize::from(shard.get())];
@@ -203,6 +220,21 @@ impl Store for MemoryStore {
         ready(outcome).boxed()
     }
 
+    fn await_feed(
+        &self,
+        shard: ShardId,
+        after: u64,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<bool, Error>> {
+        let mut feeds = self.feeds.subscribe();
+        async move {
+            let grown = feeds.wait_for(|heads| heads[usize::from(shard.get())] > after);
+            let within = within.min(Duration::from_secs(1));
+            Ok(tokio::time::timeout(within, grown).await.is_ok())
+        }
+        .boxed()
+    }
+
     fn status(&self, node: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>> {
         let groups = self.nodes.lock().get(&node.get()).cloned();
         let status = groups.map(|groups| StatusResponse {
@@ -235,6 +267,10 @@ impl Watch for Deaf {
     fn register(&self, _: UserId) {}
 
     fn unregister(&self, _: &UserId) {}
+
+    fn follow(&self, _: UserId, _: UserId) {}
+
+    fn unfollow(&self, _: &UserId, _: &UserId) {}
 
     fn is_live(&self, _: &UserId) -> bool {
         false

@@ -1,5 +1,9 @@
 //! `Settings` and `Devices`.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidemark_gateway::config::ChecksConfig;
 use tidemark_proto::v1::devices_client::DevicesClient;
 use tidemark_proto::v1::messages_client::MessagesClient;
 use tidemark_proto::v1::settings_client::SettingsClient;
@@ -8,11 +12,12 @@ use tidemark_proto::v1::{
     LogOutRequest, MessagesStatusRequest, PushTarget, RegisterRequest, RegisterResponse,
     SetAcceptFromRequest, SetPushRequest, SetSilentRequest, Stage, Start, StartAt, UnblockRequest,
 };
+use tidemark_token::Role;
 use tidemark_types::ErrorCode;
 use tonic::{Response, Status};
 
 use crate::gateway::{Gateway, bad_field, refused};
-use crate::memory::Fault;
+use crate::memory::{Fault, MemoryStore, NOW};
 use crate::messages::{origin, request};
 
 /// What alice hears of her message to grace, who lives on the same shard.
@@ -194,4 +199,55 @@ async fn a_device_is_named_and_says_where_it_starts() {
     let mut devices = DevicesClient::new(gateway.service());
     let forget = ForgetRequest { user: String::new(), device: "phone".to_owned() };
     bad_field(devices.forget(forget).await, "user");
+}
+
+/// Of alice's device, or of any of hers.
+fn device_token(device: Option<&str>) -> Role {
+    let device = device.map(|name| name.parse().unwrap());
+    Role::Device { user: "alice".parse().unwrap(), device }
+}
+
+#[tokio::test]
+async fn what_a_device_had_is_good_for_nothing_once_it_is_logged_out() {
+    let store = Arc::new(MemoryStore::new());
+    let here = Gateway::of(store.clone(), ChecksConfig::default()).await;
+    let there = Gateway::of(store, ChecksConfig::default()).await;
+    for device in ["phone", "desk"] {
+        register(&here, device, Some(Start { at: StartAt::Head.into(), last: 0 })).await.unwrap();
+    }
+    // Log time stands still at NOW.
+    let (before, after) = (NOW.minus(Duration::from_secs(1)), NOW.plus(Duration::from_secs(1)));
+    let list = |gateway: &Gateway, device, issued| {
+        let caller = gateway.issued(device_token(device), issued);
+        async move { DevicesClient::new(caller).list(ListRequest { user: "alice".to_owned() }).await }
+    };
+    for gateway in [&here, &there] {
+        list(gateway, Some("phone"), before).await.unwrap();
+    }
+    let log_out = LogOutRequest { user: "alice".to_owned(), device: "phone".to_owned() };
+    let desk = here.issued(device_token(Some("desk")), before);
+    DevicesClient::new(desk).log_out(log_out).await.unwrap();
+    let failure = refused(list(&here, Some("phone"), before).await);
+    assert_eq!(failure.code, ErrorCode::LoggedOut);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while let Ok(answer) = list(&there, Some("phone"), before).await {
+        assert!(Instant::now() < deadline, "another gateway hears of it: {answer:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let failure = refused(list(&there, Some("phone"), before).await);
+    assert_eq!(failure.code, ErrorCode::LoggedOut);
+    for gateway in [&here, &there] {
+        list(gateway, Some("desk"), before).await.unwrap();
+        list(gateway, Some("phone"), after).await.unwrap();
+        // A token of the user's that names no device goes on, but not for the one that is out.
+        list(gateway, None, before).await.unwrap();
+        let mut devices = DevicesClient::new(gateway.issued(device_token(None), before));
+        let set = |device: &str| {
+            let device = device.to_owned();
+            SetPushRequest { user: "alice".to_owned(), device, target: None }
+        };
+        let failure = refused(devices.set_push(set("phone")).await);
+        assert_eq!(failure.code, ErrorCode::LoggedOut);
+        devices.set_push(set("desk")).await.unwrap();
+    }
 }

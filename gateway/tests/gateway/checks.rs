@@ -20,7 +20,7 @@ use tidemark_types::ErrorCode;
 use tokio::time::Instant;
 
 use crate::device::{Device, checking, gateway, hello, hello_at, send, texts};
-use crate::hooks::{Hook, SECRET, serve_grpc, serve_http, silent};
+use crate::hooks::{Hook, SECRET, serve_grpc, serve_http, serve_https, silent};
 use crate::store::Cluster;
 
 fn kinds(ranges: &[&str]) -> Kinds {
@@ -288,6 +288,30 @@ async fn an_http_hook_judges_what_is_signed() {
 }
 
 #[tokio::test]
+async fn an_https_hook_judges_if_its_authority_is_trusted() {
+    let hook = Hook::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (secret, ca) = (folder.path().join("secret"), folder.path().join("ca.pem"));
+    std::fs::write(&secret, SECRET).unwrap();
+    let (port, authority) = serve_https(hook.clone()).await;
+    std::fs::write(&ca, authority).unwrap();
+    let stranger = asking(format!("https://localhost:{port}/judge"), Some(&secret));
+    let trusted = HookConfig { ca_file: Some(ca.clone()), ..stranger.clone() };
+    // The certificate is `localhost`'s.
+    let url = format!("https://127.0.0.1:{port}/judge");
+    let misnamed = HookConfig { url, ca_file: Some(ca), ..stranger.clone() };
+    for refused in [stranger, misnamed] {
+        let config = HookConfig { on_failure: OnFailure::Hold, ..refused };
+        let here = checking(&Cluster::new(), &hooked(config));
+        let (mut alice, session) = Device::with_session(&here, "alice").await;
+        alice.say(say(session, 1, "allow")).await;
+        assert!(given_back(&mut alice, 1).await > 0);
+    }
+    assert!(hook.asked().is_empty(), "who is not trusted is told nothing");
+    judges(hook, trusted).await;
+}
+
+#[tokio::test]
 async fn a_hook_with_another_secret_does_not_judge() {
     let hook = Hook::new();
     let folder = tempfile::tempdir().unwrap();
@@ -422,6 +446,11 @@ async fn what_cannot_be_made_is_refused_at_the_start() {
     assert!(refused(&broken).contains("words.txt"), "{}", refused(&broken));
     let no_secret = asking("http://127.0.0.1:1/".to_owned(), Some(Path::new("nowhere")));
     assert!(refused(&hooked(no_secret)).contains("nowhere"));
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, SECRET).unwrap();
+    let https = asking("https://localhost:1/".to_owned(), Some(&secret));
+    let no_ca = HookConfig { ca_file: Some(secret), ..https };
+    assert!(refused(&hooked(no_ca)).contains("not a PEM with certificates"));
     let no_host = refused(&hooked(asking("grpc://".to_owned(), None)));
     assert!(no_host.starts_with("checks.hook.url: "), "{no_host}");
     let codes = [ErrorCode::Filtered, ErrorCode::HookRefused, ErrorCode::KindNotAllowed];

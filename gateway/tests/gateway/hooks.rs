@@ -1,7 +1,9 @@
-//! Hooks as an operator would write them, on loopback: over gRPC, and over HTTP with signatures.
+//! Hooks as an operator would write them, on loopback: over gRPC, and over HTTP with signatures, also
+//! encrypted.
 //!
 //! A message's body says what the hook thinks of it.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -14,13 +16,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hmac::{Hmac, Mac as _};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 use sha2::Sha256;
 use tidemark_proto::v1::hooks_server::{Hooks, HooksServer};
 use tidemark_proto::v1::{BeforeSendRequest, BeforeSendResponse, BeforeSendVerdict};
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
@@ -118,10 +124,69 @@ pub(crate) async fn serve_grpc(hook: Arc<Hook>, at: Option<SocketAddr>) -> Socke
 pub(crate) async fn serve_http(hook: Arc<Hook>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let judge = move |headers: HeaderMap, body: Bytes| answer(hook.clone(), headers, body);
-    let router = Router::new().route("/judge", post(judge));
-    tokio::spawn(async move { axum::serve(listener, router).await });
+    tokio::spawn(async move { axum::serve(listener, router(hook)).await });
     address
+}
+
+/// The same over TLS, for `localhost`; its port, and in PEM the authority that vouches for it, which no
+/// system knows.
+pub(crate) async fn serve_https(hook: Arc<Hook>) -> (u16, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (acceptor, authority) = own_authority();
+    let listener = Encrypted { listener, acceptor };
+    tokio::spawn(async move { axum::serve(listener, router(hook)).await });
+    (port, authority)
+}
+
+fn router(hook: Arc<Hook>) -> Router {
+    let judge = move |headers: HeaderMap, body: Bytes| answer(hook.clone(), headers, body);
+    Router::new().route("/judge", post(judge))
+}
+
+/// An authority made for this one server.
+fn own_authority() -> (TlsAcceptor, String) {
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let pem = authority.self_signed(&key).unwrap().pem();
+    let issuer = Issuer::new(authority, key);
+    let key = KeyPair::generate().unwrap();
+    let server = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let certificate = server.signed_by(&key, &issuer).unwrap();
+    let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    (TlsAcceptor::from(Arc::new(config)), pem)
+}
+
+/// Takes connections whose handshake succeeds.
+struct Encrypted {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl axum::serve::Listener for Encrypted {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        loop {
+            let Ok((stream, address)) = self.listener.accept().await else { continue };
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
 }
 
 async fn answer(hook: Arc<Hook>, headers: HeaderMap, body: Bytes) -> (StatusCode, String) {

@@ -1,10 +1,13 @@
 //! What passes by: that somebody types, and who is there.
 
+use tidemark_gateway::limits::Limits;
+use tidemark_proto::convert::error_code;
 use tidemark_proto::v1;
 use tidemark_proto::v1::server_frame::Frame;
 use tidemark_store_core::Command;
+use tidemark_types::ErrorCode;
 
-use crate::device::{Device, gateway, hello};
+use crate::device::{Device, gateway, gateway_with, hello};
 use crate::store::Cluster;
 
 fn to(user: &str, typing: bool) -> v1::Typing {
@@ -60,4 +63,100 @@ async fn typing_that_comes_too_fast_is_dropped() {
         heard += 1;
     }
     assert!((1..=8).contains(&heard), "{heard}");
+}
+
+fn watching(users: &[&str]) -> v1::WatchPresence {
+    v1::WatchPresence { users: users.iter().map(|&user| user.to_owned()).collect() }
+}
+
+/// Who is said to be there, or not.
+async fn change(device: &mut Device) -> (String, bool) {
+    match device.hear().await {
+        Frame::PresenceChange(v1::PresenceChange { user, status }) => {
+            (user, status.expect("it is told").online)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn is(user: &str, online: bool) -> (String, bool) {
+    (user.to_owned(), online)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_watches_is_told_who_comes_and_who_goes() {
+    let cluster = Cluster::new();
+    let (here, there) = (gateway(&cluster), gateway(&cluster));
+    let (mut alice, _) = Device::welcomed(&here, hello("alice", "phone")).await;
+    let (mut desk, _) = Device::welcomed(&here, hello("alice", "desk")).await;
+    alice.say(watching(&["bob", "carol"])).await;
+    let mut told = [change(&mut alice).await, change(&mut alice).await];
+    told.sort();
+    assert_eq!(told, [is("bob", false), is("carol", false)], "how it is");
+    let (bob, _) = Device::welcomed(&there, hello("bob", "phone")).await;
+    assert_eq!(change(&mut alice).await, is("bob", true));
+    // Another of her devices, later, is told for itself.
+    desk.say(watching(&["bob"])).await;
+    assert_eq!(change(&mut desk).await, is("bob", true));
+    assert_eq!(change(&mut alice).await, is("bob", true), "once more, which does no harm");
+    drop(bob);
+    assert_eq!(change(&mut alice).await, is("bob", false));
+    assert_eq!(change(&mut desk).await, is("bob", false));
+    // She watches somebody else instead.
+    alice.say(watching(&["carol"])).await;
+    let (_bob, _) = Device::welcomed(&there, hello("bob", "phone")).await;
+    assert_eq!(change(&mut desk).await, is("bob", true));
+    assert!(alice.hears_nothing().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_at_once_was_not_away() {
+    let cluster = Cluster::new();
+    let (here, there) = (gateway(&cluster), gateway(&cluster));
+    let (mut alice, _) = Device::welcomed(&here, hello("alice", "phone")).await;
+    let (_bob, _) = Device::welcomed(&there, hello("bob", "phone")).await;
+    alice.say(watching(&["bob"])).await;
+    assert_eq!(change(&mut alice).await, is("bob", true));
+    // His device is logged out, and at once there is another.
+    let (user, device) = ("bob".parse().unwrap(), "phone".parse().unwrap());
+    cluster.apply(&Command::LogOut { user, device });
+    let (_desk, _) = Device::welcomed(&here, hello("bob", "desk")).await;
+    for _ in 0..10 {
+        assert!(alice.hears_nothing().await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_blocked_sees_one_who_goes() {
+    let cluster = Cluster::new();
+    let here = gateway(&cluster);
+    let (mut alice, _) = Device::welcomed(&here, hello("alice", "phone")).await;
+    let (_bob, _) = Device::welcomed(&here, hello("bob", "phone")).await;
+    alice.say(watching(&["bob"])).await;
+    assert_eq!(change(&mut alice).await, is("bob", true));
+    let block = |blocked| {
+        let (user, sender) = ("bob".parse().unwrap(), "alice".parse().unwrap());
+        cluster.apply(&Command::Block { user, sender, blocked });
+    };
+    block(true);
+    let Frame::PresenceChange(told) = alice.hear().await else { panic!("another frame") };
+    assert_eq!(told.status, Some(v1::PresenceStatus::default()), "nothing is known of him");
+    block(false);
+    assert_eq!(change(&mut alice).await, is("bob", true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_watches_as_many_as_it_may() {
+    let cluster = Cluster::new();
+    let here = gateway_with(&cluster, Limits { presence_max: 2, ..Limits::default() });
+    let (mut alice, _) = Device::welcomed(&here, hello("alice", "phone")).await;
+    alice.say(watching(&["bob"])).await;
+    assert_eq!(change(&mut alice).await, is("bob", false));
+    alice.say(watching(&["bob", "carol", "dave"])).await;
+    let Frame::Error(error) = alice.hear().await else { panic!("another frame") };
+    assert_eq!((error.frame, error.closing), (11, false));
+    assert_eq!(error_code(error.failure.expect("a reason").code), ErrorCode::Invalid);
+    // Nothing has changed.
+    let (_bob, _) = Device::welcomed(&here, hello("bob", "phone")).await;
+    assert_eq!(change(&mut alice).await, is("bob", true));
 }

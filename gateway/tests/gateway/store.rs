@@ -78,6 +78,8 @@ struct State {
 #[derive(Clone)]
 struct Watcher {
     users: Arc<Mutex<BTreeSet<UserId>>>,
+    /// Of whom it hears whether they are there, and for whom.
+    pairs: Arc<Mutex<BTreeSet<(UserId, UserId)>>>,
     events: mpsc::Sender<WatchEvent>,
 }
 
@@ -177,6 +179,7 @@ impl Cluster {
                 _ => {}
             }
         }
+        state.tell_presence(None);
         applied.reply
     }
 
@@ -256,6 +259,28 @@ fn in_words(command: &Command) -> String {
 }
 
 impl State {
+    /// As a leader sees it.
+    fn present(&self, user: &UserId, by: Option<&UserId>) -> Present {
+        let watched = |watcher: &Watcher| watcher.users.lock().unwrap().contains(user);
+        let watched = self.watchers.iter().any(watched);
+        let seen = presence::seen(&self.shard, user, by).expect("not fatal");
+        Present { online: watched && seen.connected, last_seen: seen.last }
+    }
+
+    /// Tells whether users are there, of all pairs or of this one, changed or not.
+    fn tell_presence(&self, one: Option<&(UserId, UserId)>) {
+        for watcher in &self.watchers {
+            for pair in watcher.pairs.lock().unwrap().iter() {
+                if one.is_none_or(|one| one == pair) {
+                    let (user, by) = pair.clone();
+                    let present = self.present(&user, Some(&by));
+                    let event = WatchEvent::Presence { user, by, present };
+                    watcher.events.try_send(event).expect("the gateway reads its watch");
+                }
+            }
+        }
+    }
+
     /// Tells everybody who watches the user.
     fn tell(&self, user: &UserId, event: &WatchEvent) {
         for watcher in &self.watchers {
@@ -318,7 +343,7 @@ impl Store for Seam {
 
     fn watch(&self) -> (Box<dyn Watch>, mpsc::Receiver<WatchEvent>) {
         let (events, heard) = mpsc::channel(4_096);
-        let watcher = Watcher { users: Arc::default(), events };
+        let watcher = Watcher { users: Arc::default(), pairs: Arc::default(), events };
         self.0.state.lock().unwrap().watchers.push(watcher.clone());
         (Box::new(Watching { cluster: self.0.clone(), watcher }), heard)
     }
@@ -360,12 +385,18 @@ impl Store for Seam {
         async move {
             cluster.check_up()?;
             let state = cluster.state.lock().unwrap();
-            let watched = |watcher: &Watcher| watcher.users.lock().unwrap().contains(&user);
-            let watched = state.watchers.iter().any(watched);
-            let seen = presence::seen(&state.shard, &user, by.as_ref()).expect("not fatal");
-            Ok(Present { online: watched && seen.connected, last_seen: seen.last })
+            Ok(state.present(&user, by.as_ref()))
         }
         .boxed()
+    }
+
+    fn await_feed(
+        &self,
+        _: ShardId,
+        _: u64,
+        _: Duration,
+    ) -> BoxFuture<'static, Result<bool, Error>> {
+        panic!("no device follows the feed")
     }
 
     fn status(&self, _: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>> {
@@ -392,10 +423,22 @@ impl Watch for Watching {
         let state = self.cluster.state.lock().unwrap();
         self.watcher.registered(&state, &user, None);
         self.watcher.users.lock().unwrap().insert(user);
+        state.tell_presence(None);
     }
 
     fn unregister(&self, user: &UserId) {
         self.watcher.users.lock().unwrap().remove(user);
+        self.cluster.state.lock().unwrap().tell_presence(None);
+    }
+
+    fn follow(&self, user: UserId, by: UserId) {
+        let pair = (user, by);
+        self.watcher.pairs.lock().unwrap().insert(pair.clone());
+        self.cluster.state.lock().unwrap().tell_presence(Some(&pair));
+    }
+
+    fn unfollow(&self, user: &UserId, by: &UserId) {
+        self.watcher.pairs.lock().unwrap().remove(&(user.clone(), by.clone()));
     }
 
     fn is_live(&self, _: &UserId) -> bool {

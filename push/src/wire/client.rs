@@ -12,6 +12,7 @@ use reqwest::redirect::Policy;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
+use url::Url;
 
 use super::address::{Guard, is_public};
 use crate::build::BuildError;
@@ -40,8 +41,29 @@ pub(crate) fn client(
     tls: &TlsConfig,
     guard: Option<&Guard>,
 ) -> Result<Client, BuildError> {
+    build(protocol, roots(tls)?, guard)
+}
+
+/// A client of one server that the operator names. Without TLS nobody need be trusted.
+pub(crate) fn client_for(
+    url: &Url,
+    protocol: Protocol,
+    tls: &TlsConfig,
+) -> Result<Client, BuildError> {
+    let roots = match url.scheme() {
+        "https" => roots(tls)?,
+        _ => RootCertStore::empty(),
+    };
+    build(protocol, roots, None)
+}
+
+fn build(
+    protocol: Protocol,
+    roots: RootCertStore,
+    guard: Option<&Guard>,
+) -> Result<Client, BuildError> {
     let mut builder = Client::builder()
-        .tls_backend_preconfigured(tls_config(protocol, tls)?)
+        .tls_backend_preconfigured(tls_config(protocol, roots)?)
         .redirect(Policy::none())
         .no_proxy()
         .referer(false)
@@ -64,7 +86,8 @@ pub(crate) fn client(
     builder.build().map_err(|error| BuildError::Tls(error.to_string()))
 }
 
-fn tls_config(protocol: Protocol, tls: &TlsConfig) -> Result<ClientConfig, BuildError> {
+/// The authorities that are trusted.
+fn roots(tls: &TlsConfig) -> Result<RootCertStore, BuildError> {
     let mut roots = RootCertStore::empty();
     // Certificates that cannot be read are as good as not there; without any nothing is trusted.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -75,10 +98,13 @@ fn tls_config(protocol: Protocol, tls: &TlsConfig) -> Result<ClientConfig, Build
         }
     }
     if roots.is_empty() {
-        let reason =
-            "no certificate of an authority was found: install ca-certificates or set `ca`";
+        let reason = "no certificate of an authority was found: install ca-certificates or name a file of your own";
         return Err(BuildError::Tls(reason.to_owned()));
     }
+    Ok(roots)
+}
+
+fn tls_config(protocol: Protocol, roots: RootCertStore) -> Result<ClientConfig, BuildError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

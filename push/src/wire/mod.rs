@@ -12,7 +12,7 @@ use tidemark_env::Clock;
 
 pub(crate) use self::address::{Guard, endpoint, origin};
 pub(crate) use self::bearer::{Bearer, Grant};
-pub(crate) use self::client::{Protocol, client};
+pub(crate) use self::client::{Protocol, client, client_for};
 use crate::provider::Outcome;
 
 /// Bytes of an answer that are read: an error of any service has far below 4 KiB.
@@ -27,17 +27,20 @@ pub(crate) struct Answer {
 
 /// Makes a call. What is not answered is to be tried again.
 pub(crate) async fn call(request: RequestBuilder) -> Result<Answer, Outcome> {
-    let unreachable = |error: reqwest::Error| {
-        // The URL may hold a token.
-        Outcome::retry(None, describe(&error.without_url()))
-    };
+    fetch(request, ANSWER_BYTES_MAX).await.map_err(|reason| Outcome::retry(None, reason))
+}
+
+/// Makes a call, and reads so many bytes of its answer at most; or why there is none.
+pub(crate) async fn fetch(request: RequestBuilder, bytes_max: usize) -> Result<Answer, String> {
+    // The URL may hold a token.
+    let unreachable = |error: reqwest::Error| describe(&error.without_url());
     let mut response = request.send().await.map_err(unreachable)?;
     let (status, headers) = (response.status(), response.headers().clone());
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-        let room = ANSWER_BYTES_MAX - body.len();
+        let room = bytes_max - body.len();
         body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        if body.len() == ANSWER_BYTES_MAX {
+        if body.len() == bytes_max {
             break;
         }
     }

@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 use tidemark_env::{Clock, Connector, Rng};
 use tidemark_proto::Failure;
 use tidemark_proto::store::v1::{
-    ClockRequest, ClockResponse, LeaseHintsRequest, LeaseHintsResponse, MapRequest, Postponed,
-    PresenceOf, StatusRequest, StatusResponse, TransferLeaderRequest, TrustClockRequest, Typing,
-    request, response,
+    AwaitFeed, ClockRequest, ClockResponse, LeaseHintsRequest, LeaseHintsResponse, MapRequest,
+    Postponed, PresenceOf, StatusRequest, StatusResponse, TransferLeaderRequest, TrustClockRequest,
+    Typing, request, response,
 };
 use tidemark_store_core::hints::Hint;
 use tidemark_store_core::read::{Answer, Query};
@@ -226,6 +226,23 @@ impl Client {
                 Ok(Present { online: present.online, last_seen: UnixMs::new(present.last_seen_ms) })
             }
             other => Err(Error::BadAnswer(format!("{other:?} to a question of presence"))),
+        }
+    }
+
+    /// Waits until the feed of `shard` has a record after `after`, for a second or `within`, whichever is
+    /// less; has it? One attempt, and a hint: what there is, is asked for by a query.
+    pub async fn await_feed(
+        &self,
+        shard: ShardId,
+        after: u64,
+        within: Duration,
+    ) -> Result<bool, Attempt> {
+        let wait_ms = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
+        let what = request::What::AwaitFeed(AwaitFeed { after, wait_ms });
+        let pending = self.start(shard, self.candidate(shard), what).await?;
+        match pending.answer().await? {
+            response::What::Grown(grown) => Ok(grown.grown),
+            other => Err(Attempt::Lost(format!("{other:?} to a wait for the feed"))),
         }
     }
 

@@ -155,9 +155,14 @@ pub struct FeedPage {
     pub entries: Vec<Option<Entry>>,
 }
 
+/// How the feed stands.
+pub fn stands(state: &dyn Read) -> Result<Feed, Fatal> {
+    Ok(get(state, &FeedKey {})?.unwrap_or_default())
+}
+
 /// The records after `after`, as many as `limits` allow.
 pub fn page(state: &dyn Read, after_number: u64, limits: PageLimits) -> Result<FeedPage, Fatal> {
-    let feed = get(state, &FeedKey {})?.unwrap_or_default();
+    let feed = stands(state)?;
     let first = after_number.max(feed.floor).saturating_add(1);
     let from = FeedRecordKey { number: first }.encode();
     let to = after(&FeedRecordKey { number: u64::MAX }.encode());

@@ -37,7 +37,7 @@ use super::machine::Effects;
 use super::machine::{Applied, Machine};
 use super::network::Network;
 use super::snapshot::{self, Snapshot, SnapshotStream};
-use super::types::{Payload, Replica, ReplicaId, TypeConfig, Vote};
+use super::types::{LogId, Payload, Replica, ReplicaId, TypeConfig, Vote};
 use crate::config::RaftConfig;
 use crate::storage::{GroupId, Staging, StateDb};
 
@@ -285,6 +285,18 @@ impl Group {
         };
         let applied = wait.metrics(moved, "applying");
         applied.await.map(drop).map_err(|error| failed(error.to_string()))
+    }
+
+    /// The last entry that is applied here.
+    pub fn applied(&self) -> Option<LogId> {
+        self.raft.metrics().borrow_watched().last_applied
+    }
+
+    /// Waits until more than `applied` is applied here.
+    pub async fn applies_more(&self, applied: Option<LogId>) -> Result<(), GroupError> {
+        let wait = self.raft.wait(None);
+        let more = wait.metrics(|metrics| metrics.last_applied > applied, "applying more");
+        more.await.map(drop).map_err(|error| self.error("applies nothing", error.to_string()))
     }
 
     /// Hands an encoded batch to Raft; batches are taken in the order in which this returns.

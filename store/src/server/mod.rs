@@ -3,5 +3,6 @@
 //! It translates and bounds; what a request does is decided below.
 
 pub mod http;
+mod presence;
 pub mod store;
 mod watch;

@@ -18,16 +18,17 @@ use futures::{FutureExt, Stream, StreamExt};
 use prost::Message;
 use tidemark_proto::store::v1::store_server::Store;
 use tidemark_proto::store::v1::{
-    ClockRequest, ClockResponse, GroupStatus, LeaseHintsRequest, LeaseHintsResponse, MapRequest,
-    MapResponse, Postponed, PresenceOf, Present, Request, Requests, Response, Responses,
-    StatusRequest, StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
-    TrustClockRequest, TrustClockResponse, Typed, Typing, WatchRequest, WatchUpdate, request,
-    response,
+    AwaitFeed, ClockRequest, ClockResponse, FeedGrown, GroupStatus, LeaseHintsRequest,
+    LeaseHintsResponse, MapRequest, MapResponse, Postponed, PresenceOf, Request, Requests,
+    Response, Responses, StatusRequest, StatusResponse, TransferLeaderRequest,
+    TransferLeaderResponse, TrustClockRequest, TrustClockResponse, Typed, Typing, WatchRequest,
+    WatchUpdate, request, response,
 };
 use tidemark_proto::{Detail, Failure, convert, headers};
 use tidemark_store_core::Command;
+use tidemark_store_core::feed;
 use tidemark_store_core::hints::Hint;
-use tidemark_store_core::presence::{self, Seen};
+use tidemark_store_core::presence;
 use tidemark_store_core::read::Query;
 use tidemark_store_core::value::Value;
 use tidemark_types::{ErrorCode, Id, NodeId, ShardId, UserId};
@@ -36,6 +37,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use super::presence::{moves, present};
 use super::watch::WatchStream;
 use crate::hints::Over;
 use crate::node::Node;
@@ -44,6 +46,9 @@ use crate::storage::GroupId;
 
 /// Requests of one stream that are not answered yet; no more are read until some are.
 const OPEN_MAX: usize = 4_096;
+
+/// A reader of the feed is answered by then: sooner than a client gives a node up.
+const FEED_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Answers in one message.
 const MESSAGE_RESPONSES: usize = 256;
@@ -113,14 +118,21 @@ impl StoreService {
             }
             Some(request::What::Typing(typing)) => return self.typing(request.shard, &typing),
             Some(request::What::Presence(asked)) => return self.presence(request.shard, &asked),
+            Some(request::What::AwaitFeed(awaited)) => {
+                return self.await_feed(request.shard, &awaited);
+            }
             None => return Err(invalid("the request asks nothing")),
         };
         let over = Over::by(&command).map(|over| (over, self.node.clone()));
+        let moved = moves(&command).map(|user| (user, self.node.clone()));
         let pending = shard.enqueue(command).map_err(failure)?;
         let replied = async move {
             let outcome = pending.reply().await;
             if let Some((over, node)) = over.filter(|_| outcome.is_ok()) {
                 node.hint_is_over(&over);
+            }
+            if let Some((user, node)) = moved {
+                node.hub().moved(node.shard_number(&Id::User(user.clone())), &user);
             }
             command_outcome(outcome)
         };
@@ -143,7 +155,7 @@ impl StoreService {
         Ok(std::future::ready(response::What::Typed(Typed {})).boxed())
     }
 
-    /// Is a user there? Which devices are connected is known from who watches.
+    /// Is a user there?
     fn presence(
         &self,
         shard: u32,
@@ -153,11 +165,28 @@ impl StoreService {
         let by = Some(asked.by.as_str()).filter(|by| !by.is_empty());
         let by = by.map(|by| convert::name("presence.by", by)).transpose()?;
         let (number, shard) = self.led(shard, &user)?;
-        let watched = self.node.hub().is_watched(number, &user);
-        let seen = shard.peek(|state| presence::seen(state, &user, by.as_ref()));
-        let Seen { connected, last } = seen.map_err(|error| failure(error.into()))?;
-        let present = Present { online: watched && connected, last_seen_ms: last.get() };
+        let present = present(self.node.hub(), (number, shard), &user, by.as_ref());
+        let present = present.map_err(|error| failure(error.into()))?;
         Ok(std::future::ready(response::What::Present(present)).boxed())
+    }
+
+    /// Answers once the feed of a shard that this node leads has grown. Nothing is proposed and nobody
+    /// else is asked, so that a reader who waits costs next to nothing.
+    fn await_feed(
+        &self,
+        shard: u32,
+        &AwaitFeed { after, wait_ms }: &AwaitFeed,
+    ) -> Result<BoxFuture<'static, response::What>, Failure> {
+        let shard = self.replica(shard)?.clone();
+        let within = Duration::from_millis(wait_ms.into()).min(FEED_WAIT_MAX);
+        let waits = async move {
+            match tokio::time::timeout(within, feed_grows(&shard, after)).await {
+                Ok(Ok(())) => response::What::Grown(FeedGrown { grown: true }),
+                Ok(Err(error)) => response::What::Failure(failure(error).into()),
+                Err(_) => response::What::Grown(FeedGrown { grown: false }),
+            }
+        };
+        Ok(waits.boxed())
     }
 
     /// The shard of a user, if this node leads it: those who watch do so at the leader.
@@ -165,13 +194,8 @@ impl StoreService {
         let id = Id::User(user.clone());
         let number = self.node.shard_number(&id);
         let shard = self.shard(named, number, &id)?;
-        match shard.group().leads() {
-            Some(_) => Ok((number, shard)),
-            None => {
-                let leader = shard.group().status().leader;
-                Err(failure(shard::Error::NotLeader { leader }))
-            }
-        }
+        leads(shard).map_err(failure)?;
+        Ok((number, shard))
     }
 
     /// The shard on which it lives, which the client must have found as well (R8).
@@ -228,6 +252,27 @@ impl StoreService {
                 }
             }
         }
+    }
+}
+
+fn leads(shard: &Shard) -> Result<(), shard::Error> {
+    match shard.group().leads() {
+        Some(_) => Ok(()),
+        None => Err(shard::Error::NotLeader { leader: shard.group().status().leader }),
+    }
+}
+
+/// Waits until there is a record after this one.
+async fn feed_grows(shard: &Shard, after: u64) -> Result<(), shard::Error> {
+    loop {
+        leads(shard)?;
+        // What is applied is in the state: what comes later is waited for.
+        let applied = shard.group().applied();
+        if shard.peek(|state| feed::stands(state))?.head > after {
+            return Ok(());
+        }
+        let more = shard.group().applies_more(applied).await;
+        more.map_err(|error| shard::Error::Stopped(error.to_string()))?;
     }
 }
 

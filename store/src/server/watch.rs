@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tidemark_mutants::{Mutant, is};
 use tidemark_proto::store::v1::{
-    Appended, Beat, Head, MailboxHead, NotLeading, Registered, ShardUsers, Typing, Unseated,
-    WatchRequest, WatchUpdate,
+    Appended, Beat, Head, MailboxHead, NotLeading, PresenceNow, PresenceOf, Registered, ShardPairs,
+    ShardUsers, Typing, Unseated, WatchRequest, WatchUpdate,
 };
 use tidemark_proto::{Failure, convert, v1};
 use tidemark_store_core::devices::{self, Seat};
@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tonic::{Status, Streaming};
 
+use super::presence::present;
 use crate::metrics;
 use crate::node::Node;
 use crate::shard::Shard;
@@ -78,7 +79,7 @@ impl WatchStream {
                     Ok(None) | Err(_) => return,
                 },
                 Some(answer) = registering.next() => answer,
-                news = watcher.news() => told(news),
+                news = watcher.news() => self.told(news),
                 _ = beat.tick() => self.beat(),
             };
             if updates.send(Ok(update)).await.is_err() {
@@ -96,7 +97,25 @@ impl WatchStream {
             let number = self.number(shard)?;
             self.node.hub().unregister(number, &self.users(number, users)?, &self.watcher);
         }
+        for ShardPairs { shard, pairs } in request.unfollow {
+            let number = self.number(shard)?;
+            self.node.hub().unfollow(number, &self.pairs(number, pairs)?, &self.watcher);
+        }
         let mut answers = Vec::new();
+        for ShardPairs { shard, pairs } in request.follow {
+            let number = self.number(shard)?;
+            let pairs = self.pairs(number, pairs)?;
+            let before = self.held.get(&number).copied();
+            let Some((term, _)) = self.hold(number) else {
+                answers.push(self.refused(number));
+                continue;
+            };
+            if before != Some(term) {
+                // What was registered in an older term is gone: the gateway must hear of the new one.
+                answers.push(self.register(number, Vec::new()));
+            }
+            self.node.hub().follow(number, &pairs, &self.watcher);
+        }
         for ShardUsers { shard, users } in request.register {
             let number = self.number(shard)?;
             let users = self.users(number, users)?;
@@ -131,17 +150,36 @@ impl WatchStream {
         names.into_iter().map(user).collect()
     }
 
-    /// Registers users, and reads where their mailboxes stand afterwards.
-    fn register(&mut self, number: ShardId, users: Vec<UserId>) -> BoxFuture<'static, WatchUpdate> {
-        let shard = self.node.hosted().shard(number).cloned();
-        let led = shard.and_then(|shard| Some((shard.group().leads()?, shard)));
-        let Some((term, shard)) = led else {
-            let refused = self.not_leading(number);
-            return Box::pin(std::future::ready(refused));
-        };
+    /// About whom, who must live on the shard, and for whom.
+    fn pairs(
+        &self,
+        shard: ShardId,
+        pairs: Vec<PresenceOf>,
+    ) -> Result<Vec<(UserId, UserId)>, Failure> {
+        let (users, by): (Vec<_>, Vec<_>) =
+            pairs.into_iter().map(|PresenceOf { user, by }| (user, by)).unzip();
+        let users = self.users(shard, users)?;
+        let by = by.iter().map(|by| convert::name::<UserId>("by", by));
+        users.into_iter().zip(by).map(|(user, by)| Ok((user, by?))).collect()
+    }
+
+    /// Takes registrations of a shard that this node leads, all of one term; that term and the shard.
+    fn hold(&mut self, number: ShardId) -> Option<(u64, Shard)> {
+        let shard = self.node.hosted().shard(number).cloned()?;
+        let term = shard.group().leads()?;
         if self.held.insert(number, term) != Some(term) {
             self.node.hub().forget(number, &self.watcher);
         }
+        Some((term, shard))
+    }
+
+    fn refused(&mut self, number: ShardId) -> BoxFuture<'static, WatchUpdate> {
+        Box::pin(std::future::ready(self.not_leading(number)))
+    }
+
+    /// Registers users, and reads where their mailboxes stand afterwards.
+    fn register(&mut self, number: ShardId, users: Vec<UserId>) -> BoxFuture<'static, WatchUpdate> {
+        let Some((term, shard)) = self.hold(number) else { return self.refused(number) };
         let late = is(Mutant::RegisterAfterRead);
         if !late {
             self.node.hub().register(number, &users, &self.watcher);
@@ -179,6 +217,23 @@ impl WatchStream {
             }
         }
         update
+    }
+
+    /// What is new, and how those are now who may have come or gone.
+    fn told(&self, mut news: News) -> WatchUpdate {
+        let moved = std::mem::take(&mut news.moved);
+        let presence = moved.into_iter().filter_map(|(user, by)| self.now(&user, &by)).collect();
+        WatchUpdate { presence, ..told(news) }
+    }
+
+    /// Nothing, where the node does not lead any more or its state cannot be read: that is seen elsewhere.
+    fn now(&self, user: &UserId, by: &UserId) -> Option<PresenceNow> {
+        let number = self.node.shard_number(&tidemark_types::Id::User(user.clone()));
+        let shard = self.node.hosted().shard(number)?;
+        shard.group().leads()?;
+        let present = present(self.node.hub(), (number, shard), user, Some(by)).ok()?;
+        let of = PresenceOf { user: user.to_string(), by: by.to_string() };
+        Some(PresenceNow { of: Some(of), present: Some(present) })
     }
 
     fn not_leading(&mut self, number: ShardId) -> WatchUpdate {

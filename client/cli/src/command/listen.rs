@@ -32,6 +32,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::passing::Presence;
 use crate::arguments::Listen;
 use crate::device_file;
 use crate::error::Error;
@@ -55,7 +56,7 @@ pub(crate) async fn run(listen: Listen, target: Target, output: Output) -> Resul
     target.gateways.iter().try_for_each(|address| gateways::endpoint(address).map(drop))?;
     let path = device_file::path(&target, &listen.user, &listen.device)?;
     let store = opened(&path, &listen).await?;
-    let Listen { user, device, from, limit } = listen;
+    let Listen { user, device, from, limit, watched } = listen;
     let Target { gateways, cluster, credentials, .. } = target;
     let (end, mut ended) = mpsc::channel(ENDS);
     let left = AtomicU32::new(limit.unwrap_or(u32::MAX));
@@ -71,6 +72,9 @@ pub(crate) async fn run(listen: Listen, target: Target, output: Output) -> Resul
     let (device, events) = Device::open(config, Parts::new(store, printer, tokens))
         .await
         .map_err(|error| Error::Usage(format!("{}: {error}", path.display())))?;
+    if !watched.is_empty() {
+        device.watch_presence(&watched).await;
+    }
     let result = tokio::select! {
         Some(end) = ended.recv() => end,
         error = follow(events, output) => Err(error),
@@ -121,6 +125,13 @@ async fn follow(mut events: Events, output: Output) -> Error {
                 Note::Disconnected { reason, retry_in_ms }
             }
             Event::Reset { epoch, floor } => Note::Reset { epoch: epoch.get(), floor: floor.get() },
+            Event::Presence { user, online, last_seen } => {
+                let (user, last_seen_ms) = (user.to_string(), last_seen.get());
+                Note::Presence(Presence { user, online, last_seen_ms })
+            }
+            Event::PresenceRefused { message } => {
+                return Error::Refused(Failure::new(ErrorCode::Invalid).message(message));
+            }
             Event::Stopped(fatal) => return fatal_error(fatal),
             // A gap is a line, a handler that fails is a reason to end, and nothing is sent.
             Event::Gap(_)
@@ -222,6 +233,8 @@ enum Note {
     Disconnected { reason: String, retry_in_ms: u64 },
     /// The mailbox was restored: what it keeps comes once more.
     Reset { epoch: u32, floor: u32 },
+    /// A user of --presence is there, or is not.
+    Presence(Presence),
 }
 
 impl fmt::Display for Note {
@@ -235,6 +248,7 @@ impl fmt::Display for Note {
             Note::Reset { epoch, floor } => {
                 write!(f, "the mailbox was restored (epoch {epoch}): again from seq {floor} on")
             }
+            Note::Presence(presence) => presence.fmt(f),
         }
     }
 }

@@ -58,12 +58,15 @@ impl fmt::Display for Typing {
     }
 }
 
+/// Whether a user is there.
 #[derive(Serialize)]
-struct Presence {
-    user: String,
-    online: bool,
+pub(super) struct Presence {
+    /// Who.
+    pub(super) user: String,
+    /// Is a device of the user connected?
+    pub(super) online: bool,
     /// To the hour; 0 for never.
-    last_seen_ms: u64,
+    pub(super) last_seen_ms: u64,
 }
 
 impl fmt::Display for Presence {

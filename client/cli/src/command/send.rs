@@ -56,15 +56,20 @@ pub(super) async fn accepted(
     gateways: &mut Gateways,
     output: Output,
 ) -> Result<SendResponse, Error> {
-    let announced = output.note(&Announced { id: id.to_string() });
-    announced.map_err(|error| Error::Usage(format!("the id cannot be told: {error}")))?;
+    announce(id, output)?;
     let rpc = async |channel, request| MessagesClient::new(channel).send(request).await;
     let accepted = gateways.call(Role::Service, outcome, request, rpc).await;
     accepted.map_err(|error| with_id(error, id))
 }
 
+/// Tells an id, before anything is done under it.
+pub(super) fn announce(id: ClientMsgId, output: Output) -> Result<(), Error> {
+    let announced = output.note(&Announced { id: id.to_string() });
+    announced.map_err(|error| Error::Usage(format!("the id cannot be told: {error}")))
+}
+
 /// Under which id an unknown outcome can be repeated.
-fn with_id(error: Error, id: ClientMsgId) -> Error {
+pub(super) fn with_id(error: Error, id: ClientMsgId) -> Error {
     match error {
         Error::Unknown { reason, .. } => Error::Unknown { reason, id: Some(id) },
         other => other,

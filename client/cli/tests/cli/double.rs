@@ -15,6 +15,7 @@ use tidemark_proto::v1::groups_server::GroupsServer;
 use tidemark_proto::v1::mailboxes_server::{Mailboxes, MailboxesServer};
 use tidemark_proto::v1::messages_server::{Messages, MessagesServer};
 use tidemark_proto::v1::passing_server::PassingServer;
+use tidemark_proto::v1::sequence_server::SequenceServer;
 use tidemark_proto::v1::settings_server::{Settings, SettingsServer};
 use tidemark_proto::v1::*;
 use tidemark_proto::{Failure as Refusal, headers};
@@ -71,6 +72,7 @@ impl Double {
             .add_service(ClusterServer::new(gateway.clone()))
             .add_service(GroupsServer::new(gateway.clone()))
             .add_service(PassingServer::new(gateway.clone()))
+            .add_service(SequenceServer::new(gateway.clone()))
             .add_service(GatewayServer::new(gateway));
         runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         std::thread::spawn(move || {

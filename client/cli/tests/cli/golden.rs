@@ -10,7 +10,7 @@ use crate::double::{Double, Fault};
 use crate::rig::{ID, Rig};
 
 /// Each command, and the name of its golden files.
-const COMMANDS: [(&str, &[&str]); 26] = [
+const COMMANDS: [(&str, &[&str]); 30] = [
     ("send", &["send", "--from", "alice", "--to", "bob", "--id", ID, "hello"]),
     (
         "send_delivered",
@@ -50,6 +50,10 @@ const COMMANDS: [(&str, &[&str]); 26] = [
     ("group_add", &["group", "add", "team", "dave", "eve"]),
     ("group_info", &["group", "info", "team", "--by", "alice"]),
     ("group_members", &["group", "members", "team"]),
+    ("sequence_take", &["sequence", "take", "orders", "--id", ID]),
+    ("sequence_take_some", &["sequence", "take", "orders", "--count", "10", "--id", ID]),
+    ("sequence_current", &["sequence", "current", "orders"]),
+    ("sequence_current_none", &["sequence", "current", "invoices"]),
     ("cluster_status", &["cluster", "status"]),
     ("cluster_map", &["cluster", "map"]),
     ("shard_leader", &["shard", "leader", "0"]),

@@ -3,6 +3,7 @@
 mod double;
 mod double_groups;
 mod double_passing;
+mod double_sequence;
 mod golden;
 mod listens;
 mod rig;

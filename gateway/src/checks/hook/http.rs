@@ -3,41 +3,26 @@
 //! It refuses what it does not understand: another status than 200, a body that is too long, a
 //! verdict that it does not know.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::{Method, Request, StatusCode, Uri};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde::{Deserialize, Serialize};
 use tidemark_env::Clock;
-use tidemark_proto::failure::first_cause;
 use tidemark_proto::v1::{BeforeSendRequest, Id, IdKind};
+use tidemark_push::config::TlsConfig;
+use tidemark_push::{BuildError, SignedEndpoint};
 use tidemark_types::ClientMsgId;
 use tidemark_types::limits::BODY_BYTES_MAX;
 
-use super::signature::Secret;
-use super::{Error, Failed, Verdict};
-
-const ID: &str = "webhook-id";
-const TIMESTAMP: &str = "webhook-timestamp";
-const SIGNATURE: &str = "webhook-signature";
+use super::{Failed, Verdict};
 
 /// Bytes of an answer: a whole body in base64, and what is around it.
 const ANSWER_BYTES_MAX: usize = BODY_BYTES_MAX * 2;
 
 /// Calls it over a few connections that are kept.
-pub(super) struct Caller {
-    url: Uri,
-    secret: Secret,
-    clock: Arc<dyn Clock>,
-    client: Client<HttpConnector, Full<Bytes>>,
-}
+pub(super) struct Caller(SignedEndpoint);
 
 /// What it is told of a message.
 #[derive(Serialize)]
@@ -82,45 +67,29 @@ enum Answer {
 }
 
 impl Caller {
-    /// At `http://HOST:PORT/PATH`, signed with this secret.
-    pub(super) fn new(url: &str, secret: Secret, clock: Arc<dyn Clock>) -> Result<Self, Error> {
-        let url: Uri = url.parse().map_err(|_| Error::Url(format!("{url} is no URL")))?;
-        if url.host().is_none() {
-            return Err(Error::Url(format!("{url} names no host")));
-        }
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        Ok(Caller { url, secret, clock, client })
+    /// At a URL, signed with the secrets in this file; over `https` trusting also the authorities in
+    /// that one.
+    pub(super) fn new(
+        url: &str,
+        secrets: &Path,
+        ca_file: Option<&Path>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, BuildError> {
+        let tls = TlsConfig { ca: ca_file.map(Path::to_owned) };
+        SignedEndpoint::new(url, secrets, &tls, clock).map(Caller)
     }
 
     pub(super) async fn ask(&self, request: &BeforeSendRequest) -> Result<Verdict, Failed> {
-        let request = self.signed(request)?;
-        let answer = self.client.request(request).await.map_err(|error| first_cause(&error))?;
-        if answer.status() != StatusCode::OK {
-            return Err(format!("it answers {}", answer.status()));
+        // The same for each retry, and another one for every other message.
+        let id = self.0.name(&[&request.client_msg_id, request.sender.as_bytes()]);
+        match self.0.post(&id, question(request)?, ANSWER_BYTES_MAX).await? {
+            (200, answer) => verdict(&answer),
+            (status, _) => Err(format!("it answers {status}")),
         }
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(|error| first_cause(error.as_ref()))?.to_bytes();
-        verdict(&body)
-    }
-
-    fn signed(&self, request: &BeforeSendRequest) -> Result<Request<Full<Bytes>>, Failed> {
-        let body = question(request)?;
-        let id = self.secret.message_id(&request.sender, &request.client_msg_id);
-        let timestamp = (self.clock.wall().get() / 1_000).to_string();
-        let signature = self.secret.sign(&id, &timestamp, &body);
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri(self.url.clone())
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .header(ID, id)
-            .header(TIMESTAMP, timestamp)
-            .header(SIGNATURE, signature)
-            .body(Full::new(body));
-        request.map_err(|error| error.to_string())
     }
 }
 
-fn question(request: &BeforeSendRequest) -> Result<Bytes, Failed> {
+fn question(request: &BeforeSendRequest) -> Result<Vec<u8>, Failed> {
     let id = ClientMsgId::try_from(request.client_msg_id.as_ref());
     let question = Question {
         sender: &request.sender,
@@ -131,8 +100,7 @@ fn question(request: &BeforeSendRequest) -> Result<Bytes, Failed> {
         client_msg_id: id.map_err(|error| error.to_string())?.to_string(),
         edit: request.edit,
     };
-    let json = serde_json::to_vec(&question).map_err(|error| error.to_string())?;
-    Ok(json.into())
+    serde_json::to_vec(&question).map_err(|error| error.to_string())
 }
 
 fn recipient(id: &Id) -> Recipient<'_> {
@@ -159,6 +127,7 @@ fn verdict(body: &[u8]) -> Result<Verdict, Failed> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use tidemark_proto::convert::bytes_of;
     use tidemark_types::UnixMs;
 
@@ -182,7 +151,7 @@ mod tests {
                       {\"kind\":\"user\",\"name\":\"\\\"carol\\\"\"}],\
                       \"kind\":3,\"body\":\"/yE=\",\
                       \"client_msg_id\":\"00000000-03e8-7707-8707-070707070707\"}";
-        assert_eq!(question(&request).expect("legal"), wanted);
+        assert_eq!(question(&request).expect("legal"), wanted.as_bytes());
         let edit = BeforeSendRequest { edit: true, ..request.clone() };
         let asked = question(&edit).expect("legal");
         assert!(asked.ends_with(b",\"edit\":true}"), "{asked:?}");

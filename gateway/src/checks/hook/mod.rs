@@ -18,7 +18,6 @@
 mod breaker;
 mod grpc;
 mod http;
-mod signature;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +29,7 @@ use thiserror::Error;
 use tidemark_env::Clock;
 use tidemark_proto::convert::bytes_of;
 use tidemark_proto::v1;
+use tidemark_push::BuildError;
 use tidemark_types::ErrorCode;
 use tokio::sync::Semaphore;
 
@@ -44,9 +44,9 @@ pub enum Error {
     /// Its address is none.
     #[error("checks.hook.url: {0}")]
     Url(String),
-    /// Its secret cannot be used.
-    #[error(transparent)]
-    Secret(#[from] signature::Error),
+    /// Its address, its secrets or its authorities cannot be used.
+    #[error("checks.hook: {0}")]
+    Signed(#[from] BuildError),
 }
 
 /// A call without a verdict; for a log.
@@ -102,9 +102,9 @@ impl Hook {
         let pause = Duration::from_millis(config.pause_ms);
         let caller = match &config.secret_file {
             None => Caller::Grpc(grpc::Caller::new(&config.url)?),
-            Some(secret) => {
-                let secret = signature::Secret::read(secret)?;
-                let caller = http::Caller::new(&config.url, secret, clock.clone())?;
+            Some(secrets) => {
+                let authorities = config.ca_file.as_deref();
+                let caller = http::Caller::new(&config.url, secrets, authorities, clock.clone())?;
                 Caller::Http(Box::new(caller))
             }
         };

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidemark_proto::store::v1::{
-    NotLeading, Registered, ShardUsers, Unseated, WatchRequest, WatchUpdate,
+    NotLeading, PresenceNow, PresenceOf, Registered, ShardPairs, ShardUsers, Unseated,
+    WatchRequest, WatchUpdate,
 };
 use tidemark_proto::{Failure, convert};
 use tidemark_store_core::devices::Seat;
 use tidemark_store_core::value::{Entry, Value};
-use tidemark_types::{Epoch, ErrorCode, NodeId, Seq, ShardId, UserId};
+use tidemark_types::{Epoch, ErrorCode, NodeId, Seq, ShardId, UnixMs, UserId};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::stream::{Heard, NodeStream};
 use super::{Change, LIVE_FOR, Live, Shared, WatchEvent};
-use crate::client::Client;
+use crate::client::{Client, Present};
 use crate::error::Attempt;
 
 /// How often it looks for shards that nobody holds.
@@ -54,16 +55,62 @@ pub(super) struct Director {
 #[derive(Default)]
 struct Watched {
     users: HashSet<UserId>,
+    /// About whom it is heard whether they are there, and for whom.
+    pairs: HashSet<Pair>,
     /// Where they are registered.
     holder: Option<Holder>,
     /// Those who are not, in the order in which they will be.
     waiting: Vec<UserId>,
     /// Nobody watches these any more, and the holder tells of them still.
     leaving: Vec<UserId>,
+    /// The same of pairs.
+    pairs_waiting: Vec<Pair>,
+    pairs_leaving: Vec<Pair>,
     /// Which node was asked whether it leads, and since when it has not answered.
     asked: Option<(NodeId, Duration)>,
     /// Nobody is asked before this.
     ask_at: Duration,
+}
+
+/// About whom, and for whom.
+type Pair = (UserId, UserId);
+
+impl Watched {
+    fn is_empty(&self) -> bool {
+        self.users.is_empty() && self.pairs.is_empty()
+    }
+
+    /// Is there something to tell the holder?
+    fn has_news(&self) -> bool {
+        let users = !(self.waiting.is_empty() && self.leaving.is_empty());
+        users || !(self.pairs_waiting.is_empty() && self.pairs_leaving.is_empty())
+    }
+
+    /// Some of it. A list without users would be a question.
+    fn news(&mut self, shard: ShardId) -> WatchRequest {
+        let shard = u32::from(shard.get());
+        let users = |users: &mut Vec<UserId>| {
+            let users: Vec<_> = batch(users).map(|user| user.to_string()).collect();
+            let batch = ShardUsers { shard, users };
+            Some(batch).filter(|batch| !batch.users.is_empty()).into_iter().collect()
+        };
+        let pairs = |pairs: &mut Vec<Pair>| {
+            let pair = |(user, by): Pair| PresenceOf { user: user.to_string(), by: by.to_string() };
+            let batch = ShardPairs { shard, pairs: batch(pairs).map(pair).collect() };
+            Some(batch).filter(|batch| !batch.pairs.is_empty()).into_iter().collect()
+        };
+        WatchRequest {
+            register: users(&mut self.waiting),
+            unregister: users(&mut self.leaving),
+            follow: pairs(&mut self.pairs_waiting),
+            unfollow: pairs(&mut self.pairs_leaving),
+        }
+    }
+}
+
+/// As many as fit into one request.
+fn batch<T>(waiting: &mut Vec<T>) -> std::vec::Drain<'_, T> {
+    waiting.drain(..waiting.len().min(BATCH_USERS))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +185,25 @@ impl Director {
                     }
                 }
                 Change::Unregister(user) => touched.extend(self.unregister(user)),
+                Change::Follow(user, by) => {
+                    let shard = self.shared.shard_of(&user);
+                    let watched = self.shards.entry(shard).or_default();
+                    let pair = (user, by);
+                    watched.pairs_leaving.retain(|leaving| *leaving != pair);
+                    if watched.pairs.insert(pair.clone()) {
+                        watched.pairs_waiting.push(pair);
+                        touched.insert(shard);
+                    }
+                }
+                Change::Unfollow(user, by) => {
+                    let shard = self.shared.shard_of(&user);
+                    let Some(watched) = self.shards.get_mut(&shard) else { continue };
+                    let pair = (user, by);
+                    watched.pairs.remove(&pair);
+                    watched.pairs_waiting.retain(|waiting| *waiting != pair);
+                    watched.pairs_leaving.push(pair);
+                    touched.insert(shard);
+                }
             }
         }
         for shard in touched {
@@ -164,26 +230,20 @@ impl Director {
     fn flush(&mut self, shard: ShardId) {
         let Some(watched) = self.shards.get_mut(&shard) else { return };
         let stream = watched.holder.and_then(|holder| self.streams.get(&holder.node));
-        // One without users would be a question.
-        let batch = |users: &mut Vec<UserId>| {
-            let count = users.len().min(BATCH_USERS);
-            let users: Vec<_> = users.drain(..count).map(|user| user.to_string()).collect();
-            let batch = ShardUsers { shard: u32::from(shard.get()), users };
-            Some(batch).filter(|batch| !batch.users.is_empty()).into_iter().collect()
-        };
-        let Watched { users, waiting, leaving, .. } = watched;
         match stream {
             // Who holds nobody tells of nobody.
-            None => leaving.clear(),
+            None => {
+                watched.leaving.clear();
+                watched.pairs_leaving.clear();
+            }
             Some(stream) => {
-                while !(waiting.is_empty() && leaving.is_empty()) {
+                while watched.has_news() {
                     let Ok(room) = stream.requests.try_reserve() else { return };
-                    let (register, unregister) = (batch(waiting), batch(leaving));
-                    room.send(WatchRequest { register, unregister });
+                    room.send(watched.news(shard));
                 }
             }
         }
-        if users.is_empty() {
+        if watched.is_empty() {
             self.shards.remove(&shard);
             self.shared.live.lock().remove(&shard);
         }
@@ -196,7 +256,7 @@ impl Director {
         for shard in self.shards.keys().copied().collect::<Vec<_>>() {
             self.flush(shard);
             let Some(watched) = self.shards.get(&shard) else { continue };
-            if watched.users.is_empty() {
+            if watched.is_empty() {
                 continue;
             }
             if watched.holder.is_some() && self.is_fresh(shard, now) || now < watched.ask_at {
@@ -249,8 +309,16 @@ impl Director {
             self.ended(node);
             return Vec::new();
         };
-        let WatchUpdate { registered, not_leading, appended, heads, beats, unseated, typing } =
-            update;
+        let WatchUpdate {
+            registered,
+            not_leading,
+            appended,
+            heads,
+            beats,
+            unseated,
+            typing,
+            presence,
+        } = update;
         let mut events = Vec::new();
         for answer in registered {
             self.registered(node, generation, answer, &mut events);
@@ -273,6 +341,7 @@ impl Director {
             let event = |(user, by)| WatchEvent::Typing { user, by, typing: told.typing };
             events.extend(users.map(event));
         }
+        events.extend(presence.into_iter().filter_map(|told| self.presence(told)));
         for beat in beats {
             self.beat(number(beat.shard), Holder { node, generation, term: beat.term });
         }
@@ -314,7 +383,9 @@ impl Director {
         if watched.holder != Some(holder) {
             watched.holder = Some(holder);
             watched.waiting = watched.users.iter().cloned().collect();
+            watched.pairs_waiting = watched.pairs.iter().cloned().collect();
             watched.leaving.clear();
+            watched.pairs_leaving.clear();
             self.shared.live.lock().insert(shard, Live::default());
         }
         self.beat(shard, holder);
@@ -374,6 +445,19 @@ impl Director {
             }
             None => Some(WatchEvent::Head { user, head: seq }),
         }
+    }
+
+    /// Whether a user is there, if that is followed.
+    fn presence(&self, told: PresenceNow) -> Option<WatchEvent> {
+        let PresenceOf { user, by } = told.of?;
+        let pair: Pair = (user.parse().ok()?, by.parse().ok()?);
+        let present = told.present?;
+        let present =
+            Present { online: present.online, last_seen: UnixMs::new(present.last_seen_ms) };
+        let watched = self.shards.get(&self.shared.shard_of(&pair.0))?;
+        let followed = watched.pairs.contains(&pair);
+        let (user, by) = pair;
+        followed.then_some(WatchEvent::Presence { user, by, present })
     }
 
     /// The user of this name, if watched.

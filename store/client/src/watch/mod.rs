@@ -26,7 +26,7 @@ use tidemark_store_core::value::Entry;
 use tidemark_types::{Epoch, Id, Seq, ShardCount, ShardId, UserId};
 use tokio::sync::{Notify, mpsc};
 
-use crate::client::Client;
+use crate::client::{Client, Present};
 use director::Director;
 
 /// Events that wait for the watcher; when it is full the stores tell heads instead of entries.
@@ -54,6 +54,9 @@ struct Shared {
 enum Change {
     Register(UserId),
     Unregister(UserId),
+    /// About whom, and for whom.
+    Follow(UserId, UserId),
+    Unfollow(UserId, UserId),
 }
 
 /// What is known of a shard under its holder.
@@ -87,6 +90,17 @@ impl Watch {
     /// Watches it no longer.
     pub fn unregister(&self, user: &UserId) {
         self.shared.change(Change::Unregister(user.clone()));
+    }
+
+    /// Hears from now on, for `by`, whether a user is there: a [`WatchEvent::Presence`] follows, and then
+    /// one whenever it may have changed. Nothing happens if it is heard already.
+    pub fn follow(&self, user: UserId, by: UserId) {
+        self.shared.change(Change::Follow(user, by));
+    }
+
+    /// Hears of it no longer.
+    pub fn unfollow(&self, user: &UserId, by: &UserId) {
+        self.shared.change(Change::Unfollow(user.clone(), by.clone()));
     }
 
     /// May what was heard of the user's head be used? The leader beats, and the registration was
@@ -154,6 +168,15 @@ pub enum WatchEvent {
         by: UserId,
         /// Or has stopped.
         typing: bool,
+    },
+    /// Whether a user is there, for one who follows. It may be the same as before.
+    Presence {
+        /// About whom.
+        user: UserId,
+        /// For whom.
+        by: UserId,
+        /// How it is.
+        present: Present,
     },
     /// A new entry.
     Appended {
