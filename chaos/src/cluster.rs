@@ -128,9 +128,14 @@ impl Cluster {
 
     /// The same; something may stand between the processes and the system ([`Cluster::preload`]).
     pub async fn start_with(spec: Spec, preload: bool) -> Result<Self> {
+        Self::start_configured(spec, preload, "").await
+    }
+
+    /// The same; gateways have this configuration, in TOML.
+    pub async fn start_configured(spec: Spec, preload: bool, gateways: &str) -> Result<Self> {
         let addresses = |_| Ok([own_address(), own_address()]);
         let alone = tidemark_lab::alone()?;
-        Self::create_and_start(spec, preload, Place::Loopback, alone, addresses).await
+        Self::create_and_start(spec, preload, gateways, Place::Loopback, alone, addresses).await
     }
 
     /// The same with a host for each process and a disk for each store; [`tidemark_lab::lan::enter`] must have
@@ -145,12 +150,13 @@ impl Cluster {
         let addresses = |member: Member| {
             Ok(PORTS.map(|port| SocketAddr::from((member.host().address(), port))))
         };
-        Self::create_and_start(spec, preload, Place::Lab { lan, disks }, alone, addresses).await
+        Self::create_and_start(spec, preload, "", Place::Lab { lan, disks }, alone, addresses).await
     }
 
     async fn create_and_start(
         spec: Spec,
         preload: bool,
+        gateways: &str,
         place: Place,
         alone: File,
         addresses: impl Fn(Member) -> Result<[SocketAddr; 2]>,
@@ -168,7 +174,7 @@ impl Cluster {
             let (child, peak) = (None, Usage::default());
             cluster.members.insert(member, Process { grpc, http, preload, child, peak });
         }
-        cluster.create(spec)?;
+        cluster.create(spec, gateways)?;
         // Stores come first in the order of members: a gateway asks them for the map.
         let members: Vec<Member> = cluster.members.keys().copied().collect();
         cluster.start_members(members).await?;
@@ -318,8 +324,19 @@ impl Cluster {
         Ok(self.process(Member::Gateway(number))?.grpc.to_string())
     }
 
-    fn config(&self) -> PathBuf {
-        self.folder.path().join("store.toml")
+    /// All gateways' gRPC addresses.
+    pub fn gateways(&self) -> Result<Vec<String>> {
+        let is_gateway = |member: &Member| matches!(member, Member::Gateway(_));
+        (0..self.members().filter(is_gateway).count()).map(|number| self.gateway(number)).collect()
+    }
+
+    /// The file with the configuration of the members of this kind.
+    fn config(&self, member: Member) -> PathBuf {
+        let name = match member {
+            Member::Node(_) => "store.toml",
+            Member::Gateway(_) => "gateway.toml",
+        };
+        self.folder.path().join(name)
     }
 
     /// Everything that a process has logged.
@@ -380,10 +397,10 @@ impl Cluster {
             None => command.args(library.map(|library| format!("LD_PRELOAD={library}"))),
         };
         command.arg(program).args(["run", "--insecure"]);
+        command.arg("--config").arg(self.config(member));
         match member {
             Member::Node(node) => {
                 command.arg("--data-dir").arg(self.data_dir(node));
-                command.arg("--config").arg(self.config());
             }
             Member::Gateway(_) => {
                 command.args(["--store", &self.stores().join(",")]);
@@ -523,7 +540,7 @@ impl Cluster {
         http::date(&self.get(member, "/healthz").await?)
     }
 
-    fn create(&self, spec: Spec) -> Result<()> {
+    fn create(&self, spec: Spec, gateways: &str) -> Result<()> {
         let member =
             |(id, address): (NodeId, String)| ["--member".to_owned(), format!("{id}={address}")];
         let members: Vec<String> =
@@ -541,7 +558,8 @@ impl Cluster {
                 bail!("node {id}: {}", String::from_utf8_lossy(&created.stderr));
             }
         }
-        fs::write(self.config(), spec.stores)?;
+        fs::write(self.config(Member::Node(NodeId::new(1))), spec.stores)?;
+        fs::write(self.config(Member::Gateway(0)), gateways)?;
         fs::create_dir(self.key().with_file_name(""))?;
         SigningKey::generate_hs256(self.key(), &SystemRng)?;
         Ok(())

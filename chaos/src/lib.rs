@@ -6,6 +6,7 @@
 //!   Phone   ── a device of the SDK, through the gateways
 //!   Air     ── what gets lost between devices and gateways
 //!   Wire    ── a back end's calls to a gateway
+//!   Talker  ── a device that marks, recalls and edits, and what the mailboxes hold of it in the end
 //!   Groups  ── members who join, leave and send, and what they hold of it in the end
 //!   Counters ─ the numbers that back ends were given
 //!   Watcher ── somebody who watches mailboxes as a gateway does
@@ -14,6 +15,7 @@
 //!
 //! The ledger trusts nothing but the replicas' own files, read while the nodes are down.
 
+pub mod acts;
 pub mod air;
 pub mod build;
 pub mod cluster;

@@ -6,7 +6,7 @@
 //! jumped against its monotonic clock says so, and is left out until an operator trusts it again.
 //!
 //! Before the first measurement there is no cluster time; a leader then stamps none, and apply
-//! keeps to the log's last time.
+//! keeps to the log's last time. A shard that has none yet takes nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -72,6 +72,7 @@ const LAYERS: [(&str, &[&str]); 25] = [
             "types",
             "env",
             "token",
+            "push-sim",
             "proto",
             "client",
             "store",

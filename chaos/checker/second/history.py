@@ -141,6 +141,8 @@ EVENTS = [
     kind("ProbeAck", "at:u64 group:u32"),
     kind("Cost", "at:u64 process:string what:string amount:u64 bound:u64"),
     kind("Decided", "asked:u64 at:u64 user:u32 sender:u32 refused:bool"),
+    kind("Target", "at:u64 user:u32 device:u8"),
+    kind("Hint", "at:u64 user:u32 device:u8 head:u32"),
 ]
 
 

@@ -155,11 +155,35 @@ pub fn check(run: &Run) -> Vec<Wrong> {
     for (user, mailbox) in &run.mailboxes {
         mailbox_of(run, *user, mailbox, &mut wrong);
     }
+    let found = Found::of(run);
     for (id, send) in &run.sends {
-        copies(run, *id, send, &mut wrong);
-        in_time(run, *id, send, &mut wrong);
+        copies(run, &found, *id, send, &mut wrong);
+        in_time(run, &found, *id, send, &mut wrong);
     }
     wrong
+}
+
+/// How many copies of a send each user has, and the time of the first.
+struct Found(BTreeMap<(Id, User), (usize, u64)>);
+
+impl Found {
+    fn of(run: &Run) -> Self {
+        let mut found = BTreeMap::new();
+        for (user, mailbox) in &run.mailboxes {
+            for kept in mailbox {
+                found.entry((kept.id, *user)).or_insert((0, kept.time_ms)).0 += 1;
+            }
+        }
+        Found(found)
+    }
+
+    fn copies(&self, id: Id, user: User) -> usize {
+        self.0.get(&(id, user)).map_or(0, |(copies, _)| *copies)
+    }
+
+    fn time(&self, id: Id, user: User) -> Option<u64> {
+        self.0.get(&(id, user)).map(|(_, time)| *time)
+    }
 }
 
 /// What one mailbox shows by itself: no hole, nothing that nobody sent, each act behind its message,
@@ -221,36 +245,31 @@ fn concerned(run: &Run, id: Id, send: &Send, wrong: &mut Vec<Wrong>) -> Vec<User
 
 /// An accepted send has one copy at each of them, one that was not taken none, and an unknown one the
 /// same number at all.
-fn copies(run: &Run, id: Id, send: &Send, wrong: &mut Vec<Wrong>) {
+fn copies(run: &Run, found: &Found, id: Id, send: &Send, wrong: &mut Vec<Wrong>) {
     let users = concerned(run, id, send, wrong);
-    let at = |user: &User| {
-        let mailbox = run.mailboxes.get(user).map_or(&[][..], Vec::as_slice);
-        mailbox.iter().filter(|kept| kept.id == id).count()
-    };
-    let own = at(&send.by);
+    let own = found.copies(id, send.by);
     for user in run.mailboxes.keys().chain(&users) {
-        let copies = at(user);
+        let copies = found.copies(id, *user);
         let must = match send.answer {
             Answer::Accepted => usize::from(users.contains(user) && !send.silent),
             Answer::NotTaken => 0,
             Answer::Unknown => own.min(1) * usize::from(users.contains(user)),
         };
-        let found = Wrong::Copies { user: *user, id, answer: send.answer, copies };
-        if copies != must && !wrong.contains(&found) {
-            wrong.push(found);
+        let differs = Wrong::Copies { user: *user, id, answer: send.answer, copies };
+        if copies != must && !wrong.contains(&differs) {
+            wrong.push(differs);
         }
     }
 }
 
 /// By the cluster's times in its sender's mailbox, where both were accepted.
-fn in_time(run: &Run, id: Id, send: &Send, wrong: &mut Vec<Wrong>) {
+fn in_time(run: &Run, found: &Found, id: Id, send: &Send, wrong: &mut Vec<Wrong>) {
     let (within, of) = match send.said {
         Said::Act { what: What::Recall, of } => (run.recall_within, of),
         Said::Act { what: What::Edit, of } => (run.edit_within, of),
         Said::Act { .. } | Said::Message => return,
     };
-    let Some(mailbox) = run.mailboxes.get(&send.by) else { return };
-    let time = |id| mailbox.iter().find(|kept| kept.id == id).map(|kept| kept.time_ms);
+    let time = |id| found.time(id, send.by);
     let Some((message, act)) = time(of).zip(time(id)) else { return };
     let within = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
     let late_ms = act.saturating_sub(message.saturating_add(within));

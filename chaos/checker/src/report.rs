@@ -78,6 +78,8 @@ codes! {
     C15,
     /// What a user decided about a sender holds for every message that is sent after the acknowledgement.
     C16,
+    /// Who is away and can be woken is told of everything that it lacks, and of nothing that is not there.
+    C17,
 }
 
 impl fmt::Display for Code {

@@ -50,6 +50,8 @@ impl<I: Iterator<Item = Result<Event, ReadError>>> Story<I> {
             | Event::Gap { user, .. }
             | Event::CursorIs { user, .. }
             | Event::Silent { user, .. }
+            | Event::Target { user, .. }
+            | Event::Hint { user, .. }
             | Event::Mailbox { user, .. } => own(user),
             Event::Decided { user, sender, .. } => own(user) || own(sender),
             Event::Quiet { .. } | Event::Fault { .. } | Event::Healed { .. } => true,

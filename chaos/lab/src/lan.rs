@@ -57,7 +57,7 @@ impl Host {
 /// does not return; returns at once in that one. An error says why this machine does not allow it.
 pub fn enter() -> Result<()> {
     if std::env::var_os(INSIDE).is_some() {
-        return Ok(());
+        return ip("link set lo up");
     }
     if !rustix::process::geteuid().is_root() {
         bail!("networks and disks of their own need root");
@@ -88,7 +88,6 @@ impl Lan {
         if std::env::var_os(INSIDE).is_none() {
             bail!("a network of its own is made inside a namespace of its own only");
         }
-        ip("link set lo up")?;
         // Names of namespaces are mounts in this folder, which must be nobody else's.
         std::fs::create_dir_all("/run/netns")?;
         run("mount", ["-t", "tmpfs", "tmpfs", "/run/netns"])?;

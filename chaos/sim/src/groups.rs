@@ -10,7 +10,7 @@ use tidemark_store_client::Client;
 use tidemark_store_core::Reply;
 use tidemark_store_core::command::{BackendSend, Command, Draft};
 use tidemark_store_core::group::{GroupAction, GroupCommand};
-use tidemark_store_core::value::{Settings, Verdict};
+use tidemark_store_core::value::Verdict;
 use tidemark_types::{ContentHash, GroupId, UnixMs, UserId};
 
 use crate::plan::Dice;
@@ -22,20 +22,16 @@ const CROWD: u32 = 900;
 /// Lets the groups live while users write. Where mailboxes keep few entries, the logs could not be
 /// read in the end, and there are no groups.
 pub fn start(world: &Arc<World>, client: &Client) {
-    if has_groups(world) {
+    if world.plan.keeps_all() {
         let dice = Arc::new(Dice::new(world.rng().number(), 20));
         let place = Asker { world: world.clone(), client: client.clone(), dice };
         tokio::spawn(async move { place.world.groups.live(&place, CROWD).await });
     }
 }
 
-fn has_groups(world: &World) -> bool {
-    world.plan.mailbox_entries_max >= Settings::default().mailbox_entries_max
-}
-
 /// What is wrong with the groups, by what a replica's disk holds in the end.
 pub fn judge(world: &World, inspector: &Inspector) -> Result<Vec<String>> {
-    if !has_groups(world) {
+    if !world.plan.keeps_all() {
         return Ok(Vec::new());
     }
     let shards = world.map.shard_count().into_iter().flat_map(|count| count.shards());

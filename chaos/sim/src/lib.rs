@@ -19,7 +19,9 @@
 //! Not simulated: RocksDB below the state. It is the real one, but for automatic compactions, and
 //! what a crash leaves of it are its files at that moment (`docs/adr/0013`).
 
+pub mod away;
 pub mod groups;
+pub mod guest;
 pub mod harm;
 pub mod interpose;
 pub mod ledger;

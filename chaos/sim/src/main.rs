@@ -54,6 +54,9 @@ enum Command {
         /// power cuts must notice.
         #[arg(long)]
         lying_disks: bool,
+        /// Let dispatchers say that they have sent hints which they have not: another control.
+        #[arg(long)]
+        lost_hints: bool,
         /// Crash only where votes are written, if in a step of the disk.
         #[arg(long)]
         votes: bool,
@@ -84,8 +87,9 @@ fn seeds(text: &str) -> Result<std::ops::Range<u64>> {
 pub(crate) fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run { seeds, jobs } => many(seeds, jobs),
-        Command::Seed { seed, trace, json, log, keep, lying_disks, votes } => {
-            one(Plan { lying_disks, votes, ..Plan::of(seed) }, trace, json, log, keep)
+        Command::Seed { seed, trace, json, log, keep, lying_disks, lost_hints, votes } => {
+            let plan = Plan { lying_disks, lost_hints, votes, ..Plan::of(seed) };
+            one(plan, trace, json, log, keep)
         }
         #[cfg(feature = "mutants")]
         Command::Mutants { only, seeds } => {

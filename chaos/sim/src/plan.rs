@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidemark_env::{Rng, SeededRng};
+use tidemark_store_core::value::Settings;
 use tidemark_types::NodeId;
 
 /// Gateways.
@@ -16,6 +17,10 @@ pub const DEVICES: u8 = 2;
 pub const ACCEPTED_MIN: u64 = 1_000;
 /// The same for faults with an effect.
 pub const FAULTS_MIN: usize = 3;
+
+/// Entries are kept so long where none is to go: longer than a run, and not as long as the furthest that
+/// one wrong clock is ahead.
+pub const KEEP_LONG: Duration = Duration::from_secs(20 * 24 * 3_600);
 
 /// A run.
 #[derive(Clone, Debug)]
@@ -50,12 +55,16 @@ pub struct Plan {
     pub keep_entries: u64,
     /// Entries of a mailbox that are kept.
     pub mailbox_entries_max: u32,
+    /// How long entries are kept, whoever confirmed them.
+    pub keep: Duration,
     /// A gateway cuts a device that is silent for so long.
     pub silence_ms: u64,
     /// Between two faults, on average.
     pub calm: Duration,
     /// Disks acknowledge what they have not written: the control, which must be noticed.
     pub lying_disks: bool,
+    /// Dispatchers say that they have sent what they have not: another control.
+    pub lost_hints: bool,
     /// Crash points are those of votes only: for what is seldom reached.
     pub votes: bool,
 }
@@ -122,9 +131,17 @@ impl Plan {
             silence_ms: dice.of(&[7_000, 15_000]),
             calm: dice.ms(500, 3_000),
             stores: dice.of(&[3, 3, 3, 5]),
+            keep: dice.of(&[KEEP_LONG, KEEP_LONG, KEEP_LONG, Duration::from_secs(8)]),
             lying_disks: false,
+            lost_hints: false,
             votes: false,
         }
+    }
+
+    /// Does every mailbox keep all its entries?
+    pub fn keeps_all(&self) -> bool {
+        self.keep == KEEP_LONG
+            && self.mailbox_entries_max >= Settings::default().mailbox_entries_max
     }
 
     /// All store nodes.

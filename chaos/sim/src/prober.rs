@@ -15,10 +15,10 @@ use tidemark_store_core::read::{Answer, Query};
 use tidemark_types::{CounterId, Id, Recipient, ShardId};
 use tokio::sync::Semaphore;
 
-use crate::groups;
 use crate::net::Net;
 use crate::plan::Dice;
 use crate::world::{PROBER, Transfer, World};
+use crate::{away, groups, guest};
 
 /// Between two probes of a shard, and between two reads.
 const EVERY: Duration = Duration::from_millis(250);
@@ -28,6 +28,10 @@ const OPEN_MAX: usize = 64;
 
 /// How long one may take.
 const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Of so many users, one blocks the next one, at some time while users write.
+const BLOCKING: u32 = 3;
+const BLOCKS_WITHIN_MS: u64 = 20_000;
 
 /// Probes until the host ends.
 pub async fn run(world: Arc<World>) -> turmoil::Result {
@@ -41,6 +45,13 @@ pub async fn run(world: Arc<World>) -> turmoil::Result {
     }
     tokio::spawn(transfer(world.clone(), client.clone()));
     groups::start(&world, &client);
+    for user in (0..world.plan.users).map(User) {
+        tokio::spawn(away::register(world.clone(), client.clone(), user));
+        if user.0.is_multiple_of(BLOCKING) {
+            tokio::spawn(block(world.clone(), client.clone(), user));
+        }
+    }
+    tokio::spawn(guest::run(world.clone(), client.clone()));
     read(world, client).await;
     Ok(())
 }
@@ -65,6 +76,16 @@ async fn probe(world: Arc<World>, client: Client, shard: ShardId, counter: Count
             drop(permit);
         });
     }
+}
+
+/// A user blocks another one; what that one sends from then on is refused (C16).
+async fn block(world: Arc<World>, client: Client, user: User) {
+    let dice = Dice::new(world.rng().number(), 22);
+    tokio::time::sleep(dice.ms(0, BLOCKS_WITHIN_MS)).await;
+    let (sender, asked) = (User((user.0 + 1) % world.plan.users), world.notes.now());
+    let (owner, blocks) = (words::name(user), words::name(sender));
+    away::done(&client, &Command::Block { user: owner, sender: blocks, blocked: true }).await;
+    world.note(|at| Event::Decided { asked, at, user, sender, refused: true });
 }
 
 /// Moves leaderships, as an operator would.

@@ -9,13 +9,14 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use tidemark_chaos::run::truth;
 use tidemark_chaos::words;
-use tidemark_checker::history::{Group, Nanos};
+use tidemark_checker::history::{Group, Nanos, User};
 use tidemark_checker::{Demands, Event, Files, Report, Verdict, check};
 use tidemark_store::inspect::Inspector;
 use tidemark_store::node::Node;
 use tidemark_store::storage::StateDb;
+use tidemark_store_core::value::Mailbox;
 use tidemark_store_core::{group_read, read};
-use tidemark_types::{NodeId, Recipient, Seq};
+use tidemark_types::{NodeId, Recipient};
 
 use crate::groups;
 use crate::plan::{ACCEPTED_MIN, FAULTS_MIN, Plan};
@@ -24,6 +25,10 @@ use crate::world::World;
 
 /// After the last fault everything must be at rest within this time.
 const REST_WITHIN: Duration = Duration::from_secs(180);
+
+/// Whoever is away is told within this time after that: what a dispatcher had leased that is gone comes
+/// again first.
+const TOLD_WITHIN: Duration = Duration::from_secs(60);
 
 /// Between two looks whether it is.
 const LOOK_EVERY: u64 = 50;
@@ -153,7 +158,7 @@ fn course(stage: &mut Stage, plan: &Plan) -> Result<()> {
         }
         let rests = stage.all_up() && unrest(&world).is_none();
         if rests && quiet {
-            return Ok(());
+            return tell(stage);
         }
         if rests {
             world.note(|at| Event::Quiet { at });
@@ -167,6 +172,24 @@ fn course(stage: &mut Stage, plan: &Plan) -> Result<()> {
     }
     let why = unrest(&world).unwrap_or_else(|| "a host is down".to_owned());
     anyhow::bail!("not at rest {} s after the last fault: {why}", REST_WITHIN.as_secs())
+}
+
+/// Waits until whoever is away was told. Who was not is the checker's to say.
+fn tell(stage: &mut Stage) -> Result<()> {
+    let until = stage.elapsed() + TOLD_WITHIN;
+    let world = stage.world.clone();
+    let told = || {
+        let node = world.machines.first().and_then(|machine| machine.running());
+        let head = |user| node.as_ref().and_then(|node| mailbox(node, user)).map(|it| it.head);
+        let mut users = (0..world.plan.users).map(User);
+        users.all(|user| head(user).is_some_and(|head| world.away.is_told(user, head)))
+    };
+    while stage.elapsed() < until && !told() {
+        for _ in 0..LOOK_EVERY {
+            stage.step()?;
+        }
+    }
+    Ok(())
 }
 
 /// Why it is not at rest yet.
@@ -206,7 +229,7 @@ fn unrest(world: &World) -> Option<String> {
         if !pocket.is_settled() {
             return Some(format!("{user}'s {device} has sends without an outcome"));
         }
-        let head = head(&nodes[0], user);
+        let head = mailbox(&nodes[0], user).map(|mailbox| mailbox.head);
         if head.is_none_or(|head| pocket.cursor() < head) {
             let cursor = pocket.cursor();
             return Some(format!("{user}'s {device} is at {cursor}, the head is {head:?}"));
@@ -232,15 +255,28 @@ fn unlevel(node: &Node) -> Option<String> {
     None
 }
 
-fn head(node: &Node, user: tidemark_checker::history::User) -> Option<Seq> {
+fn mailbox(node: &Node, user: User) -> Option<Mailbox> {
     let mailbox = Recipient::User(words::name(user));
     let shard = node.hosted().shard(node.shard_number(&mailbox.id()))?;
-    shard.look(|view| read::mailbox(view, &mailbox)).ok()?.ok().map(|mailbox| mailbox.head)
+    shard.look(|view| read::mailbox(view, &mailbox)).ok()?.ok()
+}
+
+/// R14, R17: what mailboxes hold is younger than what is kept, whatever one clock said.
+fn kept(world: &World) {
+    let node = world.machines.first().and_then(|machine| machine.running());
+    let floor = |user| node.as_ref().and_then(|node| mailbox(node, user)).map(|it| it.floor);
+    let floors = (0..world.plan.users).map(User).filter_map(floor);
+    let removed: u64 = floors.map(|floor| u64::from(floor.get())).sum();
+    world.line(&format_args!("{removed} entries were removed"));
+    if world.plan.keeps_all() {
+        world.notes.amount(&"retention", "entries removed before their time", removed, 0);
+    }
 }
 
 /// What every replica's disk holds in the end, and the checker's verdict on the whole history.
 fn judge(stage: &mut Stage, folder: &Path) -> Result<(Report, Vec<String>)> {
     let world = stage.world.clone();
+    kept(&world);
     stage.stop()?;
     let mut replicas: Vec<(NodeId, Inspector)> = Vec::new();
     for machine in &world.machines {

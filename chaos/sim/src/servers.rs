@@ -11,7 +11,7 @@ use tidemark_gateway::config::{GatewayConfig, LimitsConfig};
 use tidemark_gateway::serve;
 use tidemark_proto::store::MESSAGE_BYTES_MAX;
 use tidemark_proto::store::v1::store_server::StoreServer;
-use tidemark_store::config::{DiskConfig, RaftConfig, StoreConfig};
+use tidemark_store::config::{DiskConfig, RaftConfig, RetentionConfig, StoreConfig};
 use tidemark_store::node::Node;
 use tidemark_store::raft::network::{self, Acceptor, Me, Peers};
 use tidemark_store::server::store::StoreService;
@@ -19,6 +19,7 @@ use tidemark_store_client::{Client, ClientConfig, Error};
 use tidemark_token::Keys;
 use tidemark_types::NodeId;
 
+use crate::away;
 use crate::machine::{Machine, Writer};
 use crate::net::{self, Net};
 use crate::plan::Plan;
@@ -95,6 +96,7 @@ fn store_config(plan: &Plan, machine: &Machine) -> StoreConfig {
             keep_entries: plan.keep_entries,
             ..RaftConfig::default()
         },
+        retention: RetentionConfig { expire_every_ms: 1_000, walk_every_ms: 2_000 },
         // The space of the machine that simulates says nothing.
         disk: DiskConfig { free_bytes_min: 0, free_bytes_reserve: 0 },
         ..StoreConfig::default()
@@ -134,6 +136,7 @@ async fn run_gateway(world: Arc<World>, number: usize) -> Result<()> {
             reached => break reached?,
         }
     };
+    tokio::spawn(away::dispatch(world.clone(), client.clone()));
     let app = App::new(&config, keys, Arc::new(client), clock, rng)?;
     world.line(&format_args!("{host} started, life {life}"));
     let incoming = net::incoming(world, host, listener);

@@ -18,6 +18,7 @@ use tidemark_store_core::value::{ClusterMap, NodeAddress, Settings};
 use tidemark_token::SigningKey;
 use tidemark_types::{ClusterId, NodeId, ShardCount, UnixMs};
 
+use crate::away::Away;
 use crate::interpose;
 use crate::machine::Machine;
 use crate::phone::Pocket;
@@ -39,6 +40,8 @@ pub struct World {
     pub machines: Vec<Arc<Machine>>,
     /// What devices keep, and what is known of their sends.
     pub pockets: Vec<Arc<Pocket>>,
+    /// What is known of devices that are away.
+    pub away: Away,
     /// What is known of groups.
     pub groups: Groups,
     /// The history.
@@ -170,6 +173,7 @@ impl World {
             }
             World {
                 pockets: Pocket::all(&plan),
+                away: Away::default(),
                 groups: Groups::default(),
                 silent: AtomicBool::new(false),
                 unasked: AtomicBool::new(false),
@@ -358,8 +362,12 @@ fn map(plan: &Plan, draws: &Dice) -> Result<ClusterMap> {
     let cluster = (u128::from(draws.number()) << 64 | u128::from(draws.number())).to_be_bytes();
     let address = |node| NodeAddress { grpc: format!("{}:{PORT}", store(node)) };
     let addresses = plan.nodes().map(|node| (node, address(node))).collect();
-    let settings =
-        Settings { mailbox_entries_max: plan.mailbox_entries_max, ..Settings::default() };
+    let settings = Settings {
+        mailbox_entries_max: plan.mailbox_entries_max,
+        keep: plan.keep,
+        hard_keep: plan.keep,
+        ..Settings::default()
+    };
     let shards = ShardCount::new(plan.shards)?;
     Ok(ClusterMap::new(ClusterId::from_bytes(cluster)?, shards, addresses, settings))
 }

@@ -50,15 +50,13 @@ impl Groups {
     /// Opens the members' devices, and lets the groups live.
     pub(super) async fn start(
         cluster: &Cluster,
-        gateways: usize,
         stores: Client,
         seed: u64,
         notes: &Notes,
     ) -> Result<Self> {
         let known = groups::Groups::default();
         let token = Login::service(&cluster.key())?.sign();
-        let addresses: Vec<String> =
-            (0..gateways).map(|gateway| cluster.gateway(gateway)).collect::<Result<_>>()?;
+        let addresses = cluster.gateways()?;
         let mut members = Vec::new();
         for number in 0..COUNT {
             let watching = if number == 0 { ACTIVE } else { ACTIVE + WATCHING };

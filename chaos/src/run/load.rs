@@ -26,8 +26,8 @@ use crate::login::Login;
 use crate::notes::Notes;
 use crate::words;
 
-/// Devices of each user.
-const DEVICES: u8 = 2;
+/// Devices of each user that write and take.
+pub(super) const DEVICES: u8 = 2;
 
 /// Sends of a user without an outcome, at most; a send that would be one more is left out.
 const OPEN_MAX: usize = 1_024;

@@ -14,8 +14,11 @@ pub mod mutants;
 mod probe;
 pub mod report;
 pub mod scenario;
+mod sleepers;
 mod stage;
+mod talk;
 pub mod truth;
+mod visits;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,6 +31,7 @@ use anyhow::{Context, Result};
 use tidemark_checker::history::Nanos;
 use tidemark_checker::{Demands, Files, Report, Verdict, check};
 use tidemark_env::SeededRng;
+use tidemark_store_client::Client;
 
 use crate::air::Air;
 use crate::build::Build;
@@ -41,7 +45,9 @@ use load::{Load, Pace};
 use probe::Probes;
 use report::{Spread, Summary};
 use scenario::{SCENARIOS, Scenario};
+use sleepers::{Services, Sleepers};
 use stage::Stage;
+use talk::Talk;
 
 /// Shards of a run's cluster.
 const SHARDS: u16 = 8;
@@ -112,7 +118,7 @@ async fn judged(plan: &Plan) -> Result<(Summary, Report)> {
     }
     let notes = Notes::create(&path)?;
     let (mut stage, crowd) = start(plan, &notes).await?;
-    let Crowd { load, back_ends, mut groups } = crowd;
+    let Crowd { load, back_ends, mut beside } = crowd;
     let telling = tokio::spawn(tell(load.counts()));
     let played = stage.play(plan.scenario, plan.seconds).await;
     telling.abort();
@@ -124,9 +130,7 @@ async fn judged(plan: &Plan) -> Result<(Summary, Report)> {
     drop(probes);
     back_ends.finish().await?;
     let within = plan.variant.rest_within.unwrap_or(REST_WITHIN);
-    if let Some(groups) = &mut groups {
-        groups.stop(&client, within).await?;
-    }
+    beside.stop(&client, within).await?;
     let mut rested = None;
     if load.finish(&client, &notes, within).await? {
         match stores::settled(&client).await {
@@ -137,10 +141,7 @@ async fn judged(plan: &Plan) -> Result<(Summary, Report)> {
             }
         }
     }
-    let groups = match groups {
-        Some(groups) => Some(groups.finish(&client, within).await),
-        None => None,
-    };
+    let groups = beside.finish(&cluster, &client, within).await?;
     drop(facts);
     let devices_away = away(&counts);
     costs(&cluster, &notes)?;
@@ -175,7 +176,75 @@ async fn judged(plan: &Plan) -> Result<(Summary, Report)> {
 struct Crowd {
     load: Load,
     back_ends: BackEnds,
+    beside: Beside,
+}
+
+/// Those who live beside the load, as the scenario has them.
+struct Beside {
     groups: Option<Groups>,
+    talk: Option<Talk>,
+    sleepers: Option<Sleepers>,
+}
+
+impl Beside {
+    /// Starts them.
+    async fn start(
+        plan: &Plan,
+        cluster: &Cluster,
+        client: &Client,
+        services: Option<Services>,
+        notes: &Notes,
+    ) -> Result<Self> {
+        let Plan { scenario, seed, .. } = plan;
+        let groups = match scenario.has_groups() {
+            true => Some(Groups::start(cluster, client.clone(), *seed, notes).await?),
+            false => None,
+        };
+        let talk = match scenario.has_talk() {
+            true => Some(Talk::start(cluster, scenario.has_sleepers(), notes).await?),
+            false => None,
+        };
+        let users = scenario.shape().users;
+        let sleepers = match services {
+            Some(services) => Some(Sleepers::start(cluster, services, users, *seed, notes).await?),
+            None => None,
+        };
+        Ok(Beside { groups, talk, sleepers })
+    }
+
+    /// Lets nobody ask for more, and waits until what was asked is answered, for so long at most.
+    async fn stop(&mut self, client: &Client, within: Duration) -> Result<()> {
+        if let Some(groups) = &mut self.groups {
+            groups.stop(client, within).await?;
+        }
+        if let Some(talk) = &mut self.talk {
+            talk.stop().await?;
+        }
+        if let Some(sleepers) = &mut self.sleepers {
+            sleepers.stop().await?;
+        }
+        Ok(())
+    }
+
+    /// Once all is healed, waits for what comes last, for so long at most; what is known of the groups
+    /// then.
+    async fn finish(
+        self,
+        cluster: &Cluster,
+        client: &Client,
+        within: Duration,
+    ) -> Result<Option<crate::groups::Groups>> {
+        if let Some(talk) = self.talk {
+            talk.finish(cluster).await?;
+        }
+        if let Some(sleepers) = self.sleepers {
+            sleepers.finish(client, within).await?;
+        }
+        Ok(match self.groups {
+            Some(groups) => Some(groups.finish(client, within).await),
+            None => None,
+        })
+    }
 }
 
 /// Starts the cluster, everybody who asks it for something, and everybody who looks at it.
@@ -184,9 +253,15 @@ async fn start(plan: &Plan, notes: &Notes) -> Result<(Stage, Crowd)> {
     let stores = if variant.stores.is_empty() { scenario.stores() } else { variant.stores };
     let spec = Spec { nodes: 3, shards: SHARDS, gateways: GATEWAYS, stores, build: variant.build };
     let preload = scenario.preload();
-    let cluster = match plan.lab {
-        true => Cluster::start_in_lab(spec, preload).await?,
-        false => Cluster::start_with(spec, preload).await?,
+    let services = match scenario.has_sleepers() {
+        true => Some(Services::start().await?),
+        false => None,
+    };
+    let cluster = match &services {
+        // Push services are on loopback, and so is whoever calls them.
+        Some(services) => Cluster::start_configured(spec, preload, &services.gateways()).await?,
+        None if plan.lab => Cluster::start_in_lab(spec, preload).await?,
+        None => Cluster::start_with(spec, preload).await?,
     };
     let client = cluster.client(CALL_DEADLINE).await?;
     let lives = facts::Lives::default();
@@ -198,10 +273,7 @@ async fn start(plan: &Plan, notes: &Notes) -> Result<(Stage, Crowd)> {
     let reading = cluster.client(CALL_DEADLINE).await?;
     let back_ends =
         BackEnds::start(&cluster, GATEWAYS, reading, shape.users, plan.seed, notes).await?;
-    let groups = match scenario.has_groups() {
-        true => Some(Groups::start(&cluster, GATEWAYS, client.clone(), plan.seed, notes).await?),
-        false => None,
-    };
+    let beside = Beside::start(plan, &cluster, &client, services, notes).await?;
     println!("{} users with two devices each write at {:?}", shape.users, shape.pace);
     let stage = Stage {
         cluster,
@@ -220,7 +292,7 @@ async fn start(plan: &Plan, notes: &Notes) -> Result<(Stage, Crowd)> {
         unsynced_bytes_lost: 0,
         down: None,
     };
-    Ok((stage, Crowd { load, back_ends, groups }))
+    Ok((stage, Crowd { load, back_ends, beside }))
 }
 
 /// Judges histories of earlier runs.

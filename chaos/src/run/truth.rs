@@ -9,6 +9,7 @@ use tidemark_store::inspect::{self, InspectError, Inspector, Report};
 use tidemark_store_core::value::{Entry, Mailbox};
 use tidemark_types::{NodeId, Recipient, Seq};
 
+use super::talk::is_talker;
 use crate::cluster::{Cluster, Member};
 use crate::groups;
 use crate::notes::Notes;
@@ -144,7 +145,7 @@ fn visit(
     let mut failed = None;
     inspector.visit(group, to, &mut |mailbox, value, entries: &[(Seq, Entry)]| {
         let copies = entries.iter().map(|(seq, entry)| Ok((*seq, words::held(entry)?)));
-        // Those of groups and their members are judged by themselves.
+        // Those of groups, of their members and of who talks are judged by themselves.
         let Some(user) = owner(mailbox) else { return };
         let shown = user.and_then(|user| {
             let copies = copies.collect::<Result<Vec<_>>>()?;
@@ -160,7 +161,7 @@ fn visit(
 
 fn owner(mailbox: &Recipient) -> Option<Result<User>> {
     match mailbox {
-        Recipient::User(name) if groups::is_member(name) => None,
+        Recipient::User(name) if groups::is_member(name) || is_talker(name) => None,
         Recipient::User(name) => Some(words::user(name)),
         Recipient::Group(_) => None,
     }

@@ -28,12 +28,12 @@ fn run(scenario: &str, seconds: u64) -> Result<Summary> {
     ensure!(summary.verdict == "holds" && !summary.faults.is_empty(), "{summary:?}");
     ensure!(summary.acked > seconds * 100, "too few sends: {summary:?}");
     ensure!(summary.delivered >= summary.acked, "each has a recipient: {summary:?}");
-    every_check_had_something_to_judge(&folder.path().join("run.history"))?;
+    every_check_had_something_to_judge(scenario, &folder.path().join("run.history"))?;
     Ok(summary)
 }
 
 /// A check without events of its kind holds for nothing.
-fn every_check_had_something_to_judge(history: &Path) -> Result<()> {
+fn every_check_had_something_to_judge(scenario: &str, history: &Path) -> Result<()> {
     let mut seen = BTreeMap::<&str, u64>::new();
     let mut saw = |what| *seen.entry(what).or_default() += 1;
     for event in Files::default().whole(history).events()? {
@@ -55,6 +55,7 @@ fn every_check_had_something_to_judge(history: &Path) -> Result<()> {
             Event::Effect { .. } => saw("C14: effects"),
             Event::Cost { .. } => saw("C15: costs"),
             Event::Decided { .. } => saw("C16: decisions about senders"),
+            Event::Hint { .. } => saw("C17: hints"),
             Event::Sent { .. }
             | Event::Head { .. }
             | Event::Range { .. }
@@ -64,11 +65,13 @@ fn every_check_had_something_to_judge(history: &Path) -> Result<()> {
             | Event::Silent { .. }
             | Event::ReplicaEntry { .. }
             | Event::Healed { .. }
-            | Event::Probe { .. } => {}
+            | Event::Probe { .. }
+            | Event::Target { .. } => {}
         }
     }
     println!("{seen:#?}");
-    ensure!(seen.len() == 17, "some check had nothing to judge");
+    let expected = 17 + usize::from(scenario == "push-acts");
+    ensure!(seen.len() == expected, "some check had nothing to judge");
     Ok(())
 }
 
@@ -99,6 +102,11 @@ fn a_weak_network_and_a_disk_that_fails_lose_nothing() -> Result<()> {
 #[test]
 fn what_a_group_is_given_survives_kills_in_the_middle() -> Result<()> {
     run("group-fanout", 15).map(drop)
+}
+
+#[test]
+fn who_is_away_is_woken_and_what_users_do_is_kept_through_kills() -> Result<()> {
+    run("push-acts", 12).map(drop)
 }
 
 #[test]

@@ -89,9 +89,10 @@ async fn create_cluster(node: &Node, clock: &dyn Clock) {
     }
 }
 
-/// Tells a new shard who it is.
+/// Tells a new shard who it is, once there is a time: what it took before would be of no time, and so
+/// older than whatever is kept.
 async fn init(node: &Node, id: ShardId, shard: &Shard) {
-    if !shard.group().is_leader() {
+    if !shard.group().is_leader() || node.around.time.now().is_none() {
         return;
     }
     let known = node.around.state.read(GroupId::shard(id), |_, view| read::shard(view));

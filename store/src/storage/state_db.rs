@@ -65,6 +65,9 @@ const COMPACTION_FILES: i32 = 8;
 const COMPRESSION: [DBCompressionType; 3] =
     [DBCompressionType::None, DBCompressionType::None, DBCompressionType::Lz4];
 
+/// A file that was not merged for so long is: what it says is deleted does not stay in older ones.
+const MERGED_WITHIN_S: u64 = 30 * 24 * 3_600;
+
 /// Bytes of a file after which they are on their way to the disk, so that its end has little left to wait
 /// for, and the log does not wait behind all of it.
 const SYNC_BYTES: u64 = 1 << 20;
@@ -785,6 +788,7 @@ fn options() -> Options {
     options.set_write_buffer_size(WRITE_BUFFER_BYTES);
     options.set_max_write_buffer_number(WRITE_BUFFERS_MAX);
     options.set_level_zero_file_num_compaction_trigger(COMPACTION_FILES);
+    options.set_ttl(MERGED_WITHIN_S);
     options.set_bytes_per_sync(SYNC_BYTES);
     options.set_paranoid_checks(true);
     options.set_keep_log_file_num(INFO_LOGS_MAX);

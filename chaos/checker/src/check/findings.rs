@@ -54,7 +54,9 @@ impl Clue {
             | Event::Stop { at, user, device }
             | Event::Taken { at, user, device, .. }
             | Event::Gap { at, user, device, .. }
-            | Event::CursorIs { at, user, device, .. } => Clue::Device(*user, *device, *at),
+            | Event::CursorIs { at, user, device, .. }
+            | Event::Target { at, user, device }
+            | Event::Hint { at, user, device, .. } => Clue::Device(*user, *device, *at),
             Event::Mailbox { user, .. } => Clue::Mailbox(*user),
             Event::Entry { user, seq, .. } | Event::ReplicaEntry { user, seq, .. } => {
                 Clue::Entry(*user, *seq)

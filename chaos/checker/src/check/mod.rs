@@ -12,6 +12,7 @@
 //! | `raft` | C12 |
 //! | `run` | C13, C14, C15 |
 //! | `decisions` | C16 |
+//! | `hints` | C17 |
 //!
 //! **What retention removed.** The final log lacks the entries up to the floor. They are judged by
 //! what was seen of them: what a device took or a page showed is part of the log too, and must be
@@ -23,6 +24,7 @@ mod copies;
 mod decisions;
 mod devices;
 mod findings;
+mod hints;
 mod mailbox;
 mod order;
 mod raft;
@@ -40,6 +42,7 @@ use crate::report::Report;
 use book::Book;
 use devices::Devices;
 use findings::Findings;
+use hints::Hints;
 use raft::Raft;
 use reads::Reads;
 use replicas::Hashes;
@@ -80,17 +83,20 @@ pub fn check(history: &impl History, demands: &Demands) -> Result<Report, ReadEr
     replicas::check(&book, &mut findings);
 
     let (mut hashes, mut raft, mut run) = (Hashes::default(), Raft::default(), Run::default());
-    let (mut reads, mut devices) = (Reads::default(), Devices::default());
+    let (mut reads, mut devices, mut hints) =
+        (Reads::default(), Devices::default(), Hints::default());
     for event in history.events()? {
         let event = event?;
         reads.take(&event, &mut book, &mut findings);
         devices.take(&event, &mut book, &mut findings);
+        hints.take(&event, &book, &mut findings);
         hashes.take(&event, &mut findings);
         raft.take(&event, &mut findings);
         run.take(&event, demands, &mut findings);
     }
     reads.finish(&book, &mut findings);
     devices.finish(&book, &mut findings);
+    hints.finish(&book, &mut findings);
 
     copies::check(&mut book, &mut findings);
     order::check(&book, &mut findings);

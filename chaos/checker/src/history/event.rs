@@ -430,6 +430,27 @@ pub enum Event {
         /// They are refused: the sender is blocked, or a stranger where only contacts are taken.
         refused: bool,
     },
+    /// Where a device is woken was acknowledged: from now on it is told by hints of what comes while it
+    /// does not run.
+    Target {
+        /// After the answer came.
+        at: Nanos,
+        /// Whose device.
+        user: User,
+        /// Which one.
+        device: Device,
+    },
+    /// A push service took a hint for a device.
+    Hint {
+        /// When that was seen.
+        at: Nanos,
+        /// Whose device.
+        user: User,
+        /// Which one.
+        device: Device,
+        /// The head that it is told of.
+        head: Seq,
+    },
 }
 
 impl Event {
@@ -457,7 +478,9 @@ impl Event {
             | Event::Probe { at, .. }
             | Event::ProbeAck { at, .. }
             | Event::Cost { at, .. }
-            | Event::Decided { at, .. } => Some(*at),
+            | Event::Decided { at, .. }
+            | Event::Target { at, .. }
+            | Event::Hint { at, .. } => Some(*at),
             Event::Mailbox { .. } | Event::Entry { .. } | Event::ReplicaEntry { .. } => None,
         }
     }

@@ -282,6 +282,7 @@ impl Tape {
                 | Event::Taken { user: of, .. }
                 | Event::Gap { user: of, .. }
                 | Event::CursorIs { user: of, .. }
+                | Event::Hint { user: of, .. }
                 | Event::Mailbox { user: of, .. }
                 | Event::Entry { user: of, .. } => *of == user,
                 _ => false,
@@ -294,7 +295,7 @@ impl Tape {
         self.refresh();
     }
 
-    /// One more entry at the end, which nobody saw.
+    /// One more entry at the end, which nobody took; who is away is told of it.
     pub(crate) fn append(&mut self, user: User, copy: Copy) -> Seq {
         let (_, last) = self.ends(user);
         let seq = next(last);
@@ -311,6 +312,16 @@ impl Tape {
         };
         let after = self.events.iter().rposition(is_its).expect("every mailbox was read");
         self.events.insert(after + 1, Event::Entry { user, seq, copy });
+        let quiet = self.quiet();
+        let Event::Quiet { at } = self.events[quiet] else { unreachable!("as found") };
+        let hint = |event: &Event| match event {
+            Event::Target { user: of, device, .. } if *of == user => {
+                Some(Event::Hint { at, user, device: *device, head: seq })
+            }
+            _ => None,
+        };
+        let hints: Vec<Event> = self.events.iter().filter_map(hint).collect();
+        self.events.splice(quiet..quiet, hints);
         self.refresh();
         seq
     }
@@ -381,6 +392,7 @@ fn shifted(event: &mut Event, place: Seq) -> bool {
         | Event::Range { after: seq, .. }
         | Event::Start { cursor: seq, .. }
         | Event::Gap { to: seq, .. }
+        | Event::Hint { head: seq, .. }
         | Event::Mailbox { head: seq, .. } => shift(seq),
         Event::RangeIs { entries, .. } => {
             let was_empty = entries.is_empty();

@@ -84,6 +84,8 @@ fn kinds() -> Vec<Event> {
         Event::ProbeAck { at, group },
         Event::Cost { at, process, what, amount: 15, bound: 16 },
         Event::Decided { asked: at, at, user, sender: user, refused: true },
+        Event::Target { at, user, device },
+        Event::Hint { at, user, device, head: seq },
         Event::Mailbox { node, user, floor: Seq::NONE, head: seq, digest: u64::MAX },
         Event::Entry { user, seq, copy },
         Event::ReplicaEntry { node, user, seq, copy: refusal },

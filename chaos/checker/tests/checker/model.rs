@@ -183,6 +183,22 @@ impl Model {
         account.phones.push(Phone { running: true, last: cursor, cursor, session, n: 0 });
         let device = Device(account.phones.len() as u8 - 1);
         self.events.push(Event::Start { at, user: User(user), device, cursor: Seq::new(cursor) });
+        if can_be_woken(user, device.0) {
+            self.events.push(Event::Target { at: Nanos(self.now), user: User(user), device });
+        }
+    }
+
+    /// Devices that are away are told of what they lack.
+    fn hint(&mut self) {
+        for (user, account) in self.accounts.iter().enumerate() {
+            for (device, phone) in account.phones.iter().enumerate() {
+                let (user, device, head) = (user as u32, device as u8, account.log.len() as u32);
+                if can_be_woken(user, device) && !phone.running && phone.last < head {
+                    let (at, user, device) = (Nanos(self.now), User(user), Device(device));
+                    self.events.push(Event::Hint { at, user, device, head: Seq::new(head) });
+                }
+            }
+        }
     }
 
     fn draft(&mut self, sender: u32, device: u8, way: Way) -> Draft {
@@ -394,7 +410,7 @@ impl Model {
         if phone.running && told {
             phone.running = false;
             self.events.push(Event::Stop { at, user, device });
-            return;
+            return self.hint();
         }
         phone.running = true;
         let (low, high) = (phone.cursor, phone.last);
@@ -483,6 +499,7 @@ impl Model {
             }
         }
         self.last_looks();
+        self.hint();
         let at = self.tick();
         self.events.push(Event::Quiet { at });
         self.truth();
@@ -522,6 +539,11 @@ impl Model {
             self.events.extend(entries.into_iter().map(entry));
         }
     }
+}
+
+/// Every other device has a push service.
+fn can_be_woken(user: u32, device: u8) -> bool {
+    (user + u32::from(device)).is_multiple_of(2)
 }
 
 /// Every group there is.

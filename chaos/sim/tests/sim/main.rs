@@ -52,6 +52,15 @@ fn the_same_seed_is_the_same_run_byte_for_byte() -> Result<()> {
     Ok(())
 }
 
+/// The same for hints that nobody gets.
+#[test]
+fn hints_that_are_lost_are_noticed() -> Result<()> {
+    let output = program().args(["seed", "7", "--lost-hints"]).output()?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.code() == Some(1) && said.contains("C17: "), "it ended with {said}");
+    Ok(())
+}
+
 /// The control: it can fail, and does so with the code for what is wrong.
 #[test]
 fn disks_that_acknowledge_what_they_have_not_written_are_noticed() -> Result<()> {

@@ -78,7 +78,9 @@ pub(super) async fn draw(kind: Kind, stage: &Stage) -> Result<Fault> {
             let each = stage.between(seconds(20.0), seconds(30.0));
             fault("slow-consumers", "devices", all, Harm::SlowDevices(each))
         }
-        Kind::Mixed | Kind::GroupFanout => unreachable!("it draws from the others"),
+        Kind::Mixed | Kind::GroupFanout | Kind::PushActs => {
+            unreachable!("it draws from the others")
+        }
         Kind::Steady => unreachable!("it has no faults"),
     })
 }

@@ -51,6 +51,7 @@ enum Kind {
     ReconnectStorm,
     SlowConsumers,
     GroupFanout,
+    PushActs,
     Steady,
     Mixed,
 }
@@ -128,6 +129,8 @@ pub const SCENARIOS: &[Scenario] = &[
         "devices that do not read, or take their time, get most of the messages"),
     scenario("group-fanout", Kind::GroupFanout, false, &[],
         "messages to a group of 1,800 are given to its members while nodes and gateways are killed"),
+    scenario("push-acts", Kind::PushActs, false, &[],
+        "devices are away and woken, marks, recalls, log-outs, while nodes and gateways are killed"),
     scenario("steady", Kind::Steady, false, &[],
         "nothing at all, at 2,000 sends a second: no shard may change its leader"),
     scenario("mixed", Kind::Mixed, false, &[], "all faults by chance, one after the other; frames are lost beside one in three"),
@@ -161,7 +164,7 @@ impl Scenario {
             Kind::LeaderKill | Kind::Steady | Kind::Mixed => open(2_000),
             Kind::ReconnectStorm => Shape { users: 300, ..open(600) },
             Kind::SlowConsumers => Shape { heavy: true, ..open(400) },
-            Kind::GroupFanout => open(300),
+            Kind::GroupFanout | Kind::PushActs => open(300),
             _ => open(1_000),
         }
     }
@@ -194,12 +197,25 @@ impl Scenario {
         matches!(self.kind, Kind::GroupFanout | Kind::Mixed)
     }
 
+    /// Do two users mark, recall and edit beside the others?
+    pub(super) fn has_talk(&self) -> bool {
+        matches!(self.kind, Kind::PushActs | Kind::Mixed)
+    }
+
+    /// Are there devices that are away and woken? It runs on loopback then, as push services do.
+    pub(super) fn has_sleepers(&self) -> bool {
+        self.kind == Kind::PushActs
+    }
+
     /// Does it draw its faults from other scenarios'?
     fn draws(&self, other: &Scenario) -> bool {
         match self.kind {
-            Kind::Mixed => !matches!(other.kind, Kind::Mixed | Kind::Steady | Kind::GroupFanout),
+            Kind::Mixed => {
+                use Kind::{GroupFanout, PushActs, Steady};
+                !matches!(other.kind, Kind::Mixed | Steady | GroupFanout | PushActs)
+            }
             // What has an effect at any load: power takes nothing where little is written.
-            Kind::GroupFanout => {
+            Kind::GroupFanout | Kind::PushActs => {
                 use Kind::{FollowerKill, GatewayKill, KillAll, LeaderKill};
                 matches!(other.kind, LeaderKill | FollowerKill | GatewayKill | KillAll)
             }

@@ -7,12 +7,12 @@ use tidemark_types::{ErrorCode, Seq};
 use super::Kind;
 use crate::corrupt::{Entry, Message, Tape, altered, id_of, next};
 
-use Code::{C1, C2, C3, C4, C4b, C5, C6, C7a, C7d, C8, C9c, C9d, C11, C16};
+use Code::{C1, C2, C3, C4, C4b, C5, C6, C7a, C7d, C8, C9c, C9d, C11, C16, C17};
 
 pub(super) const KINDS: &[Kind] = &[
     Kind { name: "a hole", code: C1, also: &[C4, C5, C8, C9c, C11], apply: hole },
     Kind { name: "a seq twice", code: C1, also: &[C3, C4], apply: seq_twice },
-    Kind { name: "a head beyond the entries", code: C1, also: &[C9d], apply: head_beyond },
+    Kind { name: "a head beyond the entries", code: C1, also: &[C9d, C17], apply: head_beyond },
     Kind { name: "a replica with another digest", code: C2, also: &[], apply: digest },
     Kind { name: "a replica that is behind", code: C2, also: &[], apply: behind },
     Kind { name: "an entry that one replica has otherwise", code: C2, also: &[], apply: otherwise },

@@ -2,6 +2,7 @@
 
 mod course;
 mod decisions;
+mod hints;
 mod log;
 mod reads;
 
@@ -34,7 +35,8 @@ pub(crate) struct Kind {
 }
 
 pub(crate) fn kinds() -> impl Iterator<Item = &'static Kind> {
-    log::KINDS.iter().chain(reads::KINDS).chain(course::KINDS).chain(decisions::KINDS)
+    let kinds = log::KINDS.iter().chain(reads::KINDS).chain(course::KINDS);
+    kinds.chain(decisions::KINDS).chain(hints::KINDS)
 }
 
 #[test]
