@@ -19,6 +19,8 @@ const browser = await open(folder, "live-", (url) => !url.includes("/events"), E
 const { page, picture, step } = browser;
 
 const news = (pattern) => page.locator("#news li").filter({ hasText: pattern }).first().waitFor();
+const verdict = (pattern) => page.locator("#verdict").filter({ hasText: pattern }).waitFor();
+const gateways = (count) => page.waitForFunction((it) => document.querySelectorAll("#gateway-rows tr").length === it, count);
 const rows = () => page.locator("#rows tr");
 
 async function enter(text) {
@@ -31,7 +33,7 @@ await step("the page loads under its strict policy, and shows nothing without a 
   assert.match(response.headers()["content-security-policy"], /^default-src 'none'; script-src 'self';/);
   assert.equal(await page.locator("#shown").isHidden(), true);
   const weight = await browser.weight();
-  assert.ok(weight > 10_000 && weight < WEIGHT_MAX, `it weighs ${weight} bytes`);
+  assert.ok(weight > 25_000 && weight < WEIGHT_MAX, `it weighs ${weight} bytes`);
   await enter("nonsense");
   await page.getByText(/^refused: /).waitFor();
 });
@@ -45,6 +47,12 @@ await step("with an operator's token every shard has one leader", async () => {
   assert.equal(await page.locator("#rows .leads").count(), 9);
   assert.equal(await page.getByLabel("led all the time").count(), 9);
   await picture("calm");
+});
+
+await step("nothing is lost at any node or gateway, and every gateway tells of itself", async () => {
+  await verdict(/is 0 at all 3 nodes and 2 gateways/);
+  assert.equal(await page.locator("#verdict.well").count(), 1);
+  assert.deepEqual(await page.locator("#gateway-rows td:nth-child(2)").allInnerTexts(), ["answers", "answers"]);
 });
 
 await step("a leader that is killed is a gap in the shards that it led, with its length", async () => {
@@ -62,6 +70,7 @@ await step("a leader that is killed is a gap in the shards that it led, with its
   const gaps = await rows().filter({ has: page.getByLabel(/without a leader for/) }).locator("th").allInnerTexts();
   assert.ok(gaps.includes("shard 3"), gaps.join());
   assert.deepEqual(gaps.filter((name) => !led.includes(name)), [], "others have no gap");
+  await verdict(`node ${column + 1} cannot be asked`);
   await picture("killed");
   cluster("restart", String(column + 1));
   await news(/node \d answers again/);
@@ -71,6 +80,18 @@ await step("a gateway that is started again is found again", async () => {
   cluster("restart", "gateway-1");
   await page.getByText("live", { exact: true }).waitFor();
   await page.waitForFunction(() => document.querySelectorAll("#rows .leads").length === 9);
+});
+
+await step("the other gateway is seen to go, and to come back", async () => {
+  cluster("kill", "gateway-2");
+  await news(/^.*gateway \S+ does not answer$/);
+  await page.locator("#gateway-rows td.bad").filter({ hasText: "does not answer" }).waitFor();
+  // The nodes forget it in the end.
+  await news(/^.*gateway \S+ has gone$/);
+  await gateways(1);
+  cluster("restart", "gateway-2");
+  await news(/^.*gateway \S+ is there$/);
+  await gateways(2);
 });
 
 await step("it fits on a phone and on a desk, in light and in dark, and axe finds nothing", async () => {
