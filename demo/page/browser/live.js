@@ -28,6 +28,16 @@ async function enter(text) {
   await page.keyboard.press("Enter");
 }
 
+/** A frame with the Hello of a device whose cursor is above the head of its mailbox, which is new. */
+function impossible(user, token) {
+  const varint = (number) => (number < 128 ? [number] : [number % 128 | 128, ...varint(number >> 7)]);
+  const bytes = (field, content) => [field << 3 | 2, ...varint(content.length), ...content];
+  const text = (field, value) => bytes(field, new TextEncoder().encode(value));
+  const number = (field, value) => [field << 3, ...varint(value)];
+  const hello = [...text(2, token), ...text(3, user), ...text(4, "phone"), ...number(5, 1), ...number(6, 1_000)];
+  return bytes(1, hello);
+}
+
 await step("the page loads under its strict policy, and shows nothing without a token", async () => {
   const response = await page.goto(address);
   assert.match(response.headers()["content-security-policy"], /^default-src 'none'; script-src 'self';/);
@@ -97,6 +107,19 @@ await step("the other gateway is seen to go, and to come back", async () => {
 await step("it fits on a phone and on a desk, in light and in dark, and axe finds nothing", async () => {
   await browser.fitsEverywhere();
   browser.saidNothing();
+});
+
+await step("what never must happen is told, and where it did", async () => {
+  const make = ["--key", `${home}/keys/local.hs256`, "token", "make", "--role", "device", "--user", "mallory"];
+  const device = execFileSync(`${process.env.TIDEMARK_BIN}/tidemark`, make, { encoding: "utf8" }).trim();
+  await page.evaluate((frame) => new Promise((answered, failed) => {
+    const socket = new WebSocket(`ws://${location.host}/v1/connect`, "tidemark.v1");
+    socket.onopen = () => socket.send(new Uint8Array(frame));
+    socket.onmessage = () => { socket.close(); answered(); };
+    socket.onerror = () => failed(new Error("the gateway takes no WebSocket"));
+  }), impossible("mallory", device));
+  await verdict(/^Perhaps: what never must happen did, at (node \d, )+gateway \S+\. Its log says more\.$/);
+  assert.ok((await page.locator("#ledger td.bad").count()) >= 2, "at a node and at the gateway");
 });
 
 await browser.close();
