@@ -56,20 +56,6 @@ pub(crate) async fn mailbox(store: &dyn Store, user: UserId) -> Result<Mailbox, 
     }
 }
 
-/// Has the device a token, by which hints find it?
-pub(crate) async fn can_be_woken(
-    store: &dyn Store,
-    user: &UserId,
-    device: &DeviceId,
-) -> Result<bool, Failure> {
-    match ask(store, Query::Devices { user: user.clone() }).await? {
-        Answer::Devices(devices) => {
-            Ok(devices.iter().any(|(name, known)| name == device && known.push.is_some()))
-        }
-        other => Err(failure::of_answer(other)),
-    }
-}
-
 async fn ask(store: &dyn Store, query: Query) -> Result<Answer, Failure> {
     store.query(query).await.map_err(failure::of_error)
 }
