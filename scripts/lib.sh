@@ -59,3 +59,31 @@ prometheus_home="${XDG_CACHE_HOME:-$HOME/.cache}/tidemark/prometheus"
 prometheus_tool() {
   command -v "$1" || { [ -x "$prometheus_home/usr/bin/$1" ] && echo "$prometheus_home/usr/bin/$1"; }
 }
+
+# The ports of this machine on which somebody listens.
+listening() {
+  local address state
+  cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | while read -r _ address _ state _; do
+    [ "$state" != 0A ] || echo "$((16#${address##*:}))"
+  done
+}
+
+# free_ports FIRST: the first base port from there on with nobody on the 400 ports that are a cluster's and those of
+# what scripts start beside it. Below the ports that the system gives out.
+free_ports() {
+  local base taken
+  for ((base = $1; base + 400 <= 32768; base += 400)); do
+    taken="$(listening | awk -v from="$base" '$1 >= from && $1 < from + 400')"
+    [ -n "$taken" ] || { echo "$base"; return; }
+  done
+  echo "no 400 ports in a row are free from $1 on: stop what listens there" >&2
+  return 1
+}
+
+# own_ports BASE: fails, and says why, if somebody listens on one of these 400.
+own_ports() {
+  [ "$(free_ports "$1" 2>/dev/null)" = "$1" ] || {
+    echo "somebody listens on a port from $1 to $(($1 + 399)): stop that, or name another base port" >&2
+    return 1
+  }
+}

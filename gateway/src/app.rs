@@ -79,7 +79,8 @@ impl App {
             config.push.dispatch.clone(),
             rng.clone(),
         );
-        let live = Live::new(store.clone(), keys.clone(), clock.clone());
+        let own = config.announced().unwrap_or_else(|| config.http.to_string());
+        let live = Live::new(store.clone(), keys.clone(), clock.clone(), own);
         let (seam, time) = (store.clone(), clock.clone());
         let backend = Backend::new(seam, keys.clone(), time, checks.clone(), providers);
         let authenticator = Arc::new(Tokens(keys.clone()));

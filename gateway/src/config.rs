@@ -29,6 +29,10 @@ pub struct GatewayConfig {
     pub grpc: SocketAddr,
     /// Where `/metrics`, `/healthz` and `/readyz` are.
     pub http: SocketAddr,
+    /// Where the live pages of other gateways find the same, as `host:port`. Without this they are told
+    /// what `http` says, unless that is every address of the machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub announce: Option<String>,
     /// The keys by which tokens are verified: a file, or a folder of several.
     pub keys: PathBuf,
     /// The cluster that it serves, as a UUID. It ends when the store is another one; without this
@@ -76,6 +80,7 @@ impl Default for GatewayConfig {
         GatewayConfig {
             grpc: SocketAddr::from((Ipv4Addr::LOCALHOST, 7301)),
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, 7401)),
+            announce: None,
             keys: PathBuf::from("keys"),
             cluster: None,
             insecure: false,
@@ -167,6 +172,12 @@ impl Default for Limits {
 }
 
 impl GatewayConfig {
+    /// Where others find its HTTP port, if that is known.
+    pub fn announced(&self) -> Option<String> {
+        let own = || (!self.http.ip().is_unspecified()).then(|| self.http.to_string());
+        self.announce.clone().or_else(own)
+    }
+
     /// Checks what the types cannot.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let limits = &self.limits;
@@ -245,6 +256,16 @@ mod tests {
         assert!(toml::to_string(&config).expect("it is TOML").contains(text));
         let refused = toml::from_str::<GatewayConfig>("cluster = \"mine\"").expect_err("no id");
         assert!(refused.to_string().contains("UUID"), "{refused}");
+    }
+
+    #[test]
+    fn others_find_it_where_it_says_or_listens() {
+        let mut config = GatewayConfig::default();
+        assert_eq!(config.announced().as_deref(), Some("127.0.0.1:7401"));
+        config.http.set_ip(Ipv4Addr::UNSPECIFIED.into());
+        assert_eq!(config.announced(), None);
+        config.announce = Some("gateway-1.example:7401".to_owned());
+        assert_eq!(config.announced(), config.announce);
     }
 
     #[test]

@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use futures::future::join_all;
 use tidemark_allocator::{Allocator, keep_freed_memory};
 use tidemark_env::{Clock, Rng, SystemClock, SystemRng};
 use tidemark_gateway::app::App;
@@ -22,10 +24,14 @@ use tidemark_types::ClusterId;
 use tidemark_version::VERSION;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
 /// Frames and bodies are many small things: see docs/performance.md.
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
+
+/// Store nodes forget a gateway that is silent for three times as long.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
 
 /// A gateway of Tidemark, the lossless messaging core.
 #[derive(Parser)]
@@ -147,8 +153,8 @@ async fn start(
     hangups: Signal,
 ) -> Result<Arc<App>> {
     let rng: Arc<dyn Rng> = Arc::new(SystemRng);
-    let store = Arc::new(reach(&config.store, clock.clone(), rng.clone()).await?);
-    let app = Arc::new(App::new(config, keys, store, clock, rng)?);
+    let store = reach(&config.store, clock.clone(), rng.clone()).await?;
+    let app = Arc::new(App::new(config, keys, Arc::new(store.clone()), clock, rng)?);
     tracing::info!(
         grpc = %config.grpc,
         http = %config.http,
@@ -157,6 +163,9 @@ async fn start(
         "started",
     );
     tokio::spawn(reload_keys(app.clone(), hangups));
+    if let Some(http) = config.announced() {
+        tokio::spawn(announce(store, http));
+    }
     Ok(app)
 }
 
@@ -175,6 +184,19 @@ async fn reach(
             }
             Err(Error::Unavailable(_)) => {}
             reached => return reached,
+        }
+    }
+}
+
+/// Tells all store nodes where its HTTP port is, for the live pages of other gateways.
+async fn announce(store: Client, http: String) {
+    let mut ticks = tokio::time::interval(ANNOUNCE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let told = store.map().nodes.keys().map(|node| store.announce(*node, &http));
+        for refused in join_all(told).await.into_iter().filter_map(Result::err) {
+            tracing::debug!(%refused, "a store node does not know of this gateway");
         }
     }
 }

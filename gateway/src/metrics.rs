@@ -508,8 +508,9 @@ pub(crate) fn hook_open(left_alone: bool) {
 }
 
 /// What the live page shows of these metrics.
-const SHOWN: [&str; 9] = [
+const SHOWN: [&str; 10] = [
     CONNECTIONS,
+    RESETS_TOTAL,
     MAILBOXES_WATCHED,
     SENDS_TOTAL,
     SENDS_GIVEN_BACK_TOTAL,

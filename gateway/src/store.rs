@@ -64,7 +64,7 @@ pub trait Store: Send + Sync + 'static {
         within: Duration,
     ) -> BoxFuture<'static, Result<bool, Error>>;
 
-    /// How the groups stand, as `node` sees them.
+    /// How the groups stand, as `node` sees them, without `outbox_bytes`.
     fn status(&self, node: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>>;
 
     /// Moves a group's leadership from `from` to `to`; the term in which it leads then.
@@ -174,7 +174,7 @@ impl Store for Client {
 
     fn status(&self, node: NodeId) -> BoxFuture<'static, Result<StatusResponse, Error>> {
         let client = self.clone();
-        Box::pin(async move { client.status(node).await })
+        Box::pin(async move { client.brief_status(node).await })
     }
 
     fn transfer_leader(

@@ -4,6 +4,7 @@
 //! user, no group of users, no address.
 #![expect(clippy::disallowed_macros, reason = "this is the one place where metrics have names")]
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{
@@ -343,10 +344,23 @@ pub(crate) fn log_failed() {
 /// The kinds of what must never happen.
 const ALARMS: [&str; 4] = ["wrong_shard", "cursor_above_head", "relay_above_head", "relay_halted"];
 
+/// How often each happened: an exporter does not tell.
+static RAISED: [AtomicU64; ALARMS.len()] = [const { AtomicU64::new(0) }; ALARMS.len()];
+
 /// Something of `kind` happened that never must.
 pub(crate) fn alarm(kind: &'static str) {
-    debug_assert!(ALARMS.contains(&kind), "{kind} begins at 0 as well");
+    let known = ALARMS.iter().position(|known| *known == kind);
+    debug_assert!(known.is_some(), "{kind} begins at 0 as well");
+    if let Some(known) = known {
+        RAISED[known].fetch_add(1, Ordering::Relaxed);
+    }
     counter!(ALARMS_TOTAL, "kind" => kind).increment(1);
+}
+
+/// How often each kind happened since the process started.
+pub(crate) fn alarms() -> impl Iterator<Item = (&'static str, u64)> {
+    let raised = RAISED.iter().map(|raised| raised.load(Ordering::Relaxed));
+    ALARMS.into_iter().zip(raised)
 }
 
 /// A command was answered after this long.

@@ -39,6 +39,11 @@ export interface Config {
   readonly outboxEntriesMax?: number;
   /** Bytes of their bodies. */
   readonly outboxBytesMax?: number;
+  /**
+   * Tells other users which of their messages this device has taken: a delivered mark for each conversation, at
+   * most one a second. Each one is a send. Off by default.
+   */
+  readonly deliveredMarks?: boolean;
 }
 
 /** A configuration that can work. */
@@ -57,6 +62,7 @@ export function checkConfig(config: Config): CheckedConfig {
     agent: AGENT,
     outboxEntriesMax: OUTBOX_ENTRIES,
     outboxBytesMax: OUTBOX_BYTES,
+    deliveredMarks: false,
     ...config,
   };
   const bytes = (text: string): number => new TextEncoder().encode(text).length;

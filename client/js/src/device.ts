@@ -12,18 +12,30 @@
  * and one place that writes its store.
  */
 
+import {
+  AskError,
+  checkAct,
+  kindOf,
+  MARK_INTERVAL_MS,
+  type Place,
+  type Presence,
+  Received,
+  type UnreadCounts,
+} from "./act.js";
 import type { Connector, Wire } from "./carrier.js";
 import { type Clock, systemClock } from "./clock.js";
 import { type CheckedConfig, type Config, OpenError, checkConfig } from "./config.js";
 import { SendError, type To, checkDraft } from "./draft.js";
 import type { Action, Input, Link, Status } from "./engine/io.js";
-import { Engine } from "./engine/engine.js";
+import { Engine, type Said } from "./engine/engine.js";
 import type { Entry, Item } from "./entry.js";
 import type { Event } from "./event.js";
+import { ActKind } from "./gen/tidemark/v1/act_pb.js";
 import type { ServerFrame } from "./gen/tidemark/v1/gateway_pb.js";
 import { isMessageId, newMessageId, uuidText } from "./ids.js";
 import type { Outcome, Settled } from "./outcome.js";
 import { type Rng, systemRng } from "./rng.js";
+import { type Answer, Questions } from "./questions.js";
 import { Room } from "./room.js";
 import type { Draft, OutboxId, Saved, Store } from "./store.js";
 import { WebSocketConnector } from "./websocket.js";
@@ -96,6 +108,10 @@ export class Device {
   readonly #room: Room;
   readonly #waiters: Map<OutboxId, Waiter>;
   readonly #wires = new Map<Link, Wire>();
+  readonly #questions: Questions;
+  /** Absent, if the application wants no delivered marks. */
+  readonly #received: Received | undefined;
+  #marksWait = false;
   /** What is to be done with the engine, in turn. */
   #ready: (() => void)[] = [];
   /** How many of these are frames. */
@@ -131,6 +147,8 @@ export class Device {
     this.#clock = parts.clock ?? systemClock;
     this.#rng = parts.rng ?? systemRng;
     this.#connector = parts.connector ?? new WebSocketConnector();
+    this.#questions = new Questions(this.#clock);
+    this.#received = config.deliveredMarks ? new Received(config.user) : undefined;
     const sends = [...saved.outbox].map(([id, { body }]) => [id, { bytes: body.length }] as const);
     const outcomes = [...saved.outcomes.keys()].map((id) => [id, { bytes: 0 }] as const);
     this.#waiters = new Map<OutboxId, Waiter>([...sends, ...outcomes]);
@@ -164,6 +182,60 @@ export class Device {
   }
 
   /**
+   * Says that the user has read everything of a conversation up to this message, which was received. It is a
+   * send, as the other acts are: durable when this resolves, and taken exactly once.
+   */
+  markRead(message: Place): Promise<Sending> {
+    return this.#actOn(ActKind.READ, message);
+  }
+
+  /** Says that this device has everything of a conversation up to this message; `deliveredMarks` does it by itself. */
+  markDelivered(message: Place): Promise<Sending> {
+    return this.#actOn(ActKind.DELIVERED, message);
+  }
+
+  /** Takes back a message that this user sent, for as long as the cluster allows: refused with `TOO_LATE` after that. */
+  recall(message: Place): Promise<Sending> {
+    return this.#actOn(ActKind.RECALL, message);
+  }
+
+  /** Gives a message that this user sent another body, for as long as the cluster allows. The kind is the message's. */
+  edit(message: Place, kind: number, body: Uint8Array | string): Promise<Sending> {
+    return this.#actOn(ActKind.EDIT, message, kind, body);
+  }
+
+  /** Asks what the user has not read, and how far the user has come in each conversation. Rejects with an `AskError`. */
+  async unread(): Promise<UnreadCounts> {
+    const answer = await this.#ask((requestId) => ({ case: "unread", value: { requestId } }));
+    if (answer.case !== "unreadReply") throw noAnswer();
+    const { epoch = 0, from = 0, head = 0, unread = 0, conversations = [] } = answer.value.counts ?? {};
+    return {
+      ...{ epoch, from, head, unread },
+      conversations: conversations.map(({ conversation, unread, deliveredSeq, readSeq }) => ({
+        with: { kind: kindOf(conversation?.kind ?? 0), name: conversation?.name ?? "" },
+        ...{ unread, deliveredSeq, readSeq },
+      })),
+    };
+  }
+
+  /** Asks whether another user is there. Rejects with an `AskError`. */
+  async presence(user: string): Promise<Presence> {
+    const answer = await this.#ask((requestId) => ({ case: "presence", value: { requestId, user } }));
+    if (answer.case !== "presenceReply") throw noAnswer();
+    const { online = false, lastSeenMs = 0n } = answer.value.status ?? {};
+    return { online, lastSeenMs: Number(lastSeenMs) };
+  }
+
+  /**
+   * Says that this user types to another one, or has stopped. It passes by: it is said once, if the device is
+   * connected, and reaches who is connected then. While somebody types an application says it again every few
+   * seconds.
+   */
+  typing(to: string, typing: boolean): void {
+    this.#later(() => void this.#engine.say(this.#clock.now(), { case: "typing", value: { user: to, typing } }));
+  }
+
+  /**
    * Stops the device: waits for the entry that the handler has in its hands, confirms the cursor,
    * stores everything, and disconnects. What is in the outbox stays there.
    */
@@ -172,11 +244,44 @@ export class Device {
     await this.#closed;
   }
 
-  /** By the server's clock where that is known: a device whose own clock is wrong makes good ids as well. */
   #draft(to: To, kind: number, body: Uint8Array | string): Draft {
+    return checkDraft(to, kind, body, this.#newId());
+  }
+
+  /** By the server's clock where that is known: a device whose own clock is wrong makes good ids as well. */
+  #newId(): Uint8Array {
     const server = this.#engine.serverTime;
     const now = server ? server.timeMs + this.#clock.now() - server.at : this.#clock.wall();
-    return checkDraft(to, kind, body, newMessageId(now, this.#rng));
+    return newMessageId(now, this.#rng);
+  }
+
+  async #actOn(what: ActKind, message: Place, kind = 0, body: Uint8Array | string = ""): Promise<Sending> {
+    const draft = checkAct(what, message, kind, body, this.#newId());
+    await this.#room.enter(draft.body.length);
+    return this.#enqueue(draft);
+  }
+
+  #ask(question: (requestId: bigint) => Said): Promise<Answer> {
+    return new Promise((answer, refuse) => {
+      if (this.#finished) return refuse(new AskError("closed", "the device has stopped"));
+      this.#later(() => {
+        const asked = this.#questions.ask((requestId) => this.#engine.say(this.#clock.now(), question(requestId)));
+        asked.then(answer, refuse);
+      });
+    });
+  }
+
+  /** A delivered mark for what came meanwhile, a while after the first of it. */
+  #markLater(entry: Entry): void {
+    if (!this.#received) return;
+    this.#received.note(entry);
+    if (this.#marksWait) return;
+    this.#marksWait = true;
+    this.#clock.after(MARK_INTERVAL_MS, () => {
+      this.#marksWait = false;
+      // A device that has stopped marks nothing any more; its next run marks what comes then.
+      for (const place of this.#received?.take() ?? []) this.markDelivered(place).catch(() => {});
+    });
   }
 
   #enqueue(draft: Draft): Promise<Sending> {
@@ -244,6 +349,10 @@ export class Device {
         return this.#hand(action.item);
       case "report":
         return this.#report(action.id, action.settled);
+      case "answer":
+        return this.#questions.answered(action.answer);
+      case "unanswered":
+        return this.#questions.refused(action.requestId, action.failure);
       case "event":
         this.#event(action.event);
         return;
@@ -296,8 +405,9 @@ export class Device {
   #hand(item: Item): void {
     const { handler } = this.#parts;
     const take = async (): Promise<void> => {
-      if (item.kind === "entry") await handler.entry(item.entry);
-      else await handler.gap?.(item.first, item.last);
+      if (item.kind === "gap") return handler.gap?.(item.first, item.last);
+      await handler.entry(item.entry);
+      this.#markLater(item.entry);
     };
     take().then(
       () => this.#input({ kind: "handled" }),
@@ -351,6 +461,7 @@ export class Device {
     for (const wire of this.#wires.values()) wire.close();
     this.#wires.clear();
     this.#room.close(closedError());
+    this.#questions.close();
     const unknown = "the device stopped while it stored the send: it may be in the outbox";
     for (const { failed } of this.#storing.splice(0)) failed(new SendError("unknown", unknown));
     for (const { sending } of this.#waiters.values()) sending?.stop();
@@ -388,6 +499,10 @@ class PendingSending implements Sending {
 
 function closedError(): SendError {
   return new SendError("closed", "the device has stopped");
+}
+
+function noAnswer(): AskError {
+  return new AskError("noAnswer", "the server answered something else");
 }
 
 function stoppedError(): SendError {

@@ -30,6 +30,8 @@ export type Event =
   | { readonly kind: "gap"; readonly first: number; readonly last: number }
   /** The mailbox was restored or rebuilt: what it keeps is delivered once more. */
   | { readonly kind: "reset"; readonly epoch: number; readonly floor: number }
+  /** Somebody types to this user, or has stopped; whoever shows it forgets it after some seconds. */
+  | { readonly kind: "typing"; readonly by: string; readonly typing: boolean }
   /** The handler did not take an item, which is handed over again. */
   | {
       readonly kind: "handlerFailed";

@@ -7,6 +7,7 @@
  * stored durable before it does what relies on it.
  */
 
+export { AskError, type Place, type Presence, type UnreadConversation, type UnreadCounts } from "./act.js";
 export type { Connector, Wire, WireEvents } from "./carrier.js";
 export { type Clock, systemClock } from "./clock.js";
 export { type Config, OpenError, type Start } from "./config.js";

@@ -15,7 +15,7 @@ export type OutboxId = number;
 
 /** A message as it waits in the outbox. */
 export interface Draft {
-  /** 1 to 256 users, or one group alone, as in frames. */
+  /** 1 to 256 users, or one group alone, as in frames; nobody for an act. */
   readonly to: readonly { readonly kind: number; readonly name: string }[];
   /** The application's kind of message. */
   readonly kind: number;
@@ -23,6 +23,8 @@ export interface Draft {
   readonly body: Uint8Array;
   /** The application's name for the message: 16 bytes, a UUID of version 7. */
   readonly clientMsgId: Uint8Array;
+  /** What it does instead of bringing a message, as in frames. */
+  readonly about?: { readonly kind: number; readonly epoch: number; readonly seq: number };
 }
 
 /** The send session, as the device stores it. */

@@ -4,19 +4,20 @@ import assert from "node:assert/strict";
 import { readFileSync, readdirSync } from "node:fs";
 import { test } from "node:test";
 
-import { fromJson, type JsonObject, type JsonValue, toJson } from "@bufbuild/protobuf";
+import { create, fromJson, type JsonObject, type JsonValue, toJson } from "@bufbuild/protobuf";
 
 import { type CheckedConfig, checkConfig, type Start } from "../src/config.js";
-import { Engine } from "../src/engine/engine.js";
+import { Engine, type Said } from "../src/engine/engine.js";
 import type { Action, Input, Link } from "../src/engine/io.js";
 import type { Event } from "../src/event.js";
 import { errorName } from "../src/failure.js";
+import { AboutSchema } from "../src/gen/tidemark/v1/act_pb.js";
 import { IdKind } from "../src/gen/tidemark/v1/id_pb.js";
 import { type ClientFrame, ClientFrameSchema, type ServerFrame, ServerFrameSchema } from "../src/gen/tidemark/v1/gateway_pb.js";
 import { newMessageId } from "../src/ids.js";
 import type { Outcome } from "../src/outcome.js";
 import type { Rng } from "../src/rng.js";
-import type { OutboxId } from "../src/store.js";
+import type { Draft, OutboxId } from "../src/store.js";
 import { MemoryStore } from "../src/stores/memory.js";
 import { storedBefore } from "./stored.js";
 
@@ -127,8 +128,19 @@ class World {
       case "wait":
         return this.#wait(value as { atLeastMs?: number; atMostMs?: number });
       case "send":
-        this.#send(value as string);
+        this.#send(value as string, { to: [{ kind: IdKind.USER, name: "bob" }] });
         break;
+      case "act": {
+        const { about, body = "" } = value as { about: JsonValue; body?: string };
+        const { kind, epoch, seq } = fromJson(AboutSchema, about);
+        this.#send(body, { to: [], about: { kind, epoch, seq } });
+        break;
+      }
+      case "say": {
+        const { frame } = fromJson(ClientFrameSchema, value);
+        if (!this.#engine.say(this.#now, frame as Said)) return [{ unsaid: {} }];
+        break;
+      }
       default:
         this.#input(this.#plain(name, value, step.link as number | undefined));
     }
@@ -187,10 +199,10 @@ class World {
     throw new Error("it does nothing any more");
   }
 
-  #send(body: string): void {
+  #send(body: string, content: Pick<Draft, "to" | "about">): void {
     const number = this.#sends.size + 1;
     const draft = {
-      to: [{ kind: IdKind.USER, name: "bob" }],
+      ...content,
       kind: 0,
       body: new TextEncoder().encode(body),
       clientMsgId: messageId(number),
@@ -246,6 +258,12 @@ class World {
       }
       case "event":
         return { tell: told(action.event) };
+      case "answer":
+        return {
+          answer: toJson(ServerFrameSchema, create(ServerFrameSchema, { frame: action.answer }), { alwaysEmitImplicit: true }),
+        };
+      case "unanswered":
+        return { unanswered: { requestId: String(action.requestId), code: errorName(action.failure.code) } };
       case "stop":
         return { stop: {} };
     }
@@ -282,6 +300,8 @@ function told(event: Event): JsonValue {
       return { sendingStopped: errorName(event.code) };
     case "stopped":
       return { stopped: event.reason };
+    case "typing":
+      return { typing: { by: event.by, typing: event.typing } };
     case "outcome":
       throw new Error("an engine does not say this");
     default:

@@ -21,11 +21,13 @@ export function storedBefore({ frame }: ClientFrame, { meta, outbox }: Saved): v
     case "open":
       return assert.deepEqual(frame.value.openId, meta.openId);
     case "send": {
-      const { session, n, base, body } = frame.value;
+      const { session, n, base, body, about } = frame.value;
       assert.ok(meta.session && meta.session.id === session, "the session");
       const id = idOf(meta.session, n);
       assert.ok(id < meta.numbered, "the number");
       assert.deepEqual(outbox.get(id)?.body, body);
+      const { kind, epoch, seq } = about ?? {};
+      assert.deepEqual(outbox.get(id)?.about, about && { kind, epoch, seq });
       const front = idOf(meta.session, base);
       assert.ok(![...outbox.keys()].some((id) => id < front), "a base above a send without an outcome");
     }

@@ -185,7 +185,23 @@ impl World {
                 self.input(Input::Tick);
             }
             "wait" => return self.wait(value),
-            "send" => self.send(value.as_str().expect("a body")),
+            "send" => {
+                let to = vec![v1::Id { kind: 1, name: "bob".to_owned() }];
+                self.send(v1::Send { to, ..v1::Send::default() }, value);
+            }
+            "act" => {
+                let about = DynamicMessage::deserialize(v1_descriptor("About"), &value["about"]);
+                let about = about.expect("an About").transcode_to().expect("the same message");
+                self.send(v1::Send { about: Some(about), ..v1::Send::default() }, &value["body"]);
+            }
+            "say" => {
+                let frame = DynamicMessage::deserialize(v1_descriptor("ClientFrame"), value);
+                let frame: v1::ClientFrame =
+                    frame.expect("a frame").transcode_to().expect("the same message");
+                if !self.engine.ask(self.now, frame) {
+                    return vec![json!({"unsaid": {}})];
+                }
+            }
             _ => {
                 let input = self.plain(name, value, link);
                 self.input(input);
@@ -240,17 +256,11 @@ impl World {
         panic!("it does nothing any more");
     }
 
-    fn send(&mut self, body: &str) {
+    fn send(&mut self, send: v1::Send, body: &Value) {
         let number = u8::try_from(self.sends.len() + 1).expect("few");
-        let id = self.engine.send(
-            self.now,
-            v1::Send {
-                to: vec![v1::Id { kind: 1, name: "bob".to_owned() }],
-                body: body.to_owned().into(),
-                client_msg_id: message_id(number).as_bytes().to_vec().into(),
-                ..v1::Send::default()
-            },
-        );
+        let body = body.as_str().unwrap_or_default().to_owned().into();
+        let client_msg_id = message_id(number).as_bytes().to_vec().into();
+        let id = self.engine.send(self.now, v1::Send { body, client_msg_id, ..send });
         self.sends.insert(id, number);
     }
 
@@ -317,7 +327,10 @@ impl World {
                 json!({"report": {"send": self.sends[id], "outcome": what}})
             }
             Action::Event(event) => json!({"tell": told(event)}),
-            Action::Answer(_) | Action::Unanswered { .. } => unreachable!("no script asks"),
+            Action::Answer(frame) => json!({"answer": json_of("ServerFrame", frame.as_ref())}),
+            Action::Unanswered { request_id, failure } => {
+                json!({"unanswered": {"requestId": request_id.to_string(), "code": failure.code.name()}})
+            }
             Action::Stop => json!({"stop": {}}),
         }
     }
@@ -335,21 +348,16 @@ impl World {
         let fields: &[&str] = match frame {
             Frame::Hello(_) => &["clusterId", "epoch", "seqCli", "start", "token"],
             Frame::Open(_) => &["ends"],
-            Frame::Send(_) => &["session", "n", "base", "body", "to"],
+            Frame::Send(_) => &["session", "n", "base", "body", "to", "about"],
             Frame::Ack(_) => &["epoch", "seq"],
             Frame::Sync(_) | Frame::Ping(_) => &["epoch", "seqCli"],
-            Frame::Status(_)
-            | Frame::Unread(_)
-            | Frame::Typing(_)
-            | Frame::Presence(_)
-            | Frame::WatchPresence(_) => &[],
+            Frame::Unread(_) => &["requestId"],
+            Frame::Typing(_) => &["user", "typing"],
+            Frame::Presence(_) => &["requestId", "user"],
+            Frame::Status(_) | Frame::WatchPresence(_) => &[],
         };
         let whole = v1::ClientFrame { frame: Some(frame.clone()) };
-        let mut message = DynamicMessage::new(v1_descriptor("ClientFrame"));
-        message.transcode_from(&whole).expect("the same message");
-        let options = SerializeOptions::new().skip_default_fields(false);
-        let json = message.serialize_with_options(serde_json::value::Serializer, &options);
-        let json = json.expect("JSON");
+        let json = json_of("ClientFrame", &whole);
         let (kind, content) =
             json.as_object().expect("an object").iter().next().expect("one frame");
         let looked_at = |(name, value): (&String, &Value)| {
@@ -380,7 +388,9 @@ fn told(event: &Event) -> Value {
             Fatal::Refused(_) => "refused",
             Fatal::Store(_) => "store",
         }}),
-        Event::Typing { .. } => panic!("nobody types in a script"),
+        Event::Typing { by, typing } => {
+            json!({"typing": {"by": by.to_string(), "typing": typing}})
+        }
         Event::Presence { .. } | Event::PresenceRefused { .. } => {
             panic!("nobody is watched in a script")
         }
@@ -390,6 +400,14 @@ fn told(event: &Event) -> Value {
 
 fn message_id(number: u8) -> ClientMsgId {
     ClientMsgId::new(UnixMs::new(0), [number; 10])
+}
+
+/// A message as protobuf's JSON, with what has its default value.
+fn json_of(name: &str, message: &impl prost::Message) -> Value {
+    let mut dynamic = DynamicMessage::new(v1_descriptor(name));
+    dynamic.transcode_from(message).expect("the same message");
+    let options = SerializeOptions::new().skip_default_fields(false);
+    dynamic.serialize_with_options(serde_json::value::Serializer, &options).expect("JSON")
 }
 
 fn v1_descriptor(name: &str) -> prost_reflect::MessageDescriptor {

@@ -22,6 +22,7 @@ pub(crate) fn before(frame: &Frame, saved: &Saved) {
             assert_eq!(session.id.get(), send.session);
             assert!(id < meta.numbered);
             assert_eq!(saved.outbox[&id].body, send.body);
+            assert_eq!(saved.outbox[&id].about, send.about);
             let below = saved.outbox.range(..session.id_of(send.base)).next();
             assert!(below.is_none(), "a base above a send without a stored outcome");
         }

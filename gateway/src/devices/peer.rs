@@ -84,8 +84,8 @@ pub(super) struct Peer {
     /// It had a `Welcome`, and may say more than `Hello`.
     pub(super) welcomed: bool,
     place: Option<Place>,
-    /// Its connection's number, and whether the device could be woken when it began.
-    number: Option<(u64, bool)>,
+    /// Its connection's number.
+    number: Option<u64>,
     /// How many places it has had.
     places: u64,
     pace: Pace,
@@ -300,26 +300,17 @@ impl Peer {
                 tracing::debug!(%failure, "a device's last cursor is not confirmed");
             }
         }
-        let Some((connection, wakes)) = number else { return };
-        // A token that it was given since is known to the store alone; for a device without one
-        // nothing is written.
-        let given = match wakes {
-            true => Ok(true),
-            false => receive::can_be_woken(store.as_ref(), &user, &device).await,
-        };
-        if given.unwrap_or(false) {
-            let depart = Command::Depart { user, device, connection };
-            if let Err(error) = store.command(depart).await {
-                // Its hints come a little later then, when it has not confirmed for a while.
-                tracing::debug!(%error, "a connection's end is not known to the store");
-            }
+        let Some(connection) = number else { return };
+        if let Err(error) = store.command(Command::Depart { user, device, connection }).await {
+            // Its hints come a little later then, when it has not confirmed for a while.
+            tracing::debug!(%error, "a connection's end is not known to the store");
         }
     }
 
     fn welcome(&mut self, start: Seq, registered: &Registered, pending: &mut Pending) {
-        let Registered { epoch, floor, head, cursor, live, connection, pushes, .. } = *registered;
+        let Registered { epoch, floor, head, cursor, live, connection, .. } = *registered;
         self.seat.numbered(connection);
-        self.number = Some((connection, pushes));
+        self.number = Some(connection);
         let rest = v1::Sync { request_id: 0, epoch: epoch.get(), seq_cli: start.get(), limit: 0 };
         self.place = Some(Place {
             delivery: Delivery::at(epoch, start, head),

@@ -1,16 +1,17 @@
-//! The live page of the cluster: who leads which shard, how far the replicas are, and what this
-//! gateway does, as it happens. For operators: what is shown needs an admin's token, the page itself
-//! holds nothing.
+//! The live page of the cluster: who leads which shard, how far the replicas are, what must be 0, and
+//! what the gateways do, as it happens. For operators: what is shown needs an admin's token, the page
+//! itself holds nothing.
 //!
 //! ```text
-//!   store nodes ── status ──►┐                      ┌──► SSE ──► page
-//!                            sampler ──► watch ─────┤
-//!   own /metrics ───────────►┘  (newest sample)     └──► SSE ──► page
+//!   store nodes ── status ─────────►┐                      ┌──► SSE ──► page
+//!     │ which gateways there are    sampler ──► watch ─────┤
+//!     └──► /metrics of each ───────►┘  (newest sample)     └──► SSE ──► page
 //! ```
 //!
 //! Nobody is asked for anything while nobody looks. All who look share one sampler, and who is slow
 //! misses samples instead of holding them up.
 
+mod gateways;
 mod sampler;
 
 use std::convert::Infallible;
@@ -56,9 +57,15 @@ pub(crate) struct Live {
 
 impl Live {
     /// The page over this store, for whoever has an admin's token of these keys.
-    pub(crate) fn new(store: Arc<dyn Store>, keys: Arc<Keys>, clock: Arc<dyn Clock>) -> Self {
+    /// `own` is where others find this gateway.
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        keys: Arc<Keys>,
+        clock: Arc<dyn Clock>,
+        own: String,
+    ) -> Self {
         let watchers = Arc::new(Semaphore::new(WATCHERS_MAX));
-        Live { keys, clock, sampler: Sampler::new(store), watchers }
+        Live { keys, clock, sampler: Sampler::new(store, own), watchers }
     }
 
     /// Samples as they come, for the bearer of this token, until the token ends or the caller leaves.

@@ -56,15 +56,6 @@ pub(crate) async fn mailbox(store: &dyn Store, user: UserId) -> Result<Mailbox, 
     }
 }
 
-/// Has the device a token, by which hints find it?
-pub(crate) async fn can_be_woken(
-    store: &dyn Store,
-    user: &UserId,
-    device: &DeviceId,
-) -> Result<bool, Failure> {
-    Ok(self::device(store, user, device).await?.is_some_and(|known| known.push.is_some()))
-}
-
 /// What the store knows of a device.
 pub(crate) async fn device(
     store: &dyn Store,

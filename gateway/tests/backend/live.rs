@@ -3,7 +3,7 @@
 use tidemark_proto::store::v1::GroupStatus;
 use tidemark_token::Role;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::gateway::{Gateway, device_of};
 
@@ -78,11 +78,30 @@ async fn a_sample_says_who_leads_and_who_does_not_answer() {
     let seen = until(&mut one, "\n\n").await;
     assert!(seen.contains("content-type: text/event-stream"), "{seen}");
     assert!(seen.contains(r#"data: {"nodes":[{"node":1},{"node":2,"stands":"#), "{seen}");
-    assert!(seen.contains(r#""group":1,"term":7,"leader":2"#), "{seen}");
+    assert!(seen.contains(r#""groups":[[1,7,2,0,0,""]]"#), "{seen}");
+    assert!(seen.contains(r#""alarms":[["wrong_shard",3]]"#), "{seen}");
     // Two share a sampler, and see what changes.
     let mut other = ask(&gateway, "/live/events", Some(&token)).await;
     gateway.store.nodes.lock().insert(2, vec![GroupStatus { term: 8, ..leads }]);
     for stream in [&mut one, &mut other] {
-        until(stream, r#""group":1,"term":8"#).await;
+        until(stream, r#""groups":[[1,8,2,"#).await;
     }
+}
+
+#[tokio::test]
+async fn a_sample_tells_of_every_gateway_and_of_those_that_do_not_answer() {
+    let (gateway, other) = (Gateway::start().await, Gateway::start().await);
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = silent.local_addr().unwrap().to_string();
+    gateway.store.lead(1);
+    *gateway.store.gateways.lock() = vec![silent.clone(), other.http.to_string()];
+    let token = gateway.token(Role::Admin);
+    let mut stream = ask(&gateway, "/live/events", Some(&token)).await;
+    let seen = until(&mut stream, r#""gateways":["#).await + &until(&mut stream, "\n\n").await;
+    let told = seen.lines().find_map(|line| Some(line.split_once(r#""gateways":["#)?.1)).unwrap();
+    // Itself, by where the configuration says that it listens.
+    for tells in ["127.0.0.1:7401", &other.http.to_string()] {
+        assert!(told.contains(&format!(r#"{{"at":"{tells}","tells":["#)), "{told}");
+    }
+    assert!(told.contains(&format!(r#"{{"at":"{silent}"}}"#)), "{told}");
 }

@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 use tidemark_gateway::store::{PendingReply, Store, Watch};
-use tidemark_proto::store::v1::{GroupStatus, Postponed, StatusResponse};
+use tidemark_proto::store::v1::{Alarms, GroupStatus, Postponed, StatusResponse};
 use tidemark_store_client::{Attempt, Error, Present, WatchEvent};
 use tidemark_store_core::command::Batch;
 use tidemark_store_core::feed;
@@ -52,6 +52,8 @@ pub(crate) struct MemoryStore {
     queries: AtomicUsize,
     /// How nodes answer when asked for their groups; the others are down.
     pub(crate) nodes: Mutex<BTreeMap<u64, Vec<GroupStatus>>>,
+    /// Where the gateways are that announced themselves.
+    pub(crate) gateways: Mutex<Vec<String>>,
     /// Leaders that were moved: shard, from, to.
     pub(crate) transfers: Mutex<Vec<(u32, u64, u64)>>,
     /// The hints that were handed out.
@@ -78,6 +80,7 @@ impl MemoryStore {
             feeds: watch::Sender::default(),
             queries: AtomicUsize::new(0),
             nodes: Mutex::default(),
+            gateways: Mutex::default(),
             transfers: Mutex::default(),
             leased: Mutex::default(),
         };
@@ -243,6 +246,8 @@ impl Store for MemoryStore {
             groups,
             version: "1.2.3".to_owned(),
             disk_free_bytes: 5 << 30,
+            gateways: self.gateways.lock().clone(),
+            alarms: vec![Alarms { kind: "wrong_shard".to_owned(), count: 3 }],
         });
         ready(status.ok_or_else(|| Error::Unavailable("it is down".to_owned()))).boxed()
     }

@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 use tidemark_env::{Clock, Connector, Rng};
 use tidemark_proto::Failure;
 use tidemark_proto::store::v1::{
-    AwaitFeed, ClockRequest, ClockResponse, LeaseHintsRequest, LeaseHintsResponse, MapRequest,
-    Postponed, PresenceOf, StatusRequest, StatusResponse, TransferLeaderRequest, TrustClockRequest,
-    Typing, request, response,
+    AnnounceRequest, AwaitFeed, ClockRequest, ClockResponse, LeaseHintsRequest, LeaseHintsResponse,
+    MapRequest, Postponed, PresenceOf, StatusRequest, StatusResponse, TransferLeaderRequest,
+    TrustClockRequest, Typing, request, response,
 };
 use tidemark_store_core::hints::Hint;
 use tidemark_store_core::read::{Answer, Query};
@@ -255,8 +255,25 @@ impl Client {
 
     /// How the groups stand, as `node` sees them.
     pub async fn status(&self, node: NodeId) -> Result<StatusResponse, Error> {
+        self.ask_status(node, false).await
+    }
+
+    /// The same but for `outbox_bytes`, which take reading of the state: for who asks all the time.
+    pub async fn brief_status(&self, node: NodeId) -> Result<StatusResponse, Error> {
+        self.ask_status(node, true).await
+    }
+
+    async fn ask_status(&self, node: NodeId, brief: bool) -> Result<StatusResponse, Error> {
         let mut client = store_client(self.channel(node)?);
-        answered(node, client.status(StatusRequest {})).await
+        answered(node, client.status(StatusRequest { brief })).await
+    }
+
+    /// Tells a node that a gateway has its HTTP port at this `host:port`, for a while.
+    pub async fn announce(&self, node: NodeId, http: &str) -> Result<(), Error> {
+        let mut client = store_client(self.channel(node)?);
+        let request = AnnounceRequest { http: http.to_owned() };
+        let request = addressed(request, self.inner.map.cluster);
+        answered(node, client.announce(request)).await.map(drop)
     }
 
     /// Leases up to `max` hints of shards that `node` leads, and tells it of some that could not be

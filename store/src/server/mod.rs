@@ -2,6 +2,7 @@
 //!
 //! It translates and bounds; what a request does is decided below.
 
+mod gateways;
 pub mod http;
 mod presence;
 pub mod store;

@@ -18,11 +18,11 @@ use futures::{FutureExt, Stream, StreamExt};
 use prost::Message;
 use tidemark_proto::store::v1::store_server::Store;
 use tidemark_proto::store::v1::{
-    AwaitFeed, ClockRequest, ClockResponse, FeedGrown, GroupStatus, LeaseHintsRequest,
-    LeaseHintsResponse, MapRequest, MapResponse, Postponed, PresenceOf, Request, Requests,
-    Response, Responses, StatusRequest, StatusResponse, TransferLeaderRequest,
-    TransferLeaderResponse, TrustClockRequest, TrustClockResponse, Typed, Typing, WatchRequest,
-    WatchUpdate, request, response,
+    Alarms, AnnounceRequest, AnnounceResponse, AwaitFeed, ClockRequest, ClockResponse, FeedGrown,
+    GroupStatus, LeaseHintsRequest, LeaseHintsResponse, MapRequest, MapResponse, Postponed,
+    PresenceOf, Request, Requests, Response, Responses, StatusRequest, StatusResponse,
+    TransferLeaderRequest, TransferLeaderResponse, TrustClockRequest, TrustClockResponse, Typed,
+    Typing, WatchRequest, WatchUpdate, request, response,
 };
 use tidemark_proto::{Detail, Failure, convert, headers};
 use tidemark_store_core::Command;
@@ -34,12 +34,15 @@ use tidemark_store_core::value::Value;
 use tidemark_types::{ErrorCode, Id, NodeId, ShardId, UserId};
 use tidemark_version::VERSION;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+use super::gateways::Gateways;
 use super::presence::{moves, present};
 use super::watch::WatchStream;
 use crate::hints::Over;
+use crate::metrics;
 use crate::node::Node;
 use crate::shard::{self, Shard};
 use crate::storage::GroupId;
@@ -66,12 +69,13 @@ const HINTS_MAX: usize = 512;
 #[derive(Clone)]
 pub struct StoreService {
     node: Arc<Node>,
+    gateways: Arc<Gateways>,
 }
 
 impl StoreService {
     /// The service of `node`.
     pub fn new(node: Arc<Node>) -> Self {
-        StoreService { node }
+        StoreService { node, gateways: Arc::default() }
     }
 
     fn check_cluster<T>(&self, request: &tonic::Request<T>) -> Result<(), Failure> {
@@ -344,12 +348,14 @@ impl Store for StoreService {
 
     async fn status(
         &self,
-        _: tonic::Request<StatusRequest>,
+        request: tonic::Request<StatusRequest>,
     ) -> Result<tonic::Response<StatusResponse>, Status> {
+        let StatusRequest { brief } = request.into_inner();
         let identity = self.node.identity();
         let mut groups = Vec::new();
         for (id, group) in self.node.hosted().groups() {
             let status = group.status();
+            let outbox_bytes = if brief { Ok(0) } else { self.node.outbox_bytes(id) };
             groups.push(GroupStatus {
                 group: id.get(),
                 term: status.term,
@@ -359,16 +365,28 @@ impl Store for StoreService {
                 snapshot: status.snapshot.unwrap_or_default(),
                 purged: status.purged.unwrap_or_default(),
                 stopped: status.running.err().unwrap_or_default(),
-                outbox_bytes: self.node.outbox_bytes(id).map_err(failure)?,
+                outbox_bytes: outbox_bytes.map_err(failure)?,
             });
         }
+        let alarms = metrics::alarms().map(|(kind, count)| Alarms { kind: kind.to_owned(), count });
         Ok(tonic::Response::new(StatusResponse {
             node: identity.node.get(),
             cluster: Bytes::copy_from_slice(identity.cluster().as_bytes()),
             groups,
             version: VERSION.to_owned(),
             disk_free_bytes: self.node.space().free(),
+            gateways: self.gateways.known(Instant::now()),
+            alarms: alarms.collect(),
         }))
+    }
+
+    async fn announce(
+        &self,
+        request: tonic::Request<AnnounceRequest>,
+    ) -> Result<tonic::Response<AnnounceResponse>, Status> {
+        self.check_cluster(&request)?;
+        self.gateways.hear(request.into_inner().http, Instant::now())?;
+        Ok(tonic::Response::new(AnnounceResponse {}))
     }
 
     async fn transfer_leader(

@@ -10,10 +10,10 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use tidemark_proto::store::v1::store_client::StoreClient;
 use tidemark_proto::store::v1::store_server::{Store, StoreServer};
 use tidemark_proto::store::v1::{
-    ClockRequest, ClockResponse, LeaseHintsRequest, LeaseHintsResponse, MapRequest, MapResponse,
-    Request, Requests, Response, Responses, StatusRequest, StatusResponse, TransferLeaderRequest,
-    TransferLeaderResponse, TrustClockRequest, TrustClockResponse, WatchRequest, WatchUpdate,
-    request, response,
+    AnnounceRequest, AnnounceResponse, ClockRequest, ClockResponse, LeaseHintsRequest,
+    LeaseHintsResponse, MapRequest, MapResponse, Request, Requests, Response, Responses,
+    StatusRequest, StatusResponse, TransferLeaderRequest, TransferLeaderResponse,
+    TrustClockRequest, TrustClockResponse, WatchRequest, WatchUpdate, request, response,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -129,6 +129,13 @@ impl Store for Echo {
         &self,
         _: tonic::Request<StatusRequest>,
     ) -> Result<tonic::Response<StatusResponse>, Status> {
+        none()
+    }
+
+    async fn announce(
+        &self,
+        _: tonic::Request<AnnounceRequest>,
+    ) -> Result<tonic::Response<AnnounceResponse>, Status> {
         none()
     }
 

@@ -20,7 +20,10 @@
  * A crash may lose an output whole, or its actions after its changes; nothing else.
  */
 
+import type { MessageInitShape } from "@bufbuild/protobuf";
+
 import type { CheckedConfig } from "../config.js";
+import { isName } from "../entry.js";
 import { type Failure, failureText, readFailure } from "../failure.js";
 import type { FatalReason } from "../event.js";
 import { ErrorCode } from "../gen/tidemark/v1/error_pb.js";
@@ -50,7 +53,10 @@ const CLOSE_TIMEOUT_MS = 5_000;
 const FORGET_INTERVAL_MS = 1_000;
 
 /** The numbers by which an `Error` names the frame that it refuses. */
-const { hello: HELLO, open: OPEN, send: SEND, sync: SYNC } = ClientFrameSchema.field;
+const { hello: HELLO, open: OPEN, send: SEND, sync: SYNC, unread: UNREAD, presence: PRESENCE } = ClientFrameSchema.field;
+
+/** What a device says of its application's, and stores nothing of. */
+export type Said = Extract<MessageInitShape<typeof ClientFrameSchema>["frame"], { case: "unread" | "presence" | "typing" }>;
 
 /** A device. */
 export class Engine {
@@ -87,6 +93,17 @@ export class Engine {
     const id = this.#sender.push(draft, this.#out);
     this.#pump(now);
     return id;
+  }
+
+  /**
+   * Says something on the connection in use, once: an answer is an action, if one comes. False when there is
+   * no connection.
+   */
+  say(now: number, frame: Said): boolean {
+    if (!this.#connection.isOnline) return false;
+    this.#out.frame(frame);
+    this.#pump(now);
+    return true;
   }
 
   /** Takes an input. `now` never goes back. */
@@ -270,6 +287,14 @@ export class Engine {
         return this.#leave(now, frame.value.reconnectAfterMs, frame.value.closeAfterMs);
       case "error":
         return this.#error(now, link, frame.value);
+      case "typing":
+        if (isName(frame.value.user)) {
+          this.#out.event({ kind: "typing", by: frame.value.user, typing: frame.value.typing });
+        }
+        return;
+      case "unreadReply":
+      case "presenceReply":
+        return this.#out.action({ kind: "answer", answer: frame });
       // This device never asks for a Status.
       default:
         return;
@@ -347,6 +372,8 @@ export class Engine {
       if (!closing) this.#need(now, need);
     } else if (frame === SYNC.number) {
       this.#receiver.refused(now, error.requestId, hint);
+    } else if (frame === UNREAD.number || frame === PRESENCE.number) {
+      this.#out.action({ kind: "unanswered", requestId: error.requestId, failure });
     } else if (code === ErrorCode.NO_DEVICE && !closing) {
       // The device was forgotten, and hears nothing more until it registers again.
       this.#hello(now);

@@ -2,8 +2,10 @@
 
 import type { Item } from "../entry.js";
 import type { Event } from "../event.js";
+import type { Failure } from "../failure.js";
 import type { ClientFrame, ServerFrame } from "../gen/tidemark/v1/gateway_pb.js";
 import type { Settled } from "../outcome.js";
+import type { Answer } from "../questions.js";
 import type { Change, OutboxId } from "../store.js";
 
 /** A connection, by the number that the engine gave it. */
@@ -44,6 +46,10 @@ export type Action =
   | { readonly kind: "hand"; readonly item: Item }
   /** Report an outcome; `taken` when the application has it. */
   | { readonly kind: "report"; readonly id: OutboxId; readonly settled: Settled }
+  /** A question was answered. */
+  | { readonly kind: "answer"; readonly answer: Answer }
+  /** A question was refused. */
+  | { readonly kind: "unanswered"; readonly requestId: bigint; readonly failure: Failure }
   /** Tell the application. */
   | { readonly kind: "event"; readonly event: Event }
   /** Nothing more will come. */

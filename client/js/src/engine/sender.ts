@@ -162,9 +162,12 @@ export class Sender {
         const bytes = this.#outbox.inFlightBytes + draft.body.length;
         if (this.#outbox.inFlight > 0 && bytes > this.#windowBytes) return;
         const place = { session: session.id, n: numberOf(session, next), base: numberOf(session, base) };
-        const { kind, body, clientMsgId } = draft;
+        const { kind, body, clientMsgId, about } = draft;
         const to = draft.to.map((id) => ({ ...id }));
-        out.frame({ case: "send", value: { ...place, to, kind, body, clientMsgId } });
+        out.frame({
+          case: "send",
+          value: { ...place, to, kind, body, clientMsgId, ...(about && { about: { ...about } }) },
+        });
         if (next >= this.#numbered) {
           this.#numbered = next + 1;
           out.saveMeta();
