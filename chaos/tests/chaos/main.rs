@@ -8,6 +8,7 @@ mod mutants;
 mod numbers;
 mod relay;
 mod replicas;
+mod presence;
 mod runs;
 
 use std::time::Duration;
