@@ -6,9 +6,9 @@ mod devices;
 mod leader_kill;
 mod mutants;
 mod numbers;
+mod presence;
 mod relay;
 mod replicas;
-mod presence;
 mod runs;
 
 use std::time::Duration;
