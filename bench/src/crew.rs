@@ -1,5 +1,6 @@
 //! The devices of a run: connected, put to work, and gathered in again.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,8 +81,18 @@ impl Crew {
             let wire = open(target, gateway, settings, line, &identity).await?;
             Device::welcomed(wire, identity, shared.clone()).await
         });
-        let mut devices: Vec<Device> = connecting.buffered(CONNECTING).try_collect().await?;
-        let opening = stream::iter(&mut devices[..senders]).map(Device::open_session);
+        let mut connecting = pin!(connecting.buffered(CONNECTING));
+        let mut tasks = JoinSet::new();
+        let mut devices = Vec::with_capacity(senders);
+        while let Some(device) = connecting.try_next().await? {
+            match devices.len() < senders {
+                true => devices.push(device),
+                // It reads from now on: what one device leaves unread is room that those on the same connection
+                // do not have, and that the next ones need for their Welcome.
+                false => drop(tasks.spawn(device.run())),
+            }
+        }
+        let opening = stream::iter(&mut devices).map(Device::open_session);
         let sessions: Vec<u64> = opening.buffered(CONNECTING).try_collect().await?;
         let (queues, due) = match messages.pace {
             Pace::Closed => (Vec::new(), Vec::new()),
@@ -99,7 +110,6 @@ impl Crew {
             let Shared { bodies, meter, .. } = shared.clone();
             device.sends(Sender::new(index, session, to, load, bodies, meter));
         }
-        let mut tasks = JoinSet::new();
         for device in devices {
             tasks.spawn(device.run());
         }
