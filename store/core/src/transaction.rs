@@ -8,6 +8,7 @@
 //! A command that is rejected takes back what it changed, so it leaves no trace but its reply and its
 //! alarms (R5). A [`Fatal`] drops the transaction.
 
+use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 
@@ -18,7 +19,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::apply;
 use crate::command::{Batch, Command};
 use crate::feed;
-use crate::key::{ChainKey, Key, ShardKey};
+use crate::key::{ChainKey, Key, KeyBytes, ShardKey};
 use crate::reply::{Applied, Effect, Reject, Reply};
 use crate::storage::{Change, Fatal, Layered, Read, Writes};
 use crate::value::{Chain, Shard, Value};
@@ -151,6 +152,12 @@ impl<E: Into<Fatal>> From<E> for Stop {
     }
 }
 
+/// A key whose value was read to be changed.
+pub(crate) struct Held<K> {
+    bytes: KeyBytes,
+    key: PhantomData<K>,
+}
+
 /// One command's view of the state: it reads its own writes.
 pub(crate) struct Step<'a> {
     base: &'a dyn Read,
@@ -179,6 +186,19 @@ impl Step<'_> {
         Ok(bytes.map(|bytes| K::Value::decode(&bytes)).transpose()?)
     }
 
+    /// The value of `key`, and where to put it back: encoding a key costs about what looking for it does.
+    pub(crate) fn take<K: Key>(&self, key: &K) -> Result<(Option<K::Value>, Held<K>), Fatal> {
+        let bytes = key.encode();
+        let value = self.layers().get(&bytes)?;
+        let value = value.map(|value| K::Value::decode(&value)).transpose()?;
+        Ok((value, Held { bytes, key: PhantomData }))
+    }
+
+    /// Sets the value of a key that was taken.
+    pub(crate) fn put_back<K: Key>(&mut self, held: Held<K>, value: &K::Value) {
+        self.change_bytes(held.bytes, Some(value.encode_chunked()));
+    }
+
     /// Sets the value of `key`.
     pub(crate) fn put<K: Key>(&mut self, key: &K, value: &K::Value) {
         self.put_encoded(key, value.encode_chunked());
@@ -195,7 +215,11 @@ impl Step<'_> {
     }
 
     fn change<K: Key>(&mut self, key: &K, value: Option<Bytes>) {
-        let (place, before) = self.writes.replace(key.encode(), value);
+        self.change_bytes(key.encode(), value);
+    }
+
+    fn change_bytes(&mut self, key: KeyBytes, value: Option<Bytes>) {
+        let (place, before) = self.writes.replace(key, value);
         self.undo.push(Undo { place, before });
     }
 
@@ -220,32 +244,69 @@ impl Step<'_> {
 }
 
 /// Chains the state hash over one batch.
-struct StateHash(Xxh3);
+struct StateHash {
+    hash: Xxh3,
+    /// What goes into it next: much at once costs less than as much in small pieces.
+    gathered: Vec<u8>,
+}
+
+/// Bytes that are gathered before they go into the hash.
+const GATHERED: usize = 4 << 10;
 
 impl StateHash {
     fn new(before: Chain, payload: &[u8]) -> Self {
-        let mut hash = StateHash(Xxh3::new());
-        hash.0.update(&before.hash.to_le_bytes());
+        let mut hash = StateHash { hash: Xxh3::new(), gathered: Vec::with_capacity(2 * GATHERED) };
+        hash.gathered.extend_from_slice(&before.hash.to_le_bytes());
         hash.framed(payload);
         hash
     }
 
     /// The changes of one command, in order; of a key that it changed twice the newest one, twice.
     fn changes<'c>(&mut self, changes: impl ExactSizeIterator<Item = &'c Change>) {
-        self.0.update(&(changes.len() as u64).to_le_bytes());
+        self.gathered.extend_from_slice(&(changes.len() as u64).to_le_bytes());
         for Change { key, value } in changes {
             self.framed(key);
-            self.0.update(&[u8::from(value.is_some())]);
+            self.gathered.push(u8::from(value.is_some()));
             self.framed(value.as_deref().unwrap_or_default());
         }
     }
 
-    fn finish(self) -> Chain {
-        Chain { hash: self.0.digest128() }
+    fn finish(mut self) -> Chain {
+        self.hash.update(&self.gathered);
+        Chain { hash: self.hash.digest128() }
     }
 
     fn framed(&mut self, bytes: &[u8]) {
-        self.0.update(&(bytes.len() as u64).to_le_bytes());
-        self.0.update(bytes);
+        self.gathered.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+        if bytes.len() > GATHERED || self.gathered.len() > GATHERED {
+            self.hash.update(&self.gathered);
+            self.gathered.clear();
+        }
+        match bytes.len() > GATHERED {
+            true => self.hash.update(bytes),
+            false => self.gathered.extend_from_slice(bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use xxhash_rust::xxh3::xxh3_128;
+
+    use super::*;
+
+    #[test]
+    fn the_hash_is_that_of_all_pieces_in_their_order() {
+        let lens =
+            [0, 1, GATHERED - 9, GATHERED, GATHERED + 1, 5, 3 * GATHERED, 7, GATHERED - 8, 0];
+        let mut hash = StateHash::new(Chain { hash: 7 }, b"payload");
+        let mut whole = [&7u128.to_le_bytes()[..], &7u64.to_le_bytes(), b"payload"].concat();
+        for (byte, len) in (1u8..).zip(lens) {
+            let piece = vec![byte; len];
+            hash.framed(&piece);
+            whole.extend_from_slice(&(len as u64).to_le_bytes());
+            whole.extend_from_slice(&piece);
+        }
+        assert_eq!(hash.finish(), Chain { hash: xxh3_128(&whole) });
     }
 }

@@ -15,7 +15,7 @@ use crate::reply::{Effect, Reject, Reply};
 use crate::retention;
 use crate::slot;
 use crate::storage::Fatal;
-use crate::transaction::{Step, Stop};
+use crate::transaction::{Held, Step, Stop};
 use crate::value::{Block, Mailbox, Shard};
 
 /// Entries that one trim removes from the storage; the floor rises at once, the rest follows.
@@ -29,7 +29,8 @@ const SWEEP_PER_APPEND: NonZeroU32 = NonZeroU32::new(2).expect("not 0");
 
 /// A mailbox being worked on; [`Self::save`] writes it.
 pub(super) struct Open {
-    key: MailboxKey,
+    mailbox: Recipient,
+    held: Held<MailboxKey>,
     /// Its value.
     pub(super) value: Mailbox,
 }
@@ -43,13 +44,13 @@ impl Open {
     /// A user's mailbox, or the log of a group.
     pub(super) fn at(step: &Step<'_>, mailbox: Recipient) -> Result<Self, Fatal> {
         let key = MailboxKey { mailbox };
-        let value = step.get(&key)?.unwrap_or_default();
-        Ok(Open { key, value })
+        let (value, held) = step.take(&key)?;
+        Ok(Open { mailbox: key.mailbox, held, value: value.unwrap_or_default() })
     }
 
     /// Writes it.
     pub(super) fn save(self, step: &mut Step<'_>) {
-        step.put(&self.key, &self.value);
+        step.put_back(self.held, &self.value);
     }
 
     /// The seq that the next entry would get, or why there can be none.
@@ -89,7 +90,7 @@ impl Open {
             Ok(seq) => seq,
             Err(code) => return Ok(Err(code)),
         };
-        let mailbox = self.key.mailbox.clone();
+        let mailbox = self.mailbox.clone();
         if is(Mutant::KeepLostNumbers) {
             let kept = kept_numbers(&mailbox.to_string());
             seq = (0..kept).fold(seq, |seq, _| seq.next().unwrap_or(seq));
@@ -121,13 +122,13 @@ impl Open {
         if let Some(due) = SeqRange::missing(self.value.swept, self.value.floor) {
             let now = due.truncated(sweep);
             if self.value.shared > 0 {
-                for reference in slot::references(&step.layers(), &self.key.mailbox, now)? {
+                for reference in slot::references(&step.layers(), &self.mailbox, now)? {
                     share::release(step, &reference)?;
                     self.value.shared -= 1;
                 }
             }
             for seq in now.iter() {
-                step.delete(&EntryKey { mailbox: self.key.mailbox.clone(), seq });
+                step.delete(&EntryKey { mailbox: self.mailbox.clone(), seq });
             }
             self.value.swept = now.last();
         }

@@ -18,7 +18,7 @@ use crate::command::{Draft, Judged, Send};
 use crate::key::{AckKey, DeviceKey, IdleKey, SessionKey};
 use crate::reply::{Reject, Reply};
 use crate::storage::Fatal;
-use crate::transaction::{Step, Stop};
+use crate::transaction::{Held, Step, Stop};
 use crate::value::{Ack, Idle, Origin, Session, Shard, Verdict};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -97,19 +97,24 @@ fn missing(key: &SessionKey) -> Fatal {
 /// `Send`.
 pub(super) fn send(step: &mut Step<'_>, shard: &mut Shard, send: &Send) -> Result<Reply, Stop> {
     let key = SessionKey { user: send.user.clone(), session: send.session };
-    let session = find(step, &key, send)?;
+    let (session, held) = find(step, &key, send)?;
     if let Some(verdict) = answered(step, &session, send)? {
         return Ok(Reply::Sent(verdict));
     }
     let verdict = judge(step, shard, send)?;
-    record(step, shard, &key, session, send, verdict);
+    record(step, shard, &key, held, session, send, verdict);
     Ok(Reply::Sent(verdict))
 }
 
 /// The session of a send, if it is one of this device's.
-fn find(step: &Step<'_>, key: &SessionKey, send: &Send) -> Result<Session, Stop> {
-    match step.get(key)? {
-        Some(session) if session.device == send.device => Ok(session),
+fn find(
+    step: &Step<'_>,
+    key: &SessionKey,
+    send: &Send,
+) -> Result<(Session, Held<SessionKey>), Stop> {
+    let (session, held) = step.take(key)?;
+    match session {
+        Some(session) if session.device == send.device => Ok((session, held)),
         Some(_) => Err(Reject::Invalid("session: it is another device's".to_owned()).into()),
         None => {
             let known = Open::of(step, &send.user)?.value.last_session;
@@ -181,6 +186,7 @@ fn record(
     step: &mut Step<'_>,
     shard: &Shard,
     key: &SessionKey,
+    held: Held<SessionKey>,
     mut session: Session,
     send: &Send,
     verdict: Verdict,
@@ -199,7 +205,7 @@ fn record(
         step.put(&IdleKey { day: today, user, session: id }, &Idle);
         session.used_day = today;
     }
-    step.put(key, &session);
+    step.put_back(held, &session);
 }
 
 fn drop_acks(step: &mut Step<'_>, key: &SessionKey, numbers: RangeInclusive<u64>) {
