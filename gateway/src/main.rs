@@ -103,6 +103,9 @@ fn run(arguments: &RunArguments) -> Result<()> {
         return Ok(());
     }
     tidemark_process::logs(arguments.log_format, "info");
+    if let Err(error) = tidemark_process::work_in_batches() {
+        tracing::warn!(%error, "threads interrupt each other: under load all takes longer");
+    }
     // A quiet connection uses the first page of each of its buffers, and a huge page has all of them.
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::warn!(%error, "memory comes in huge pages: quiet devices take more of it");

@@ -196,6 +196,9 @@ fn run(arguments: RunArguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     tidemark_process::logs(arguments.log_format, serve::LOG_FILTER);
+    if let Err(error) = tidemark_process::work_in_batches() {
+        tracing::warn!(%error, "threads interrupt each other: under load all takes longer");
+    }
     end_with_panics();
     let runtime = tokio::runtime::Runtime::new().context("no threads can be started")?;
     runtime.block_on(serve::until_stopped(config))
