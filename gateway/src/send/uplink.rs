@@ -92,8 +92,8 @@ impl Uplink {
             if let Some(answer) = self.answers.pop_front() {
                 return answer;
             }
-            let now = self.clock.monotonic();
-            let wait = wake.map(|wake| wake.saturating_sub(now));
+            let wait = wake.map(|wake| wake.saturating_sub(self.clock.monotonic()));
+            let pause = OptionFuture::from(wait.map(tokio::time::sleep));
             let starting = self.starting.as_mut().map(|(_, start)| start);
             let judging = self.judges.as_mut().map(|judges| judges.next());
             tokio::select! {
@@ -110,7 +110,7 @@ impl Uplink {
                 Some(Some((n, judgement))) = OptionFuture::from(judging) => {
                     self.judged(n, judgement);
                 }
-                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+                Some(()) = pause => {}
                 else => std::future::pending().await,
             }
         }
