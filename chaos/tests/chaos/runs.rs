@@ -66,7 +66,8 @@ fn every_check_had_something_to_judge(scenario: &str, history: &Path) -> Result<
             | Event::ReplicaEntry { .. }
             | Event::Healed { .. }
             | Event::Probe { .. }
-            | Event::Target { .. } => {}
+            | Event::Target { .. }
+            | Event::Judged { .. } => {}
         }
     }
     println!("{seen:#?}");
