@@ -128,11 +128,11 @@ impl Cluster {
 
     /// The same; something may stand between the processes and the system ([`Cluster::preload`]).
     pub async fn start_with(spec: Spec, preload: bool) -> Result<Self> {
-        Self::start_configured(spec, preload, "").await
+        Self::start_configured(spec, preload, &[]).await
     }
 
-    /// The same; gateways have this configuration, in TOML.
-    pub async fn start_configured(spec: Spec, preload: bool, gateways: &str) -> Result<Self> {
+    /// The same; each gateway has a configuration, in TOML, or none.
+    pub async fn start_configured(spec: Spec, preload: bool, gateways: &[String]) -> Result<Self> {
         let addresses = |_| Ok([own_address(), own_address()]);
         let alone = tidemark_lab::alone()?;
         Self::create_and_start(spec, preload, gateways, Place::Loopback, alone, addresses).await
@@ -140,7 +140,7 @@ impl Cluster {
 
     /// The same with a host for each process and a disk for each store; [`tidemark_lab::lan::enter`] must have
     /// been called.
-    pub async fn start_in_lab(spec: Spec, preload: bool) -> Result<Self> {
+    pub async fn start_in_lab(spec: Spec, preload: bool, gateways: &[String]) -> Result<Self> {
         let alone = tidemark_lab::alone()?;
         let lan = Lan::create(spec.members().map(Member::host))?;
         let mut disks = BTreeMap::new();
@@ -150,13 +150,14 @@ impl Cluster {
         let addresses = |member: Member| {
             Ok(PORTS.map(|port| SocketAddr::from((member.host().address(), port))))
         };
-        Self::create_and_start(spec, preload, "", Place::Lab { lan, disks }, alone, addresses).await
+        let place = Place::Lab { lan, disks };
+        Self::create_and_start(spec, preload, gateways, place, alone, addresses).await
     }
 
     async fn create_and_start(
         spec: Spec,
         preload: bool,
-        gateways: &str,
+        gateways: &[String],
         place: Place,
         alone: File,
         addresses: impl Fn(Member) -> Result<[SocketAddr; 2]>,
@@ -330,11 +331,11 @@ impl Cluster {
         (0..self.members().filter(is_gateway).count()).map(|number| self.gateway(number)).collect()
     }
 
-    /// The file with the configuration of the members of this kind.
+    /// The file with a member's configuration, which is the same for all nodes.
     fn config(&self, member: Member) -> PathBuf {
         let name = match member {
-            Member::Node(_) => "store.toml",
-            Member::Gateway(_) => "gateway.toml",
+            Member::Node(_) => "store.toml".to_owned(),
+            Member::Gateway(_) => format!("{member}.toml"),
         };
         self.folder.path().join(name)
     }
@@ -540,7 +541,7 @@ impl Cluster {
         http::date(&self.get(member, "/healthz").await?)
     }
 
-    fn create(&self, spec: Spec, gateways: &str) -> Result<()> {
+    fn create(&self, spec: Spec, gateways: &[String]) -> Result<()> {
         let member =
             |(id, address): (NodeId, String)| ["--member".to_owned(), format!("{id}={address}")];
         let members: Vec<String> =
@@ -559,7 +560,10 @@ impl Cluster {
             }
         }
         fs::write(self.config(Member::Node(NodeId::new(1))), spec.stores)?;
-        fs::write(self.config(Member::Gateway(0)), gateways)?;
+        for number in 0..spec.gateways {
+            let config = gateways.get(number).map_or("", String::as_str);
+            fs::write(self.config(Member::Gateway(number)), config)?;
+        }
         fs::create_dir(self.key().with_file_name(""))?;
         SigningKey::generate_hs256(self.key(), &SystemRng)?;
         Ok(())

@@ -47,7 +47,8 @@ fn number(id: &ClientMsgId) -> u128 {
     u128::from_be_bytes(*id.as_bytes())
 }
 
-fn id(body: &[u8]) -> Result<u128> {
+/// The id that a body begins with.
+pub fn id(body: &[u8]) -> Result<u128> {
     let id = body.first_chunk::<ID_BYTES>().context("a body is too short for an id")?;
     Ok(u128::from_be_bytes(*id))
 }

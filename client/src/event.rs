@@ -74,7 +74,8 @@ pub enum Event {
         /// When one was last heard of, to the hour; 0 for never.
         last_seen: UnixMs,
     },
-    /// The gateway does not tell of the users whom the device wants to watch: they are too many.
+    /// The gateway does not tell of the users whom the device wants to watch, since they are too many; or of
+    /// one of them, whom too many follow.
     PresenceRefused {
         /// The server's words.
         message: String,

@@ -63,6 +63,9 @@ pub(crate) const TYPING_MAX: usize = 16;
 /// gateway is back by then, and so is one whose leader has changed.
 pub(crate) const PRESENCE_SETTLES: Duration = Duration::from_secs(5);
 
+/// A device that may not follow a user, since too many do, is told to try again after this.
+pub(crate) const FOLLOW_AGAIN: Duration = Duration::from_secs(60);
+
 /// Users whom an operator may let a device watch: their names fit into a frame.
 pub(crate) const PRESENCE_MAX: u32 = 3_000;
 

@@ -38,7 +38,7 @@ const TYPING_MAX: usize = 1_024;
 /// Pairs whose presence is told at once; the others wait for their turn.
 const MOVED_MAX: usize = 1_024;
 
-/// Who may follow whether one user is there; more hear of it once, when they ask.
+/// Who may follow whether one user is there; more are refused.
 const FOLLOWERS_MAX: usize = 10_000;
 
 /// Who watches what, on one node.
@@ -52,8 +52,8 @@ pub struct Hub {
 /// Who watches each user's mailbox.
 type Registrations = HashMap<UserId, Vec<Arc<Watcher>>>;
 
-/// Who follows each user, and through which gateway.
-type Followers = HashMap<UserId, Vec<(UserId, Arc<Watcher>)>>;
+/// Who follows each user, and through which gateways: two, while whoever follows changes from one to another.
+type Followers = HashMap<UserId, HashMap<UserId, Vec<Arc<Watcher>>>>;
 
 impl Hub {
     /// For a node that hosts these shards.
@@ -133,12 +133,11 @@ impl Hub {
         {
             let mut registered = registered.lock();
             for user in users {
-                if let Some(watchers) = registered.get_mut(user) {
-                    watchers.retain(|known| !Arc::ptr_eq(known, watcher));
-                    if watchers.is_empty() {
-                        registered.remove(user);
-                        gone.push(user);
-                    }
+                if let Some(watchers) = registered.get_mut(user)
+                    && !leave(watchers, watcher)
+                {
+                    registered.remove(user);
+                    gone.push(user);
                 }
             }
         }
@@ -149,35 +148,46 @@ impl Hub {
     pub fn forget(&self, shard: ShardId, watcher: &Arc<Watcher>) {
         if let Some(followed) = self.followed.get(&shard) {
             followed.lock().retain(|_, followers| {
-                followers.retain(|(_, known)| !Arc::ptr_eq(known, watcher));
+                followers.retain(|_, watchers| leave(watchers, watcher));
                 !followers.is_empty()
             });
         }
         let Some(registered) = self.shards.get(&shard) else { return };
         let mut gone = Vec::new();
         registered.lock().retain(|user, watchers| {
-            watchers.retain(|known| !Arc::ptr_eq(known, watcher));
-            if watchers.is_empty() {
+            let watched = leave(watchers, watcher);
+            if !watched {
                 gone.push(user.clone());
             }
-            !watchers.is_empty()
+            watched
         });
         gone.iter().for_each(|user| self.moved(shard, user));
     }
 
     /// From now on `watcher` hears, for the second one of each pair, whether the first one is there; and
-    /// how it is now.
-    pub fn follow(&self, shard: ShardId, pairs: &[(UserId, UserId)], watcher: &Arc<Watcher>) {
-        let Some(followed) = self.followed.get(&shard) else { return };
+    /// how it is now. Those that are refused, since as many as may follow the first one of them do.
+    #[must_use]
+    pub fn follow(
+        &self,
+        shard: ShardId,
+        mut pairs: Vec<(UserId, UserId)>,
+        watcher: &Arc<Watcher>,
+    ) -> Vec<(UserId, UserId)> {
+        let Some(followed) = self.followed.get(&shard) else { return Vec::new() };
         let mut followed = followed.lock();
-        for (user, by) in pairs {
+        pairs.retain(|(user, by)| {
             let followers = followed.entry(user.clone()).or_default();
-            let known = |(whom, known): &(UserId, _)| whom == by && Arc::ptr_eq(known, watcher);
-            if followers.len() < FOLLOWERS_MAX && !followers.iter().any(known) {
-                followers.push((by.clone(), watcher.clone()));
+            if followers.len() >= FOLLOWERS_MAX && !followers.contains_key(by) {
+                return true;
+            }
+            let watchers = followers.entry(by.clone()).or_default();
+            if !watchers.iter().any(|known| Arc::ptr_eq(known, watcher)) {
+                watchers.push(watcher.clone());
             }
             watcher.moved(user, by);
-        }
+            false
+        });
+        pairs
     }
 
     /// `watcher` hears of those pairs no more.
@@ -186,7 +196,10 @@ impl Hub {
         let mut followed = followed.lock();
         for (user, by) in pairs {
             let Some(followers) = followed.get_mut(user) else { continue };
-            followers.retain(|(whom, known)| whom != by || !Arc::ptr_eq(known, watcher));
+            let Some(watchers) = followers.get_mut(by) else { continue };
+            if !leave(watchers, watcher) {
+                followers.remove(by);
+            }
             if followers.is_empty() {
                 followed.remove(user);
             }
@@ -196,10 +209,16 @@ impl Hub {
     /// Whether the user is there, or who may know it, may have changed: whoever follows is to look.
     pub fn moved(&self, shard: ShardId, user: &UserId) {
         let Some(followed) = self.followed.get(&shard) else { return };
-        for (by, watcher) in followed.lock().get(user).into_iter().flatten() {
-            watcher.moved(user, by);
+        for (by, watchers) in followed.lock().get(user).into_iter().flatten() {
+            watchers.iter().for_each(|watcher| watcher.moved(user, by));
         }
     }
+}
+
+/// Takes a watcher out; is there another one?
+fn leave(watchers: &mut Vec<Arc<Watcher>>, watcher: &Arc<Watcher>) -> bool {
+    watchers.retain(|known| !Arc::ptr_eq(known, watcher));
+    !watchers.is_empty()
 }
 
 /// What waits for one gateway's stream.
@@ -426,7 +445,7 @@ mod tests {
         let moved = |watcher: &Watcher| {
             watcher.news().now_or_never().unwrap_or_default().moved.into_iter().collect::<Vec<_>>()
         };
-        hub.follow(SHARD, &pair, &watcher);
+        assert_eq!(hub.follow(SHARD, pair.to_vec(), &watcher), []);
         assert_eq!(moved(&watcher), pair, "how it is now");
         // Once, however many gateways come to watch; and once when the last one has gone.
         hub.register(SHARD, &[user("a"), user("c")], &other);
@@ -443,6 +462,28 @@ mod tests {
         hub.moved(SHARD, &user("a"));
         assert_eq!(moved(&watcher), []);
         assert!(hub.followed[&SHARD].lock().is_empty());
+    }
+
+    #[test]
+    fn a_user_is_followed_by_as_many_as_may_and_the_next_one_is_refused() {
+        let (hub, watcher, other) = (hub(), Arc::default(), Arc::default());
+        let pair = |by: usize| (user("a"), user(&format!("user-{by}")));
+        let all: Vec<_> = (0..=FOLLOWERS_MAX).map(pair).collect();
+        let late = [pair(FOLLOWERS_MAX)];
+        assert_eq!(hub.follow(SHARD, all.clone(), &watcher), late);
+        // Whoever follows already is not refused, neither again nor through another gateway.
+        assert_eq!(hub.follow(SHARD, all, &watcher), late);
+        assert_eq!(hub.follow(SHARD, vec![pair(0), (user("b"), late[0].1.clone())], &other), []);
+        hub.unfollow(SHARD, &[pair(0)], &watcher);
+        assert_eq!(hub.follow(SHARD, late.to_vec(), &watcher), late);
+        hub.forget(SHARD, &other);
+        assert_eq!(hub.follow(SHARD, late.to_vec(), &watcher), []);
+        let mut told = BTreeSet::new();
+        while let Some(news) = watcher.news().now_or_never() {
+            told.extend(news.moved);
+        }
+        assert_eq!(told.len(), FOLLOWERS_MAX + 1);
+        assert!(told.contains(&late[0]));
     }
 
     #[test]

@@ -6,9 +6,9 @@ of the codes, the events, the format of their files, and what an error code says
 mistake in one of the two shows as a difference. It is simple rather than fast, and needs Python 3
 and no packages.
 
-It judges C1 to C12. What is left to the first checker:
+It judges C1 to C12 and C18. What is left to the first checker:
 
-* C13 to C15, the course of a run. A history that contradicts itself, ends before all came to
+* C13 to C17: the course of a run, what users decide, who is woken. A history that contradicts itself, ends before all came to
   rest, or lacks a mailbox is found *unusable*, never right.
 * Digests are compared with each other. They are not computed again from the entries, since
   Python's library has no XXH3.
@@ -27,10 +27,13 @@ from collections import defaultdict
 
 sys.dont_write_bytecode = True  # The folder is not this program's to write to.
 
-from history import (BACKEND, EVENTS, FINAL, NO_EFFECT, Accepted, Message, Refusal, Refused,
-                     Unreadable, events)
+from history import (BACKEND, EVENTS, FINAL, NO_EFFECT, Accepted, Judgement, Message, Refusal,
+                     Refused, Unreadable, events)
 
 SEQ_MAX = 2**32 - 1
+
+# What only an operator's checks refuse with: FILTERED, HOOK_REFUSED.
+BY_CHECKS = {64, 65}
 
 HEAD, RANGE = EVENTS[2][1], EVENTS[4][1]
 
@@ -63,6 +66,7 @@ class Send:
         self.to, self.content, self.began = event.to, event.content, event.at
         self.attempts, self.acks, self.codes = 0, [], []
         self.origin = None
+        self.judged, self.said = None, None  # What may become of it; what its first copy says.
         self.copies, self.told = defaultdict(list), defaultdict(list)
 
     def __str__(self):
@@ -74,6 +78,24 @@ class Send:
             return True
         return (self.way == "backend" and len(self.codes) == self.attempts
                 and all(code in NO_EFFECT for code in self.codes))
+
+
+    def contents(self, user):
+        """What a copy may say in this user's mailbox."""
+        if self.judged is None:
+            return {self.content}
+        may = {self.content if what == "allow" else of
+               for what, of in self.judged if what in ("allow", "replace")}
+        return may | {self.content} if self.may_be_dropped() and user == self.sender else may
+
+    def may_be_dropped(self):
+        return self.judged is not None and Judgement("drop", None) in self.judged
+
+    def is_dropped(self):
+        """It may be, and nobody but its sender has anything of it."""
+        others = self.to - {self.sender}
+        nothing = not any(self.copies.get(user) or self.told.get(user) for user in others)
+        return self.may_be_dropped() and self.said in (None, self.content) and nothing
 
 
 class Device:
@@ -167,6 +189,11 @@ class Checker:
             box.told.append((event.at, event.outcome.seq))
         elif send and isinstance(event.outcome, Refused):
             send.codes.append(event.outcome.code)
+
+    def on_judged(self, event):
+        send = self.sends.get((event.sender, event.id))
+        if self.whole(send, "{}: nothing sent was judged", event):
+            send.judged = (send.judged or []) + [event.judgement] * (event.judgement is not None)
 
     def on_head(self, event):
         self.asks(event, event)
@@ -377,12 +404,15 @@ class Checker:
                 continue
             send = self.sends.get((copy.sender, copy.id))
             fits = send and (user == send.sender or user in send.to)
-            fits = fits and copy.content == send.content
+            fits = fits and (send.judged is not None or copy.content == send.content)
             fits = fits and (copy.origin == BACKEND) == (send.way == "backend")
             self.require("C5", fits, "user {}, seq {}: nobody sent {} there", user, seq, copy)
             if send is None:
                 continue
             self.stands_after(send, user, box, seq)
+            send.said = copy.content if send.said is None else send.said
+            let = send.judged is None or copy.content in send.contents(user) & {send.said}
+            self.require("C18", let, "user {}: {} says what nobody let pass", user, send)
             self.require("C3", user not in send.copies, "user {}: {} again", user, send)
             send.copies[user].append(seq)
             self.names(send, copy.origin, "C5")
@@ -443,6 +473,9 @@ class Checker:
         """C4, C4b, C11: what was said of it is so, for everybody."""
         own, acks, copies = self.boxes[send.sender], send.acks, send.copies
         self.require("C4b", len({ack.seq for ack in acks}) <= 1, "{}: {}", send, acks)
+        for code in BY_CHECKS.intersection(send.codes):
+            refused = send.judged is not None and Judgement("refuse", code) in send.judged
+            self.require("C18", refused, "{}: {}, and nobody refused it", send, code)
         if send.is_refused():
             self.require("C4b", not acks, "{}: {} and refused, {}", send, acks, send.codes)
             self.require("C11", not (copies or send.told), "{} is there: {}", send, send.codes)
@@ -458,14 +491,17 @@ class Checker:
             self.require("C11", hidden, "{} is there, but not at its sender's", send)
         else:
             return
+        if send.is_dropped():
+            return
         for user in send.to - {send.sender} if self.rest is not None else ():
             self.outcome(send, user, place, "C4" if acks else "C11")
 
     def acknowledged(self, send, own, seq):
         copy = own.log.get(seq)
         removed = copy is None and 0 < seq <= own.floor and send.sender not in send.copies
-        there = (copy.sender, copy.id, copy.content) if isinstance(copy, Message) else None
-        there = removed or there == (send.sender, send.id, send.content)
+        there = (copy.sender, copy.id) if isinstance(copy, Message) else None
+        there = there == (send.sender, send.id) and copy.content in send.contents(send.sender)
+        there = removed or there
         self.require("C4", there, "{} was acknowledged as {}, which is {}", send, seq, copy)
         # Two were told one place, and nobody saw what it held.
         self.require("C4", own.acked[seq] is send, "{} and {} are {}", own.acked[seq], send, seq)

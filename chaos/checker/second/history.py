@@ -21,6 +21,7 @@ BACKEND = ()
 Message = namedtuple("Message", "sender origin id content")
 Refusal = namedtuple("Refusal", "sender origin id recipient code")
 Accepted = namedtuple("Accepted", "seq origin")
+Judgement = namedtuple("Judgement", "what of")
 Refused = namedtuple("Refused", "code")
 
 
@@ -103,6 +104,12 @@ class Frame:
         return self.one_of(lambda: Accepted(self.u32(), self.option(self.origin)),
                            lambda: Refused(self.code()), lambda: None)
 
+    def judgement(self):
+        return self.option(lambda: self.one_of(lambda: Judgement("allow", None),
+                                               lambda: Judgement("refuse", self.code()),
+                                               lambda: Judgement("replace", self.u64()),
+                                               lambda: Judgement("drop", None)))
+
     def entries(self):
         return [(self.u32(), self.copy()) for _ in range(self.u32())]
 
@@ -143,6 +150,7 @@ EVENTS = [
     kind("Decided", "asked:u64 at:u64 user:u32 sender:u32 refused:bool"),
     kind("Target", "at:u64 user:u32 device:u8"),
     kind("Hint", "at:u64 user:u32 device:u8 head:u32"),
+    kind("Judged", "at:u64 sender:u32 id:u128 judgement:judgement"),
 ]
 
 

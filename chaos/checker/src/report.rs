@@ -80,6 +80,8 @@ codes! {
     C16,
     /// Who is away and can be woken is told of everything that it lacks, and of nothing that is not there.
     C17,
+    /// What the operator's checks refuse, drop or replace is so for everybody, and nothing goes that nobody let pass.
+    C18,
 }
 
 impl fmt::Display for Code {
@@ -150,6 +152,8 @@ pub struct Counts {
     pub delivered: u64,
     /// Recipients who did not get a send, as its sender was told.
     pub turned_away: u64,
+    /// Accepted sends that the operator's checks have dropped: nobody but their senders has them.
+    pub dropped: u64,
     /// Recipients who are silent to those whom they block, and hold no copy.
     pub silenced: u64,
     /// Copies and outcomes that retention may have removed before anybody saw them.
@@ -184,11 +188,11 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Counts { accepted, refused, unknown, delivered, turned_away, .. } = self.counts;
-        let Counts { lost, duplicated, out_of_order, seq_gaps, .. } = self.counts;
+        let Counts { dropped, lost, duplicated, out_of_order, seq_gaps, .. } = self.counts;
         write!(
             f,
             "verdict: {} accepted={accepted} refused={refused} unknown={unknown} \
-             delivered={delivered} turned_away={turned_away} lost={lost} \
+             delivered={delivered} turned_away={turned_away} dropped={dropped} lost={lost} \
              duplicated={duplicated} out_of_order={out_of_order} seq_gaps={seq_gaps} \
              divergent_replicas={}",
             self.verdict, self.counts.divergent_replicas

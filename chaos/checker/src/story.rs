@@ -54,6 +54,7 @@ impl<I: Iterator<Item = Result<Event, ReadError>>> Story<I> {
             | Event::Hint { user, .. }
             | Event::Mailbox { user, .. } => own(user),
             Event::Decided { user, sender, .. } => own(user) || own(sender),
+            Event::Judged { sender, .. } => own(sender),
             Event::Quiet { .. } | Event::Fault { .. } | Event::Healed { .. } => true,
             Event::StateHash { .. }
             | Event::Raft(_)

@@ -11,11 +11,14 @@
 //! first of its own ([`enter`]): when it ends, however it ends, nothing of them is left.
 
 use std::ffi::OsStr;
-use std::net::Ipv4Addr;
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::tool::run;
 
@@ -107,6 +110,17 @@ impl Lan {
             ip(&format!("-n {name} link set lo up"))?;
         }
         Ok(lan)
+    }
+
+    /// A listener of this process at an address of a host.
+    pub fn listen(&self, host: Host, address: SocketAddr) -> Result<TcpListener> {
+        let network = File::open(format!("/run/netns/{}", host.namespace()))?;
+        // What listens stays where it was made; the thread that has gone there ends.
+        let listening = std::thread::spawn(move || -> Result<TcpListener> {
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+            Ok(TcpListener::bind(address)?)
+        });
+        listening.join().expect("it does not panic")
     }
 
     /// From now on nothing that `from` sends reaches `to`. Other than this process, the one to which

@@ -20,7 +20,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::load;
+use super::checks::Text;
+use super::load::{self, Shape};
 use crate::cluster::Cluster;
 use crate::counters::Counters;
 use crate::login::Login;
@@ -68,6 +69,8 @@ struct Desk {
     heads: Arc<Vec<AtomicU32>>,
     counters: Arc<Counters>,
     users: u32,
+    /// Gateways check sends.
+    checked: bool,
     notes: Notes,
     rng: Arc<SeededRng>,
     stop: Arc<AtomicBool>,
@@ -79,10 +82,11 @@ impl BackEnds {
         cluster: &Cluster,
         gateways: usize,
         stores: Client,
-        users: u32,
+        shape: Shape,
         seed: u64,
         notes: &Notes,
     ) -> Result<Self> {
+        let Shape { users, checked, .. } = shape;
         let token = Login::service(&cluster.key())?.sign();
         let door = |gateway| Wire::new(&cluster.gateway(gateway)?, &token);
         let stop = Arc::<AtomicBool>::default();
@@ -92,6 +96,7 @@ impl BackEnds {
             heads: Arc::new((0..users).map(|_| AtomicU32::default()).collect()),
             counters: Arc::new(Counters::new(COUNTERS)),
             users,
+            checked,
             notes: notes.clone(),
             rng: Arc::new(SeededRng::new(seed.rotate_left(17))),
             stop: stop.clone(),
@@ -249,8 +254,10 @@ impl Desk {
         to.dedup();
         let mut random = [0; 10];
         self.rng.fill(&mut random);
-        let message =
-            Message { sender, to, id: ClientMsgId::new(SystemClock::new().wall(), random) };
+        let id = ClientMsgId::new(SystemClock::new().wall(), random);
+        let number = u128::from_be_bytes(*id.as_bytes());
+        let text = Text::drawn(self.checked, number, 64, &self.rng, None);
+        let message = Message { sender, to, id, text };
         let began = self.notes.now();
         let mut door = self.rng.number() as usize;
         while !self.attempt(&message, door).await {
@@ -270,16 +277,17 @@ impl Desk {
 
     /// One attempt; is that the end of it?
     async fn attempt(&self, message: &Message, door: usize) -> bool {
-        let Message { sender, to, id } = message;
+        let Message { sender, to, id, text } = message;
         let number = u128::from_be_bytes(*id.as_bytes());
-        let body = words::body(number, 64);
-        let content = words::content(words::KIND, &body);
+        let content = text.content();
         let recipients: Vec<_> = to.iter().map(|to| Recipient::User(words::name(*to))).collect();
         let (op, sender, to, way) = (self.notes.op(), *sender, to.clone(), Way::Backend);
         let device = DeviceNumber(0);
         self.notes.note(|at| Event::Send { op, at, sender, device, way, id: number, to, content });
+        text.note(sender, number, &self.notes);
         let door = &self.doors[door % self.doors.len()];
-        let sent = door.send(&words::name(sender), *id, &recipients, words::KIND, body).await;
+        let Text { kind, body, .. } = text.clone();
+        let sent = door.send(&words::name(sender), *id, &recipients, kind, body).await;
         let (outcome, done) = match sent {
             Ok(seq) => (Outcome::Accepted { seq, origin: Some(Origin::Backend) }, true),
             Err(Failure { code: ErrorCode::Unknown, .. }) => (Outcome::Unknown, false),
@@ -307,4 +315,5 @@ struct Message {
     sender: User,
     to: Vec<User>,
     id: ClientMsgId,
+    text: Text,
 }

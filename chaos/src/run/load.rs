@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::checks::{self, Text};
 use crate::air::Air;
 use crate::cluster::Cluster;
 use crate::login::Login;
@@ -79,6 +80,8 @@ pub(super) struct Shape {
     pub pace: Pace,
     /// Everybody writes to one with slow devices as well, and much.
     pub heavy: bool,
+    /// Gateways check sends, and some are made for that.
+    pub checked: bool,
 }
 
 /// The load of a run.
@@ -164,7 +167,8 @@ impl Load {
         let (counts, air) = (Arc::<Counts>::default(), air.clone());
         let gateways = (0..gateways).map(|gateway| cluster.gateway(gateway));
         let gateways = gateways.collect::<Result<Vec<_>>>()?;
-        let place = Opening { cluster, gateways, air, notes: notes.clone(), counts };
+        let checked = shape.checked;
+        let place = Opening { cluster, gateways, checked, air, notes: notes.clone(), counts };
         let mut people = Vec::new();
         for user in (0..shape.users).map(User) {
             let mut devices = Vec::new();
@@ -298,6 +302,8 @@ pub(super) async fn head(client: &Client, user: User) -> Result<Seq> {
 struct Opening<'a> {
     cluster: &'a Cluster,
     gateways: Vec<String>,
+    /// They check sends.
+    checked: bool,
     air: Air,
     notes: Notes,
     counts: Arc<Counts>,
@@ -327,7 +333,11 @@ impl Opening<'_> {
             rng: Arc::new(SystemRng),
         };
         notes.note(|at| Event::Start { at, user, device: number, cursor: Seq::NONE });
-        let config = Config::new(owner, device, self.gateways.clone());
+        let gateways = match self.checked {
+            true => checks::gateways_of(user, &self.gateways),
+            false => self.gateways.clone(),
+        };
+        let config = Config::new(owner, device, gateways);
         let (device, mut events) = Device::open(config, parts).await?;
         let counts = counts.clone();
         tokio::spawn(async move {
@@ -472,12 +482,14 @@ impl Writer {
         let id = u128::from(self.rng.number()) << 64 | u128::from(self.rng.number());
         let bytes_max = if self.shape.heavy { HEAVY_BODY_BYTES } else { BODY_BYTES };
         let bytes = usize::try_from(self.rng.number() % bytes_max)?;
-        let body = words::body(id, bytes);
-        let content = words::content(words::KIND, &body);
+        let text = Text::drawn(self.shape.checked, id, bytes, &self.rng, Some(*sender));
+        let content = text.content();
         let recipients: Vec<_> = to.iter().map(|to| Recipient::User(words::name(*to))).collect();
         let (op, sender, way) = (self.notes.op(), *sender, Way::Session);
         self.notes.note(|at| Event::Send { op, at, sender, device, way, id, to, content });
-        let sending = devices[usize::from(device.0)].send(&recipients, words::KIND, body).await?;
+        text.note(sender, id, &self.notes);
+        let Text { kind, body, .. } = text;
+        let sending = devices[usize::from(device.0)].send(&recipients, kind, body).await?;
         Ok((op, sending))
     }
 }

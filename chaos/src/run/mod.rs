@@ -6,11 +6,13 @@
 //! ```
 
 mod back_ends;
+mod checks;
 mod facts;
 mod fault;
 mod groups;
 mod load;
 pub mod mutants;
+mod others;
 mod probe;
 pub mod report;
 pub mod scenario;
@@ -42,10 +44,11 @@ use back_ends::BackEnds;
 use facts::Facts;
 use groups::Groups;
 use load::{Load, Pace};
+use others::Others;
 use probe::Probes;
 use report::{Spread, Summary};
 use scenario::{SCENARIOS, Scenario};
-use sleepers::{Services, Sleepers};
+use sleepers::Sleepers;
 use stage::Stage;
 use talk::Talk;
 
@@ -184,6 +187,7 @@ struct Beside {
     groups: Option<Groups>,
     talk: Option<Talk>,
     sleepers: Option<Sleepers>,
+    others: Others,
 }
 
 impl Beside {
@@ -192,7 +196,7 @@ impl Beside {
         plan: &Plan,
         cluster: &Cluster,
         client: &Client,
-        services: Option<Services>,
+        mut others: Others,
         notes: &Notes,
     ) -> Result<Self> {
         let Plan { scenario, seed, .. } = plan;
@@ -205,11 +209,11 @@ impl Beside {
             false => None,
         };
         let users = scenario.shape().users;
-        let sleepers = match services {
+        let sleepers = match others.services.take() {
             Some(services) => Some(Sleepers::start(cluster, services, users, *seed, notes).await?),
             None => None,
         };
-        Ok(Beside { groups, talk, sleepers })
+        Ok(Beside { groups, talk, sleepers, others })
     }
 
     /// Lets nobody ask for more, and waits until what was asked is answered, for so long at most.
@@ -240,6 +244,9 @@ impl Beside {
         if let Some(sleepers) = self.sleepers {
             sleepers.finish(client, within).await?;
         }
+        if let Some(operator) = self.others.operator {
+            operator.finish();
+        }
         Ok(match self.groups {
             Some(groups) => Some(groups.finish(client, within).await),
             None => None,
@@ -253,27 +260,24 @@ async fn start(plan: &Plan, notes: &Notes) -> Result<(Stage, Crowd)> {
     let stores = if variant.stores.is_empty() { scenario.stores() } else { variant.stores };
     let spec = Spec { nodes: 3, shards: SHARDS, gateways: GATEWAYS, stores, build: variant.build };
     let preload = scenario.preload();
-    let services = match scenario.has_sleepers() {
-        true => Some(Services::start().await?),
-        false => None,
+    let mut shape = scenario.shape();
+    shape.pace = variant.rate.map_or(shape.pace, Pace::at);
+    let mut others = Others::start(plan, notes).await?;
+    let gateways = others.gateways(shape);
+    let cluster = match plan.lab {
+        true => Cluster::start_in_lab(spec, preload, &gateways).await?,
+        false => Cluster::start_configured(spec, preload, &gateways).await?,
     };
-    let cluster = match &services {
-        // Push services are on loopback, and so is whoever calls them.
-        Some(services) => Cluster::start_configured(spec, preload, &services.gateways()).await?,
-        None if plan.lab => Cluster::start_in_lab(spec, preload).await?,
-        None => Cluster::start_with(spec, preload).await?,
-    };
+    others.reach(&cluster)?;
     let client = cluster.client(CALL_DEADLINE).await?;
     let lives = facts::Lives::default();
     let probes = Probes::start(&client, notes)?;
     let facts = Facts::start(&client, &lives, notes);
-    let (mut shape, air) = (scenario.shape(), Air::new(plan.seed));
-    shape.pace = variant.rate.map_or(shape.pace, Pace::at);
+    let air = Air::new(plan.seed);
     let load = Load::start(&cluster, GATEWAYS, shape, plan.seed, &air, notes).await?;
     let reading = cluster.client(CALL_DEADLINE).await?;
-    let back_ends =
-        BackEnds::start(&cluster, GATEWAYS, reading, shape.users, plan.seed, notes).await?;
-    let beside = Beside::start(plan, &cluster, &client, services, notes).await?;
+    let back_ends = BackEnds::start(&cluster, GATEWAYS, reading, shape, plan.seed, notes).await?;
+    let beside = Beside::start(plan, &cluster, &client, others, notes).await?;
     println!("{} users with two devices each write at {:?}", shape.users, shape.pace);
     let stage = Stage {
         cluster,

@@ -45,6 +45,9 @@ pub struct Summary {
     pub delivered: u64,
     /// Sends that were refused for good.
     pub refused: u64,
+    /// Acknowledged sends that the operator's checks have dropped.
+    #[serde(default)]
+    pub dropped: u64,
     /// Copies and outcomes that are missing.
     pub lost: u64,
     /// Copies and outcomes that are there once too often.
@@ -91,6 +94,7 @@ impl Summary {
             acked: counts.accepted,
             delivered: counts.delivered,
             refused: counts.refused,
+            dropped: counts.dropped,
             lost: counts.lost,
             duplicated: counts.duplicated,
             out_of_order: counts.out_of_order,

@@ -9,6 +9,7 @@
 //! Whether each was told of what it lacks in the end is the checker's to say (C17).
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -56,6 +57,11 @@ impl Services {
         let (sim, folder) = (Sim::start(SimConfig::default()).await?, tempfile::tempdir()?);
         sim.write(folder.path())?;
         Ok(Services { sim, folder })
+    }
+
+    /// Where the one that is used listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.sim.http()
     }
 
     /// The gateways' configuration of the one that is used: those of vendors take few tokens, and a

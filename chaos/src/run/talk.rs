@@ -1,5 +1,5 @@
 //! Two users beside the load who mark, recall and edit (R19), type, and see whether the other one is
-//! there; where the faults allow it, devices of one of them are logged out and displaced meanwhile.
+//! there; devices of one of them are logged out and displaced meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,8 +46,7 @@ pub(super) struct Talk {
 }
 
 impl Talk {
-    /// Lets them talk; visitors come and are sent away under faults, if these are of a kind that leaves
-    /// nobody waiting for long.
+    /// Lets them talk; visitors come and are sent away under faults, if there are any.
     pub(super) async fn start(cluster: &Cluster, visitors: bool, notes: &Notes) -> Result<Self> {
         let name = |number: u32| UserId::new(format!("{PREFIX}{number}"));
         let talkers = Arc::new([

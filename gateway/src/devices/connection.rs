@@ -180,7 +180,7 @@ impl Connection {
         }
         self.taken = 0;
         let writes =
-            !self.pending.answers.is_empty() || self.peer.as_ref().is_some_and(Peer::pushes);
+            !self.pending.answers.is_empty() || self.peer.as_mut().is_some_and(Peer::pushes);
         let (now, vacant) = (self.now(), self.outgoing.capacity() > 0);
         if !writes || vacant {
             self.took = now;

@@ -242,18 +242,16 @@ impl Peer {
     }
 
     /// Is there something to be pushed?
-    pub(super) fn pushes(&self) -> bool {
-        let mailbox = self.seat.mailbox.borrow();
-        let Seat { passed, watches, .. } = &self.seat;
-        let passes = || mailbox.passing.after(*passed, watches).is_some();
-        self.place.as_ref().is_some_and(|place| place.delivery.is_due(&mailbox) || passes())
+    pub(super) fn pushes(&mut self) -> bool {
+        let Some(place) = &self.place else { return false };
+        place.delivery.is_due(&self.seat.mailbox.borrow()) || self.seat.passes()
     }
 
     /// What is to be pushed; its caller sends it.
     pub(super) fn push(&mut self) -> Option<v1::ServerFrame> {
         let due = self.place.as_mut()?.delivery.take(&self.seat.mailbox.borrow());
         // A slow device has more important things to hear than what passes by.
-        let Some(push) = due else { return self.pass() };
+        let Some(push) = due else { return self.seat.pass() };
         Some(match push {
             Push::Deliver(deliver) => {
                 self.measure(&deliver);
@@ -267,14 +265,6 @@ impl Peer {
             Push::Notice(notice) => notice.into(),
             Push::Reset(position) => self.displace(position).into(),
         })
-    }
-
-    /// What passes by that it was not told yet.
-    fn pass(&mut self) -> Option<v1::ServerFrame> {
-        let Seat { mailbox, passed, watches, .. } = &mut self.seat;
-        let (number, frame) = mailbox.borrow().passing.after(*passed, watches)?;
-        *passed = number;
-        Some(frame)
     }
 
     fn measure(&self, deliver: &v1::Deliver) {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use tidemark_proto::v1;
 use tidemark_store_client::WatchEvent;
 use tidemark_store_core::devices::Seat as Seated;
 use tidemark_types::{DeviceId, ErrorCode, UserId};
@@ -84,10 +85,11 @@ pub(crate) struct Seat {
     device: DeviceId,
     /// The user's mailbox.
     pub(crate) mailbox: watch::Receiver<Mailbox>,
-    /// The last of what passes by that this connection was told, or that was told before it came.
-    pub(crate) passed: u64,
+    /// The last of what passes by that this connection was told, that was told before it came, or that was
+    /// not for it.
+    passed: u64,
     /// Whom it watches, whether they are there.
-    pub(crate) watches: BTreeSet<UserId>,
+    watches: BTreeSet<UserId>,
     /// Says why the seat is lost; ends without a word when another connection here takes it.
     pub(crate) unseated: oneshot::Receiver<ErrorCode>,
 }
@@ -256,6 +258,24 @@ impl Seat {
         self.watches = wanted;
     }
 
+    /// Does something pass by that it was not told yet? What was for other connections of its user it has
+    /// seen then, and does not look through again.
+    pub(crate) fn passes(&mut self) -> bool {
+        let passing = &self.mailbox.borrow().passing;
+        let passes = passing.after(self.passed, &self.watches).is_some();
+        if !passes {
+            self.passed = passing.last();
+        }
+        passes
+    }
+
+    /// What passes by that it was not told yet, the oldest of it.
+    pub(crate) fn pass(&mut self) -> Option<v1::ServerFrame> {
+        let (number, frame) = self.mailbox.borrow().passing.after(self.passed, &self.watches)?;
+        self.passed = number;
+        Some(frame)
+    }
+
     /// The store has numbered this connection.
     pub(crate) fn numbered(&self, number: u64) {
         let mut users = self.registry.users.lock();
@@ -284,7 +304,8 @@ impl Drop for Seat {
 
 #[cfg(test)]
 mod tests {
-    use tidemark_types::{Epoch, Seq};
+    use tidemark_store_client::Present;
+    use tidemark_types::{Epoch, Seq, UnixMs};
     use tokio::sync::oneshot::error::TryRecvError;
 
     use super::*;
@@ -393,6 +414,41 @@ mod tests {
             "+alice, +bob for alice, +carol for alice, +dave for alice, \
              -carol for alice, -dave for alice, -bob for alice"
         );
+    }
+
+    #[test]
+    fn what_was_for_another_connection_is_looked_through_once() {
+        let (registry, _) = registry();
+        let (alice, phone) = names("alice", "phone");
+        let (bob, desk) = names("bob", "desk");
+        let mut phone = registry.join(&alice, &phone);
+        let mut desk = registry.join(&alice, &desk);
+        desk.watch([bob.clone()].into());
+        let there = |online| {
+            let present = Ok(Present { online, last_seen: UnixMs::new(7) });
+            let event = WatchEvent::Presence { user: bob.clone(), by: alice.clone(), present };
+            registry.hear(event);
+        };
+        there(true);
+        let last = phone.mailbox.borrow().passing.last();
+        assert!(phone.passed < last);
+        assert!(!phone.passes());
+        assert_eq!(phone.passed, last);
+        assert!(desk.passes());
+        assert!(desk.passed < last, "that it is there is not that it was told");
+        assert!(desk.pass().is_some());
+        assert!(!desk.passes());
+        // What comes later is told to whom it is for.
+        phone.watch([bob.clone()].into());
+        for seat in [&mut phone, &mut desk] {
+            assert!(seat.passes());
+            assert!(seat.pass().is_some());
+            assert!(seat.pass().is_none());
+        }
+        let typing = WatchEvent::Typing { user: alice.clone(), by: bob.clone(), typing: true };
+        registry.hear(typing);
+        assert!(phone.passes());
+        assert!(desk.passes());
     }
 
     fn seat(device: &DeviceId, below: u64, code: ErrorCode) -> Seated {

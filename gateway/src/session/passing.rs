@@ -12,12 +12,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use tidemark_proto::v1;
+use tidemark_proto::v1::client_frame::Frame;
+use tidemark_proto::{Failure, v1};
 use tidemark_store_client::Present;
-use tidemark_types::UserId;
+use tidemark_types::{ErrorCode, UserId};
 use tokio::time::Instant;
 
-use crate::limits::{PRESENCE_SETTLES, TYPING_MAX};
+use crate::limits::{FOLLOW_AGAIN, PRESENCE_SETTLES, TYPING_MAX};
 use crate::metrics;
 
 /// What a user's connections are to be told, the newest of each other user.
@@ -44,8 +45,8 @@ struct Typing {
 struct Watched {
     /// How many of the user's connections do.
     connections: u32,
-    /// How it is, once that is known, and the number under which it is told.
-    now: Option<(u64, Present)>,
+    /// How it is, or why that is not told, once it is known, and the number under which it is told.
+    now: Option<(u64, Result<Present, ErrorCode>)>,
     /// It is said to be otherwise since then: offline.
     leaves: Option<(Instant, Present)>,
 }
@@ -85,25 +86,27 @@ impl Passing {
         last
     }
 
-    /// A user is there, or is not; are connections to be told, or is that to be settled?
-    pub(crate) fn present(&mut self, user: &UserId, present: Present) -> News {
+    /// A user is there, or is not, or that is not told; are connections to be told, or is that to be
+    /// settled?
+    pub(crate) fn present(&mut self, user: &UserId, said: Result<Present, ErrorCode>) -> News {
         let Some(watched) = self.watched.get_mut(user) else { return News::None };
-        match &mut watched.now {
-            Some((_, now)) if now.online && present.online => {
+        match (&mut watched.now, said) {
+            (Some((_, Ok(now))), Ok(present)) if now.online && present.online => {
                 *now = present;
                 watched.leaves = None;
                 return News::None;
             }
-            Some((_, now)) if now.online => {
+            (Some((_, Ok(now))), Ok(present)) if now.online => {
                 let since = watched.leaves.map_or_else(Instant::now, |(since, _)| since);
                 watched.leaves = Some((since, present));
                 return News::ToSettle;
             }
-            Some((_, now)) if *now == present => return News::None,
+            (Some((_, now)), said) if *now == said => return News::None,
             _ => {}
         }
         self.last += 1;
-        watched.now = Some((self.last, present));
+        watched.leaves = None;
+        watched.now = Some((self.last, said));
         News::ToTell
     }
 
@@ -116,7 +119,7 @@ impl Passing {
             Some((_, present)) => {
                 self.last += 1;
                 watched.leaves = None;
-                watched.now = Some((self.last, present));
+                watched.now = Some((self.last, Ok(present)));
                 News::ToTell
             }
         }
@@ -141,14 +144,11 @@ impl Passing {
             (*number, v1::Typing { user: by.to_string(), typing: *typing }.into())
         });
         let changed = watches.iter().filter_map(|user| {
-            let (number, present) = self.watched.get(user)?.now?;
-            (number > told).then_some((number, user, present))
+            let (number, said) = self.watched.get(user)?.now?;
+            (number > told).then_some((number, user, said))
         });
-        let changed = changed.min_by_key(|(number, ..)| *number).map(|(number, user, present)| {
-            let Present { online, last_seen } = present;
-            let status = v1::PresenceStatus { online, last_seen_ms: last_seen.get() };
-            (number, v1::PresenceChange { user: user.to_string(), status: Some(status) }.into())
-        });
+        let changed = changed.min_by_key(|(number, ..)| *number);
+        let changed = changed.map(|(number, user, said)| (number, presence(user, said)));
         typing.into_iter().chain(changed).min_by_key(|(number, _)| *number)
     }
 
@@ -159,6 +159,22 @@ impl Passing {
             self.typing = VecDeque::new();
         }
         self.old = self.last;
+    }
+}
+
+/// How a user is, or why that is not told.
+fn presence(user: &UserId, said: Result<Present, ErrorCode>) -> v1::ServerFrame {
+    match said {
+        Ok(Present { online, last_seen }) => {
+            let status = v1::PresenceStatus { online, last_seen_ms: last_seen.get() };
+            v1::PresenceChange { user: user.to_string(), status: Some(status) }.into()
+        }
+        Err(code) => {
+            let text = format!("watch_presence.users: as many follow {user} as may");
+            let failure = Failure::new(code).message(text).retry_after(FOLLOW_AGAIN);
+            let frame = Frame::WATCH_PRESENCE;
+            v1::Error { failure: Some(failure.into()), frame, request_id: 0, closing: false }.into()
+        }
     }
 }
 
@@ -194,6 +210,7 @@ mod tests {
                 Frame::PresenceChange(change) => {
                     format!("{} is there: {}", change.user, change.status.expect("set").online)
                 }
+                Frame::Error(error) => error.failure.expect("a reason").message,
                 other => panic!("{other:?}"),
             });
             from = number;
@@ -230,8 +247,26 @@ mod tests {
         assert_eq!((passing.typing.capacity(), passing.last()), (0, 2 * TYPING_MAX as u64 + 1));
     }
 
-    fn is(online: bool) -> Present {
-        Present { online, last_seen: UnixMs::new(7) }
+    fn is(online: bool) -> Result<Present, ErrorCode> {
+        Ok(Present { online, last_seen: UnixMs::new(7) })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_may_not_follow_is_told_once_until_that_changes() {
+        let (mut passing, bob) = (Passing::default(), user("bob"));
+        passing.watch(&bob);
+        let refused = Err(ErrorCode::Overloaded);
+        assert_eq!(passing.present(&bob, is(true)), News::ToTell);
+        assert_eq!(passing.present(&bob, is(false)), News::ToSettle);
+        let seen = passing.last();
+        assert_eq!(passing.present(&bob, refused), News::ToTell, "by another leader");
+        assert_eq!(passing.settle(&bob), News::None, "nothing more is known");
+        assert_eq!(passing.present(&bob, refused), News::None);
+        let words = "watch_presence.users: as many follow bob as may";
+        assert_eq!(told(&passing, seen, &["bob"]), [words]);
+        let seen = passing.last();
+        assert_eq!(passing.present(&bob, is(true)), News::ToTell);
+        assert_eq!(told(&passing, seen, &["bob"]), ["bob is there: true"]);
     }
 
     #[tokio::test(start_paused = true)]

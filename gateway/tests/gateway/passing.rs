@@ -1,5 +1,7 @@
 //! What passes by: that somebody types, and who is there.
 
+use std::sync::atomic::Ordering;
+
 use tidemark_gateway::limits::Limits;
 use tidemark_proto::convert::error_code;
 use tidemark_proto::v1;
@@ -143,6 +145,24 @@ async fn who_is_blocked_sees_one_who_goes() {
     assert_eq!(told.status, Some(v1::PresenceStatus::default()), "nothing is known of him");
     block(false);
     assert_eq!(change(&mut alice).await, is("bob", true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_not_follow_a_user_is_told_and_may_name_that_one_again() {
+    let cluster = Cluster::new();
+    let here = gateway(&cluster);
+    let (mut alice, _) = Device::welcomed(&here, hello("alice", "phone")).await;
+    cluster.crowded.store(true, Ordering::SeqCst);
+    alice.say(watching(&["bob"])).await;
+    let Frame::Error(error) = alice.hear().await else { panic!("another frame") };
+    assert_eq!((error.frame, error.closing), (11, false));
+    let failure = error.failure.expect("a reason");
+    assert_eq!(error_code(failure.code), ErrorCode::Overloaded);
+    assert!(failure.retry_after_ms > 0);
+    cluster.crowded.store(false, Ordering::SeqCst);
+    alice.say(watching(&[])).await;
+    alice.say(watching(&["bob"])).await;
+    assert_eq!(change(&mut alice).await, is("bob", false));
 }
 
 #[tokio::test(start_paused = true)]

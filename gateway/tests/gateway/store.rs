@@ -55,6 +55,8 @@ pub(crate) struct Cluster {
     pub(crate) blind: AtomicBool,
     /// New entries are told as heads.
     pub(crate) heads_only: AtomicBool,
+    /// As many follow each user as may.
+    pub(crate) crowded: AtomicBool,
     /// The leader beats.
     pub(crate) live: AtomicBool,
     /// Pages are read, and their answers wait for permits, while there are few.
@@ -99,6 +101,7 @@ impl Cluster {
             down: AtomicBool::new(false),
             blind: AtomicBool::new(false),
             heads_only: AtomicBool::new(false),
+            crowded: AtomicBool::new(false),
             live: AtomicBool::new(true),
             pages: Semaphore::new(Semaphore::MAX_PERMITS / 2),
             faults: Mutex::default(),
@@ -274,7 +277,7 @@ impl State {
                 if one.is_none_or(|one| one == pair) {
                     let (user, by) = pair.clone();
                     let present = self.present(&user, Some(&by));
-                    let event = WatchEvent::Presence { user, by, present };
+                    let event = WatchEvent::Presence { user, by, present: Ok(present) };
                     watcher.events.try_send(event).expect("the gateway reads its watch");
                 }
             }
@@ -432,6 +435,11 @@ impl Watch for Watching {
     }
 
     fn follow(&self, user: UserId, by: UserId) {
+        if self.cluster.crowded.load(Ordering::SeqCst) {
+            let present = Err(ErrorCode::Overloaded);
+            let event = WatchEvent::Presence { user, by, present };
+            return self.watcher.events.try_send(event).expect("the gateway reads its watch");
+        }
         let pair = (user, by);
         self.watcher.pairs.lock().unwrap().insert(pair.clone());
         self.cluster.state.lock().unwrap().tell_presence(Some(&pair));

@@ -114,7 +114,10 @@ impl WatchStream {
                 // What was registered in an older term is gone: the gateway must hear of the new one.
                 answers.push(self.register(number, Vec::new()));
             }
-            self.node.hub().follow(number, &pairs, &self.watcher);
+            let refused = self.node.hub().follow(number, pairs, &self.watcher);
+            if !refused.is_empty() {
+                answers.push(Box::pin(std::future::ready(not_followed(refused))));
+            }
         }
         for ShardUsers { shard, users } in request.register {
             let number = self.number(shard)?;
@@ -233,7 +236,7 @@ impl WatchStream {
         shard.group().leads()?;
         let present = present(self.node.hub(), (number, shard), user, Some(by)).ok()?;
         let of = PresenceOf { user: user.to_string(), by: by.to_string() };
-        Some(PresenceNow { of: Some(of), present: Some(present) })
+        Some(PresenceNow { of: Some(of), present: Some(present), ..PresenceNow::default() })
     }
 
     fn not_leading(&mut self, number: ShardId) -> WatchUpdate {
@@ -295,6 +298,17 @@ fn not_leading(number: ShardId, shard: Option<&Shard>) -> WatchUpdate {
     let leader = leader.map(|leader| leader.address).unwrap_or_default();
     let not_leading = vec![NotLeading { shard: u32::from(number.get()), leader }];
     WatchUpdate { not_leading, ..WatchUpdate::default() }
+}
+
+/// So many follow these that nobody else may.
+fn not_followed(pairs: Vec<(UserId, UserId)>) -> WatchUpdate {
+    let refused = v1::ErrorCode::from(ErrorCode::Overloaded).into();
+    let presence = pairs.into_iter().map(|(user, by)| PresenceNow {
+        of: Some(PresenceOf { user: user.to_string(), by: by.to_string() }),
+        refused,
+        ..PresenceNow::default()
+    });
+    WatchUpdate { presence: presence.collect(), ..WatchUpdate::default() }
 }
 
 fn told(news: News) -> WatchUpdate {

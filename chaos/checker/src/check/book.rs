@@ -13,7 +13,7 @@ use tidemark_types::{ErrorCode, Seq};
 use super::findings::{Clue, Findings};
 use super::mailbox::{Mailbox, Place, Replica};
 use super::timeline::By;
-use crate::history::{Copy, Event, Nanos, Op, Origin, Outcome, ReadError, User, Way};
+use crate::history::{Copy, Event, Judgement, Nanos, Op, Origin, Outcome, ReadError, User, Way};
 
 /// Which send, in the order in which they began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,8 +43,23 @@ pub(super) struct Message {
     pub(super) attempts: Vec<Attempt>,
     /// Where the sender's own copy is.
     pub(super) own: Option<Seq>,
+    /// What the operator's checks may have made of it; none if nobody judges it.
+    pub(super) judged: Option<Box<Judged>>,
     /// Its recipients, in [`Book`]'s list.
     to: Range<u32>,
+}
+
+/// What the operator's checks may have made of a send.
+#[derive(Debug, Default)]
+pub(super) struct Judged {
+    /// What its copies may say where it was let pass.
+    contents: Vec<u64>,
+    /// With which codes it may have been refused.
+    codes: Vec<ErrorCode>,
+    /// It may have been dropped: its sender has it as it was sent, and nobody else.
+    dropped: bool,
+    /// What its first copy says.
+    said: Option<u64>,
 }
 
 /// An attempt at a send.
@@ -92,10 +107,56 @@ impl Message {
     fn is(&self, copy: &Copy) -> bool {
         match copy {
             Copy::Message { sender, origin, id, content } => {
-                (*sender, *id, *content) == (self.sender, self.id, self.content)
+                (*sender, *id) == (self.sender, self.id)
                     && Some(*origin) == self.origin
+                    && Some(*content) == self.said()
             }
             Copy::Refusal { .. } => false,
+        }
+    }
+
+    /// What its copies say, if that is known.
+    fn said(&self) -> Option<u64> {
+        self.judged.as_ref().map_or(Some(self.content), |judged| judged.said)
+    }
+
+    /// May a copy of it say this? What the first one says, all say.
+    pub(super) fn may_say(&self, content: u64) -> bool {
+        match &self.judged {
+            Some(judged) if judged.said.is_none() => {
+                judged.contents.contains(&content) || judged.dropped && content == self.content
+            }
+            _ => self.said() == Some(content),
+        }
+    }
+
+    /// May others than its sender have what its copies say?
+    pub(super) fn may_pass(&self) -> bool {
+        let passes = |judged: &Judged, said| judged.contents.contains(&said);
+        self.judged.as_ref().is_none_or(|it| it.said.is_none_or(|said| passes(it, said)))
+    }
+
+    /// May nobody but its sender have it, though it was accepted?
+    pub(super) fn may_be_dropped(&self) -> bool {
+        let as_sent = |judged: &Judged| judged.said.is_none_or(|said| said == self.content);
+        self.judged.as_ref().is_some_and(|judged| judged.dropped && as_sent(judged))
+    }
+
+    /// May the operator's checks have refused it with this code?
+    pub(super) fn may_be_refused(&self, code: ErrorCode) -> bool {
+        self.judged.as_ref().is_some_and(|judged| judged.codes.contains(&code))
+    }
+
+    /// This may have become of it, or nothing.
+    fn judged(&mut self, judgement: Option<Judgement>) {
+        let content = self.content;
+        let judged = self.judged.get_or_insert_default();
+        match judgement {
+            None => {}
+            Some(Judgement::Allow) => judged.contents.push(content),
+            Some(Judgement::Replace { content }) => judged.contents.push(content),
+            Some(Judgement::Refuse { code }) => judged.codes.push(code),
+            Some(Judgement::Drop) => judged.dropped = true,
         }
     }
 
@@ -220,6 +281,10 @@ impl Book {
                 let decision = Decision { asked, at, refused };
                 self.decisions.entry((user, sender)).or_default().push(decision);
             }
+            Event::Judged { at, sender, id, judgement } => match self.find(sender, id) {
+                Some(which) => self.messages[which.0 as usize].judged(judgement),
+                None => findings.flaw(&[Clue::Run(at)], format_args!("nothing sent was judged")),
+            },
             Event::Mailbox { node, user, floor, head, digest } => {
                 self.mailbox(user).replicas.push(Replica { node, floor, head, digest });
             }
@@ -268,6 +333,7 @@ impl Book {
             invoked: at,
             attempts: vec![attempt],
             own: None,
+            judged: None,
             to: first..number(self.ends.len()),
         });
         Open::Send(which, 0)
@@ -290,14 +356,18 @@ impl Book {
         self.mailboxes.entry(user).or_default()
     }
 
-    /// What an entry is. The first copy of a send that nobody acknowledged says its origin.
+    /// What an entry is. The first copy of a send that nobody acknowledged says its origin, and of one that
+    /// is judged what became of it.
     fn slot(&mut self, copy: &Copy) -> Slot {
-        if let Copy::Message { sender, origin, id, .. } = copy
+        if let Copy::Message { sender, origin, id, content } = copy
             && let Some(which) = self.find(*sender, *id)
         {
             let message = &mut self.messages[which.0 as usize];
             if message.origin.is_none() && message.fits(*origin) {
                 message.origin = Some(*origin);
+            }
+            if message.origin == Some(*origin) && message.may_say(*content) {
+                message.judged.iter_mut().for_each(|judged| judged.said = Some(*content));
             }
             if message.is(copy) {
                 return Slot::Message(which);

@@ -1,4 +1,5 @@
-//! C3: no message is twice in one mailbox. C5: every entry was asked for.
+//! C3: no message is twice in one mailbox. C5: every entry was asked for. C18: what is judged says what
+//! somebody let pass, the same everywhere.
 //!
 //! On the way each send is told where its copies and refusals are, for the checks after this one.
 
@@ -87,24 +88,27 @@ impl Entry<'_> {
     fn stranger(self, book: &mut Book, copy: Copy, findings: &mut Findings) {
         let Copy::Message { sender, origin, id, content } = copy else { return };
         let Entry { user, seq, .. } = self;
-        let mut add = |clues: &[Clue], what: &str| {
+        let mut add = |code, clues: &[Clue], what: &str| {
             let reason = format_args!("{user} has at {seq} a message of {sender} {what}");
-            findings.add(Code::C5, Some(user), clues, reason);
+            findings.add(code, Some(user), clues, reason);
         };
         let Some(which) = book.find(sender, id) else {
-            return add(&[self.clue()], "that was never sent");
+            return add(Code::C5, &[self.clue()], "that was never sent");
         };
         let clues = [book[which].clue(), self.clue()];
-        if book[which].content != content {
-            return add(&clues, "with other content than was sent");
+        if !book[which].may_say(content) {
+            return match book[which].judged {
+                Some(_) => add(Code::C18, &clues, "as nobody let it pass, or not as elsewhere"),
+                None => add(Code::C5, &clues, "with other content than was sent"),
+            };
         }
         match self.put(book, which) {
             // Taken twice, each time under a number of its own.
             Put::Again(first) => self.again(book, which, first, findings),
-            Put::NotAddressed => add(&clues, "that was not sent there"),
+            Put::NotAddressed => add(Code::C5, &clues, "that was not sent there"),
             Put::Here => {
                 let reason = format!("under {origin:?}, which is not that of its other copies");
-                add(&clues, &reason);
+                add(Code::C5, &clues, &reason);
             }
         }
     }

@@ -28,7 +28,7 @@ pub(super) enum Clue {
     Hash(Group, u64),
     /// What a node said of a group.
     Raft(Node, Group, Nanos),
-    /// A fault, an effect, a probe, a cost, a decision.
+    /// A fault, an effect, a probe, a cost, a decision, a judgement.
     Run(Nanos),
 }
 
@@ -71,7 +71,8 @@ impl Clue {
             | Event::Probe { at, .. }
             | Event::ProbeAck { at, .. }
             | Event::Cost { at, .. }
-            | Event::Decided { at, .. } => Clue::Run(*at),
+            | Event::Decided { at, .. }
+            | Event::Judged { at, .. } => Clue::Run(*at),
         }
     }
 }

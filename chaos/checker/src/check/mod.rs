@@ -13,6 +13,7 @@
 //! | `run` | C13, C14, C15 |
 //! | `decisions` | C16 |
 //! | `hints` | C17 |
+//! | `judged` | C18 |
 //!
 //! **What retention removed.** The final log lacks the entries up to the floor. They are judged by
 //! what was seen of them: what a device took or a page showed is part of the log too, and must be
@@ -25,6 +26,7 @@ mod decisions;
 mod devices;
 mod findings;
 mod hints;
+mod judged;
 mod mailbox;
 mod order;
 mod raft;
@@ -102,6 +104,7 @@ pub fn check(history: &impl History, demands: &Demands) -> Result<Report, ReadEr
     order::check(&book, &mut findings);
     sends::check(&book, &mut findings);
     decisions::check(&book, &mut findings);
+    judged::check(&book, &mut findings);
     raft.finish(&mut findings);
     run.finish(demands, &mut findings);
     findings.report(history)

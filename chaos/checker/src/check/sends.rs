@@ -149,6 +149,10 @@ impl Send<'_> {
     /// Each recipient has a copy, or refused, and not both. `own` is the seq of the sender's copy.
     fn outcomes(&self, code: Code, first: Clue, own: Seq, findings: &mut Findings) {
         let sender = self.message.sender;
+        if self.is_dropped() {
+            findings.counts.dropped += 1;
+            return;
+        }
         for End { user, copy, refusal } in self.recipients() {
             match (copy, refusal) {
                 (Some(_), None) => findings.counts.delivered += 1,
@@ -163,6 +167,14 @@ impl Send<'_> {
                 (None, None) => self.no_outcome(code, first, own, *user, findings),
             }
         }
+    }
+
+    /// May it have been dropped, of which nobody but the sender has anything?
+    fn is_dropped(&self) -> bool {
+        let has_nothing = |end: &End| end.copy.is_none() && end.refusal.is_none();
+        self.message.may_be_dropped()
+            && self.recipients().next().is_some()
+            && self.recipients().all(has_nothing)
     }
 
     /// A recipient has neither. It may have been removed unseen, the copy from the recipient's

@@ -141,6 +141,25 @@ pub enum Outcome {
     Unknown,
 }
 
+/// What the operator's checks make of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Judgement {
+    /// It goes as it was sent.
+    Allow,
+    /// It is refused for good.
+    Refuse {
+        /// Why.
+        code: ErrorCode,
+    },
+    /// It goes with another body.
+    Replace {
+        /// As in [`Copy::Message`].
+        content: u64,
+    },
+    /// It is accepted, and nobody but its sender has it.
+    Drop,
+}
+
 /// What a node says of its replica of a group. Indexes are 0 where there is none yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RaftFacts {
@@ -451,6 +470,19 @@ pub enum Event {
         /// The head that it is told of.
         head: Seq,
     },
+    /// From now on this may become of a message: whoever judges it is about to say so, or it may go so
+    /// unjudged. The first judgement that is committed counts for every attempt. Of a message with such
+    /// an event nothing else may become than what one of them says; of all others nobody judges.
+    Judged {
+        /// Before the gateway hears of it, or before the message is sent.
+        at: Nanos,
+        /// Whose message, which was begun to be sent.
+        sender: User,
+        /// Its `client_msg_id`.
+        id: u128,
+        /// None: nothing, as long as nobody has judged it.
+        judgement: Option<Judgement>,
+    },
 }
 
 impl Event {
@@ -480,7 +512,8 @@ impl Event {
             | Event::Cost { at, .. }
             | Event::Decided { at, .. }
             | Event::Target { at, .. }
-            | Event::Hint { at, .. } => Some(*at),
+            | Event::Hint { at, .. }
+            | Event::Judged { at, .. } => Some(*at),
             Event::Mailbox { .. } | Event::Entry { .. } | Event::ReplicaEntry { .. } => None,
         }
     }

@@ -7,7 +7,7 @@ mod files;
 
 pub use digest::Digest;
 pub use event::{
-    Copy, Device, Event, Group, Nanos, Node, Op, Origin, Outcome, RaftFacts, User, Way,
+    Copy, Device, Event, Group, Judgement, Nanos, Node, Op, Origin, Outcome, RaftFacts, User, Way,
 };
 pub use file::{FRAME_BYTES_MAX, MAGIC, ReadError, Reader, VERSION, WriteError, Writer};
 pub use files::{Files, History, Merged};

@@ -3,7 +3,7 @@
 
 use rand::RngExt;
 use rand::rngs::ChaCha8Rng;
-use tidemark_checker::history::{Copy, Event, Nanos, Origin, Outcome, RaftFacts, User};
+use tidemark_checker::history::{Copy, Event, Judgement, Nanos, Origin, Outcome, RaftFacts, User};
 use tidemark_types::{ErrorCode, Seq};
 
 use crate::corrupt::Tape;
@@ -140,6 +140,15 @@ fn other_facts(facts: &mut RaftFacts, rng: &mut ChaCha8Rng) {
     }
 }
 
+fn other_judgement(judgement: &mut Option<Judgement>, rng: &mut ChaCha8Rng) {
+    *judgement = match rng.random_range(0..4) {
+        0 => None,
+        1 => Some(Judgement::Allow),
+        2 => Some(Judgement::Replace { content: rng.random() }),
+        _ => Some(Judgement::Drop),
+    };
+}
+
 /// Something else in one field.
 fn change(event: &mut Event, rng: &mut ChaCha8Rng) {
     let in_time = rng.random_bool(0.2);
@@ -191,6 +200,7 @@ fn change(event: &mut Event, rng: &mut ChaCha8Rng) {
             _ => *hash = !*hash,
         },
         Event::Raft(facts) => other_facts(facts, rng),
+        Event::Judged { judgement, .. } => other_judgement(judgement, rng),
         _ => {}
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct Message {
     pub(crate) id: u128,
     pub(crate) to: Vec<User>,
     pub(crate) began: Nanos,
+    /// Somebody judges it.
+    pub(crate) judged: bool,
     pub(crate) ops: Vec<Op>,
     pub(crate) answers: Vec<(Nanos, Op, Outcome)>,
 }
@@ -109,6 +111,7 @@ impl Tape {
                         id: *id,
                         to: to.clone(),
                         began: *at,
+                        judged: false,
                         ops: Vec::new(),
                         answers: Vec::new(),
                     });
@@ -118,6 +121,9 @@ impl Tape {
                 Event::Sent { op, at, outcome } => {
                     let message = by_op.get(op).and_then(|key| messages.get_mut(key));
                     message.expect("it was sent").answers.push((*at, *op, *outcome));
+                }
+                Event::Judged { sender, id, .. } => {
+                    messages.get_mut(&(*sender, *id)).expect("it was sent").judged = true;
                 }
                 _ => {}
             }

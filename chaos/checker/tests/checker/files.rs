@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use tidemark_checker::history::{
-    Copy, Device, Event, FRAME_BYTES_MAX, Group, MAGIC, Nanos, Node, Op, Origin, Outcome,
-    RaftFacts, ReadError, User, VERSION, Way, WriteError,
+    Copy, Device, Event, FRAME_BYTES_MAX, Group, Judgement, MAGIC, Nanos, Node, Op, Origin,
+    Outcome, RaftFacts, ReadError, User, VERSION, Way, WriteError,
 };
 use tidemark_checker::{Files, History, Reader, Report, Verdict, Writer, check};
 use tidemark_types::{ErrorCode, Seq};
@@ -86,6 +86,16 @@ fn kinds() -> Vec<Event> {
         Event::Decided { asked: at, at, user, sender: user, refused: true },
         Event::Target { at, user, device },
         Event::Hint { at, user, device, head: seq },
+        Event::Judged { at, sender: user, id: 17, judgement: None },
+        Event::Judged { at, sender: user, id: 17, judgement: Some(Judgement::Allow) },
+        Event::Judged { at, sender: user, id: 17, judgement: Some(Judgement::Refuse { code }) },
+        Event::Judged {
+            at,
+            sender: user,
+            id: 17,
+            judgement: Some(Judgement::Replace { content: 18 }),
+        },
+        Event::Judged { at, sender: user, id: 17, judgement: Some(Judgement::Drop) },
         Event::Mailbox { node, user, floor: Seq::NONE, head: seq, digest: u64::MAX },
         Event::Entry { user, seq, copy },
         Event::ReplicaEntry { node, user, seq, copy: refusal },

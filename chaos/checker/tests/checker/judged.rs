@@ -30,6 +30,7 @@ fn five_hundred_valid_histories_hold() {
         seen.happened += report.counts.happened;
         seen.delivered += report.counts.delivered;
         seen.turned_away += report.counts.turned_away;
+        seen.dropped += report.counts.dropped;
         seen.silenced += report.counts.silenced;
         seen.removed += report.counts.removed;
         assert_eq!((report.counts.lost, report.counts.duplicated), (0, 0));
@@ -41,6 +42,7 @@ fn five_hundred_valid_histories_hold() {
         seen.happened,
         seen.delivered,
         seen.turned_away,
+        seen.dropped,
         seen.silenced,
         seen.removed,
     ];

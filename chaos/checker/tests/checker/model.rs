@@ -11,7 +11,7 @@ use rand::rngs::ChaCha8Rng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 use tidemark_checker::history::{
-    Copy, Device, Digest, Event, Group, Nanos, Node, Op, Origin, Outcome, User, Way,
+    Copy, Device, Digest, Event, Group, Judgement, Nanos, Node, Op, Origin, Outcome, User, Way,
 };
 use tidemark_types::{ErrorCode, Seq};
 
@@ -47,6 +47,8 @@ struct Draft {
     id: u128,
     to: Vec<User>,
     content: u64,
+    /// Somebody judges each attempt, and may change their mind.
+    judged: bool,
 }
 
 /// A send under way.
@@ -203,14 +205,21 @@ impl Model {
 
     fn draft(&mut self, sender: u32, device: u8, way: Way) -> Draft {
         let to = (0..self.rng.random_range(1..=3)).map(|_| User(self.some_user())).collect();
-        Draft { sender, device, way, id: self.rng.random(), to, content: self.rng.random() }
+        let (id, content, judged) =
+            (self.rng.random(), self.rng.random(), self.rng.random_bool(0.25));
+        Draft { sender, device, way, id, to, content, judged }
     }
 
     fn send(&mut self, draft: Draft) {
         let (op, at) = (self.next_op(), self.tick());
-        let Draft { sender, device, way, id, to, content } = draft.clone();
+        let Draft { sender, device, way, id, to, content, judged } = draft.clone();
         let (sender, device) = (User(sender), Device(device));
         self.events.push(Event::Send { op, at, sender, device, way, id, to, content });
+        if judged {
+            // Where nobody can be asked it goes, or waits.
+            let judgement = self.rng.random_bool(0.5).then_some(Judgement::Allow);
+            self.events.push(Event::Judged { at, sender, id, judgement });
+        }
         self.flights.push(Flight { op, draft });
     }
 
@@ -249,16 +258,33 @@ impl Model {
         };
         let oldest = self.flights.iter().position(oldest).expect("itself at least");
         let Flight { op, draft } = self.flights.remove(oldest);
+        let judgement = self.judge(&draft);
         let outcome = match self.rng.random_range(0..20) {
             0 => Outcome::Unknown,
             1 => self.refuse(&draft),
-            _ => self.commit(&draft),
+            _ => self.commit(&draft, judgement),
         };
         match self.rng.random_range(0..20) {
             0 => {}
             1 => self.replies.push_back(Reply::Sent(op, Outcome::Unknown)),
             _ => self.replies.push_back(Reply::Sent(op, outcome)),
         }
+    }
+
+    /// Whoever judges an attempt says anything.
+    fn judge(&mut self, draft: &Draft) -> Judgement {
+        if !draft.judged {
+            return Judgement::Allow;
+        }
+        let judgement = match self.rng.random_range(0..5) {
+            0 | 1 => Judgement::Allow,
+            2 => Judgement::Refuse { code: ErrorCode::HookRefused },
+            3 => Judgement::Replace { content: self.rng.random() },
+            _ => Judgement::Drop,
+        };
+        let (at, sender, id) = (Nanos(self.now), User(draft.sender), draft.id);
+        self.events.push(Event::Judged { at, sender, id, judgement: Some(judgement) });
+        judgement
     }
 
     /// For a back end only this attempt; for a device, the message.
@@ -272,11 +298,20 @@ impl Model {
         }
     }
 
-    fn commit(&mut self, draft: &Draft) -> Outcome {
+    /// The first judgement that comes so far counts.
+    fn commit(&mut self, draft: &Draft, judgement: Judgement) -> Outcome {
         let known = self.backend.iter().position(|(known, _)| known.id == draft.id);
         if let Some(outcome) = known.and_then(|known| self.backend[known].1) {
             return outcome;
         }
+        let outcome = self.verdict(draft, judgement);
+        if let Some(known) = known {
+            self.backend[known].1 = Some(outcome);
+        }
+        outcome
+    }
+
+    fn verdict(&mut self, draft: &Draft, judgement: Judgement) -> Outcome {
         let origin = match draft.way {
             Way::Backend => Origin::Backend,
             Way::Session => {
@@ -285,21 +320,23 @@ impl Model {
                 Origin::Session { session: phone.session, n: phone.n }
             }
         };
-        let Draft { sender, id, content, .. } = *draft;
+        let Draft { sender, id, .. } = *draft;
+        let content = match judgement {
+            Judgement::Refuse { code } => return Outcome::Refused { code },
+            Judgement::Replace { content } => content,
+            Judgement::Allow | Judgement::Drop => draft.content,
+        };
         let copy = Copy::Message { sender: User(sender), origin, id, content };
         let seq = self.append(sender, copy);
         let to: BTreeSet<u32> = draft.to.iter().map(|user| user.0).collect();
-        for user in to.into_iter().filter(|user| *user != sender) {
+        let goes = judgement != Judgement::Drop;
+        for user in to.into_iter().filter(|user| goes && *user != sender) {
             let stream = self.relays.entry((sender % GROUPS, user % GROUPS)).or_default();
             stream.push_back(Record::Message(user, copy));
         }
         // Not every answer says which send it is of; a back end's is known by its id.
         let told = draft.way == Way::Backend || self.rng.random_bool(0.5);
-        let outcome = Outcome::Accepted { seq, origin: told.then_some(origin) };
-        if let Some(known) = known {
-            self.backend[known].1 = Some(outcome);
-        }
-        outcome
+        Outcome::Accepted { seq, origin: told.then_some(origin) }
     }
 
     fn append(&mut self, user: u32, copy: Copy) -> Seq {

@@ -132,6 +132,7 @@ fn ledger(summary: &Summary) -> String {
         ("acknowledged", summary.acked),
         ("delivered", summary.delivered),
         ("refused", summary.refused),
+        ("dropped by checks", summary.dropped),
         ("lost", summary.lost),
         ("duplicated", summary.duplicated),
         ("out of order", summary.out_of_order),

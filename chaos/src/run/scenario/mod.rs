@@ -130,7 +130,7 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("group-fanout", Kind::GroupFanout, false, &[],
         "messages to a group of 1,800 are given to its members while nodes and gateways are killed"),
     scenario("push-acts", Kind::PushActs, false, &[],
-        "devices are away and woken, marks, recalls, log-outs, while nodes and gateways are killed"),
+        "devices are away and woken, marks, recalls, log-outs, checked sends, while nodes and gateways are killed"),
     scenario("steady", Kind::Steady, false, &[],
         "nothing at all, at 2,000 sends a second: no shard may change its leader"),
     scenario("mixed", Kind::Mixed, false, &[], "all faults by chance, one after the other; frames are lost beside one in three"),
@@ -156,7 +156,8 @@ impl Scenario {
     pub(super) fn shape(&self) -> Shape {
         // Three on each shard, about.
         const USERS: u32 = 24;
-        let open = |rate| Shape { users: USERS, pace: Pace::Open(rate), heavy: false };
+        let checked = self.has_checks();
+        let open = |rate| Shape { users: USERS, pace: Pace::Open(rate), heavy: false, checked };
         match self.kind {
             Kind::PowerCut | Kind::PowerCutAll | Kind::PartKill | Kind::PauseKill => {
                 Shape { pace: Pace::PEAK, ..open(0) }
@@ -202,8 +203,13 @@ impl Scenario {
         matches!(self.kind, Kind::PushActs | Kind::Mixed)
     }
 
-    /// Are there devices that are away and woken? It runs on loopback then, as push services do.
+    /// Are there devices that are away and woken, and others that are logged out?
     pub(super) fn has_sleepers(&self) -> bool {
+        matches!(self.kind, Kind::PushActs | Kind::Mixed)
+    }
+
+    /// Do gateways check sends?
+    pub(super) fn has_checks(&self) -> bool {
         self.kind == Kind::PushActs
     }
 

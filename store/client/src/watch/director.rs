@@ -451,9 +451,12 @@ impl Director {
     fn presence(&self, told: PresenceNow) -> Option<WatchEvent> {
         let PresenceOf { user, by } = told.of?;
         let pair: Pair = (user.parse().ok()?, by.parse().ok()?);
-        let present = told.present?;
-        let present =
-            Present { online: present.online, last_seen: UnixMs::new(present.last_seen_ms) };
+        let present = match told.present {
+            Some(now) => {
+                Ok(Present { online: now.online, last_seen: UnixMs::new(now.last_seen_ms) })
+            }
+            None => Err(convert::error_code(told.refused)),
+        };
         let watched = self.shards.get(&self.shared.shard_of(&pair.0))?;
         let followed = watched.pairs.contains(&pair);
         let (user, by) = pair;

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use tidemark_env::Clock;
 use tidemark_store_core::devices::Seat;
 use tidemark_store_core::value::Entry;
-use tidemark_types::{Epoch, Id, Seq, ShardCount, ShardId, UserId};
+use tidemark_types::{Epoch, ErrorCode, Id, Seq, ShardCount, ShardId, UserId};
 use tokio::sync::{Notify, mpsc};
 
 use crate::client::{Client, Present};
@@ -175,8 +175,8 @@ pub enum WatchEvent {
         user: UserId,
         /// For whom.
         by: UserId,
-        /// How it is.
-        present: Present,
+        /// How it is, or why that is not told: too many follow.
+        present: Result<Present, ErrorCode>,
     },
     /// A new entry.
     Appended {

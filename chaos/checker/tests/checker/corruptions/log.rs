@@ -66,12 +66,23 @@ fn some_entry(tape: &mut Tape) -> Option<Entry> {
 }
 
 fn some_message(tape: &mut Tape, fits: impl Fn(&Tape, &Message) -> bool) -> Option<Message> {
-    let messages: Vec<_> = tape.messages().into_iter().filter(|it| fits(tape, it)).collect();
+    // What is judged has a promise of its own.
+    let messages = tape.messages().into_iter().filter(|it| !it.judged && fits(tape, it));
+    let messages: Vec<_> = messages.collect();
     tape.any(&messages)
 }
 
-/// Any recipient's copy of such a message, whose outcome retention cannot have hidden.
+/// Any recipient's copy of such a message, which nobody judges, and whose outcome retention cannot have
+/// hidden.
 pub(super) fn some_copy(
+    tape: &mut Tape,
+    fits: impl Fn(&Message) -> bool,
+) -> Option<(Message, Entry)> {
+    any_copy(tape, |message| !message.judged && fits(message))
+}
+
+/// The same, judged or not.
+pub(super) fn any_copy(
     tape: &mut Tape,
     fits: impl Fn(&Message) -> bool,
 ) -> Option<(Message, Entry)> {
@@ -263,6 +274,7 @@ fn lost_above(tape: &mut Tape, known: impl Fn(&Tape, User, Nanos) -> Seq) -> Opt
         let Some(message) = tape.message_of(&entry.copy) else { return false };
         let floor = tape.ends(entry.user).0;
         accepted(&message)
+            && !message.judged
             && entry.user != message.sender
             && !tape.is_silent(entry.user)
             && floor > Seq::NONE
@@ -286,7 +298,7 @@ fn refusal_lost(tape: &mut Tape) -> Option<()> {
     });
     let message = tape.message_of(&its?.copy)?;
     let hidden = tape.is_silent(recipient) || !tape.is_whole(recipient) || !tape.is_whole(user);
-    if hidden || !accepted(&message) {
+    if hidden || message.judged || !accepted(&message) {
         return None;
     }
     tape.remove(user, seq);
@@ -414,7 +426,7 @@ fn other_origin(tape: &mut Tape) -> Option<()> {
 fn taken_before(tape: &mut Tape) -> Option<()> {
     let at = tape.pick(|event| matches!(event, Event::Taken { copy: Copy::Message { .. }, .. }))?;
     let Event::Taken { at: taken, copy, .. } = tape.events[at] else { return None };
-    let message = tape.message_of(&copy)?;
+    let message = tape.message_of(&copy).filter(|message| !message.judged)?;
     for event in &mut tape.events {
         match event {
             Event::Send { op, at, .. } | Event::Sent { op, at, .. } if message.ops.contains(op) => {

@@ -3,6 +3,7 @@
 mod course;
 mod decisions;
 mod hints;
+mod judged;
 mod log;
 mod reads;
 
@@ -36,7 +37,7 @@ pub(crate) struct Kind {
 
 pub(crate) fn kinds() -> impl Iterator<Item = &'static Kind> {
     let kinds = log::KINDS.iter().chain(reads::KINDS).chain(course::KINDS);
-    kinds.chain(decisions::KINDS).chain(hints::KINDS)
+    kinds.chain(decisions::KINDS).chain(hints::KINDS).chain(judged::KINDS)
 }
 
 #[test]
