@@ -5,8 +5,9 @@
 //! monotonic clock between measurements and while no majority answers. A node whose wall clock
 //! jumped against its monotonic clock says so, and is left out until an operator trusts it again.
 //!
-//! Before the first measurement there is no cluster time; a leader then stamps none, and apply
-//! keeps to the log's last time. A shard that has none yet takes nothing.
+//! Every node measures, whether it leads or not, so whoever takes over has a time. Before the first
+//! measurement, after its start, there is none; a leader then takes nothing, but not for ever
+//! (`shard/proposer.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +22,9 @@ use crate::metrics;
 
 /// Between two measurements.
 const ROUND: Duration = Duration::from_secs(1);
+
+/// The same, before the first one: until then a leader takes nothing.
+const FIRST_ROUND: Duration = Duration::from_millis(100);
 
 /// An answer that took longer says too little about when it was given.
 const ROUND_TRIP_MAX: Duration = Duration::from_millis(500);
@@ -98,7 +102,8 @@ impl ClusterTime {
             let asked = others.iter().map(|node| self.ask(&client, *node));
             let answers = futures::future::join_all(asked).await;
             self.settle(answers.into_iter().flatten().collect(), others.len() + 1);
-            tokio::time::sleep(ROUND).await;
+            let measured = self.now().is_some();
+            tokio::time::sleep(if measured { ROUND } else { FIRST_ROUND }).await;
         }
     }
 
@@ -119,7 +124,7 @@ impl ClusterTime {
 
     /// Takes the clocks of others that answered, of `nodes` in all; without a majority the last
     /// measurement is carried on.
-    fn settle(&self, mut offsets: Vec<i128>, nodes: usize) {
+    pub(crate) fn settle(&self, mut offsets: Vec<i128>, nodes: usize) {
         offsets.extend(self.is_trusted().then(|| self.offset()));
         if offsets.len() * 2 <= nodes {
             return;

@@ -1,10 +1,10 @@
 //! What acts have promised (R19): exactly once and in order as messages are, about a message that was
-//! there, marks that never go back, recalls and edits in time.
+//! there, marks that never go back, recalls and edits in time; and that what is unread is counted right.
 //!
 //! Everything is read when a run is over: what was asked and answered, and what each user's mailbox
 //! holds from its first entry on. Nothing of it was removed, and nobody refused anybody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -69,6 +69,30 @@ pub struct Kept {
     pub said: Said,
 }
 
+/// What a user was told to have unread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// Who.
+    pub user: User,
+    /// Of the mailbox what lies after this seq...
+    pub from: u32,
+    /// ... up to this one, the last one then.
+    pub head: u32,
+    /// Each conversation, by the other user.
+    pub conversations: BTreeMap<User, Stand>,
+}
+
+/// How a user stands in a conversation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stand {
+    /// Messages received and not read; none that was recalled.
+    pub unread: u32,
+    /// Everything up to this seq of the user's mailbox is delivered.
+    pub delivered: u32,
+    /// And read up to this one.
+    pub read: u32,
+}
+
 /// A run when it is over.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
@@ -80,6 +104,8 @@ pub struct Run {
     pub sends: BTreeMap<Id, Send>,
     /// Every mailbox, in its order.
     pub mailboxes: BTreeMap<User, Vec<Kept>>,
+    /// What users were told to have unread.
+    pub counted: Vec<Counted>,
 }
 
 /// A promise that was not kept.
@@ -123,6 +149,14 @@ pub enum Wrong {
         /// Which act.
         id: Id,
     },
+    /// Of what one user sent something stands in another order than in that user's own mailbox.
+    #[error("{user} has {id:x} out of its sender's order")]
+    Order {
+        /// In whose mailbox.
+        user: User,
+        /// What stands too late.
+        id: Id,
+    },
     /// A mark goes back, or says again what was said.
     #[error("{user} is told by {id:x} what a mark before it has told")]
     Back {
@@ -147,6 +181,18 @@ pub enum Wrong {
         /// By how much.
         late_ms: u64,
     },
+    /// What was counted is not what the mailbox says.
+    #[error("{user} was told to have {told:?} unread up to {head}, and has {has:?}")]
+    Unread {
+        /// Who.
+        user: User,
+        /// When the mailbox ended here.
+        head: u32,
+        /// What was said.
+        told: BTreeMap<User, Stand>,
+        /// What is so.
+        has: BTreeMap<User, Stand>,
+    },
 }
 
 /// What was not kept; nothing, if all was.
@@ -160,7 +206,69 @@ pub fn check(run: &Run) -> Vec<Wrong> {
         copies(run, &found, *id, send, &mut wrong);
         in_time(run, &found, *id, send, &mut wrong);
     }
+    in_order(run, &mut wrong);
+    run.counted.iter().for_each(|counted| count(run, counted, &mut wrong));
     wrong
+}
+
+/// Whatever a user sends comes to everybody in the order in which it lies in that user's own mailbox.
+fn in_order(run: &Run, wrong: &mut Vec<Wrong>) {
+    let own = |by: &User| run.mailboxes.get(by).into_iter().flatten();
+    let places: BTreeMap<(User, Id), u32> = run
+        .mailboxes
+        .keys()
+        .flat_map(|by| own(by).map(|kept| ((*by, kept.id), kept.seq)))
+        .collect();
+    for (user, mailbox) in &run.mailboxes {
+        let mut last = BTreeMap::<User, u32>::new();
+        for Kept { id, .. } in mailbox {
+            let Some(by) = run.sends.get(id).map(|send| send.by) else { continue };
+            let Some(place) = places.get(&(by, *id)) else { continue };
+            let last = last.entry(by).or_default();
+            if place < last {
+                wrong.push(Wrong::Order { user: *user, id: *id });
+            }
+            *last = *place.max(last);
+        }
+    }
+}
+
+/// What is unread follows from the mailbox as it was then: its first entries.
+fn count(run: &Run, counted: &Counted, wrong: &mut Vec<Wrong>) {
+    let Counted { user, from, head, conversations } = counted;
+    let mailbox = run.mailboxes.get(user).map(Vec::as_slice).unwrap_or_default();
+    let then = || mailbox.iter().filter(|kept| kept.seq <= *head);
+    let seqs: BTreeMap<Id, u32> = then().map(|kept| (kept.id, kept.seq)).collect();
+    let by = |id: &Id| run.sends.get(id).map(|send| send.by);
+    let mut stands = BTreeMap::<User, Stand>::new();
+    let mut recalled = BTreeSet::new();
+    for Kept { id, said, .. } in then() {
+        let Said::Act { what, of } = said else { continue };
+        let (Some(seq), Some(with)) = (seqs.get(of), by(of)) else { continue };
+        match what {
+            What::Recall => drop(recalled.insert(*of)),
+            What::Delivered | What::Read if by(id) == Some(*user) => {
+                let stand = stands.entry(with).or_default();
+                stand.delivered = stand.delivered.max(*seq);
+                if *what == What::Read {
+                    stand.read = stand.read.max(*seq);
+                }
+            }
+            What::Delivered | What::Read | What::Edit => {}
+        }
+    }
+    let mut has = BTreeMap::<User, Stand>::new();
+    for Kept { seq, id, said, .. } in then().filter(|kept| kept.seq > *from) {
+        let Some(with) = by(id).filter(|with| with != user && *said == Said::Message) else {
+            continue;
+        };
+        let before = stands.get(&with).copied().unwrap_or_default();
+        let stand = has.entry(with).or_insert(before);
+        stand.unread += u32::from(*seq > stand.read && !recalled.contains(id));
+    }
+    if has != *conversations {
+        wrong.push(Wrong::Unread { user: *user, head: *head, told: conversations.clone(), has });
+    }
 }
 
 /// How many copies of a send each user has, and the time of the first.
@@ -190,7 +298,8 @@ impl Found {
 /// marks that go on.
 fn mailbox_of(run: &Run, user: User, mailbox: &[Kept], wrong: &mut Vec<Wrong>) {
     let mut places = BTreeMap::new();
-    let mut told: BTreeMap<User, (Option<usize>, Option<usize>)> = BTreeMap::new();
+    // By who marks, and whose messages.
+    let mut told: BTreeMap<(User, User), (Option<usize>, Option<usize>)> = BTreeMap::new();
     for ((at, kept), wanted) in mailbox.iter().enumerate().zip(1..) {
         let Kept { seq, id, said, .. } = *kept;
         if seq != wanted {
@@ -208,7 +317,8 @@ fn mailbox_of(run: &Run, user: User, mailbox: &[Kept], wrong: &mut Vec<Wrong>) {
             wrong.push(Wrong::Before { user, id });
             continue;
         };
-        let (delivered, read) = told.entry(send.by).or_default();
+        let of_whom = run.sends.get(&of).map_or(send.by, |message| message.by);
+        let (delivered, read) = told.entry((send.by, of_whom)).or_default();
         let (goes_back, mark) = match what {
             What::Delivered => (place <= *delivered.max(read), delivered),
             What::Read => (place <= *read, read),
@@ -320,7 +430,16 @@ mod tests {
             (3, mailbox(&[11, 30])),
         ]);
         let (recall_within, edit_within) = (Duration::from_millis(500), Duration::from_secs(1));
-        Run { recall_within, edit_within, sends, mailboxes }
+        let stand = |unread, delivered, read| Stand { unread, delivered, read };
+        let one = |user, stand| BTreeMap::from([(user, stand)]);
+        let counted = vec![
+            Counted { user: 2, from: 0, head: 2, conversations: one(1, stand(2, 0, 0)) },
+            Counted { user: 2, from: 0, head: 3, conversations: one(1, stand(2, 2, 0)) },
+            Counted { user: 2, from: 0, head: 4, conversations: one(1, stand(1, 2, 1)) },
+            Counted { user: 3, from: 0, head: 2, conversations: one(1, stand(1, 0, 0)) },
+            Counted { user: 1, from: 0, head: 6, conversations: BTreeMap::new() },
+        ];
+        Run { recall_within, edit_within, sends, mailboxes, counted }
     }
 
     fn caught(spoil: impl FnOnce(&mut Run)) -> Vec<Wrong> {
@@ -386,7 +505,8 @@ mod tests {
             mailbox.swap(0, 1);
             (mailbox[0].seq, mailbox[1].seq) = (1, 2);
         });
-        assert_eq!(early, [Wrong::Before { user: 3, id: 30 }]);
+        let late = Wrong::Order { user: 3, id: 11 };
+        assert_eq!(early, [Wrong::Before { user: 3, id: 30 }, late]);
     }
 
     #[test]
@@ -405,11 +525,37 @@ mod tests {
     }
 
     #[test]
+    fn what_one_sent_in_another_order_is_caught() {
+        let swapped = caught(|run| {
+            let mailbox = mailbox(run, 2);
+            mailbox.swap(4, 5);
+            (mailbox[4].seq, mailbox[5].seq) = (5, 6);
+        });
+        assert_eq!(swapped, [Wrong::Order { user: 2, id: 30 }]);
+    }
+
+    #[test]
+    fn a_count_of_what_is_unread_that_is_not_so_is_caught() {
+        let more = caught(|run| {
+            run.counted[2].conversations.get_mut(&1).expect("there").unread += 1;
+        });
+        assert!(matches!(more[..], [Wrong::Unread { user: 2, head: 4, .. }]), "{more:?}");
+        let recalled = caught(|run| {
+            run.sends.insert(34, act(1, What::Recall, 11));
+            (1..=3).for_each(|user| append(run, user, 34));
+            run.counted[2].head = 7;
+        });
+        assert!(matches!(recalled[..], [Wrong::Unread { user: 2, head: 7, .. }]), "{recalled:?}");
+        let forgotten = caught(|run| run.counted[3].conversations.clear());
+        assert!(matches!(forgotten[..], [Wrong::Unread { user: 3, .. }]), "{forgotten:?}");
+    }
+
+    #[test]
     fn a_mailbox_that_contradicts_itself_is_caught() {
         let hole = caught(|run| mailbox(run, 3)[1].seq = 3);
         assert_eq!(hole, [Wrong::Hole { user: 3, wanted: 2, found: 3 }]);
         let other =
             caught(|run| mailbox(run, 3)[1].said = Said::Act { what: What::Recall, of: 11 });
-        assert_eq!(other, [Wrong::Unsent { user: 3, id: 30 }]);
+        assert_eq!(other[..1], [Wrong::Unsent { user: 3, id: 30 }]);
     }
 }

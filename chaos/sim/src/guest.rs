@@ -44,7 +44,9 @@ pub async fn run(world: Arc<World>, client: Client) {
     };
     while world.is_writing() {
         if let Err(why) = guest.visit().await {
-            return world.safety.violated(&world, format!("a device that was logged out: {why:#}"));
+            return world
+                .safety
+                .violated(&world, format!("R12: a device that was logged out: {why:#}"));
         }
     }
 }

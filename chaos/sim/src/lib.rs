@@ -20,6 +20,7 @@
 //! what a crash leaves of it are its files at that moment (`docs/adr/0013`).
 
 pub mod away;
+pub mod feed;
 pub mod groups;
 pub mod guest;
 pub mod harm;
@@ -36,5 +37,6 @@ pub mod run;
 pub mod safety;
 pub mod servers;
 pub mod stage;
+pub mod talk;
 pub mod trace;
 pub mod world;

@@ -193,14 +193,20 @@ async fn listen(world: Arc<World>, pocket: Arc<Pocket>, mut events: Events) -> R
 }
 
 /// Signs a device's tokens, as a login service would.
-struct Login {
+pub struct Login {
     key: SigningKey,
     role: Role,
     clock: Arc<HostClock>,
 }
 
 impl Login {
-    fn new(world: &World, user: &UserId, device: &DeviceId, clock: Arc<HostClock>) -> Result<Self> {
+    /// For one device of a user, by the clock of its host.
+    pub fn new(
+        world: &World,
+        user: &UserId,
+        device: &DeviceId,
+        clock: Arc<HostClock>,
+    ) -> Result<Self> {
         let role = Role::Device { user: user.clone(), device: Some(device.clone()) };
         Ok(Login { key: SigningKey::read(&world.key)?, role, clock })
     }

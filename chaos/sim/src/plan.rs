@@ -57,6 +57,8 @@ pub struct Plan {
     pub mailbox_entries_max: u32,
     /// How long entries are kept, whoever confirmed them.
     pub keep: Duration,
+    /// Records that each shard's feed keeps, 0 for no feed.
+    pub feed_records_max: u32,
     /// A gateway cuts a device that is silent for so long.
     pub silence_ms: u64,
     /// Between two faults, on average.
@@ -132,6 +134,7 @@ impl Plan {
             calm: dice.ms(500, 3_000),
             stores: dice.of(&[3, 3, 3, 5]),
             keep: dice.of(&[KEEP_LONG, KEEP_LONG, KEEP_LONG, Duration::from_secs(8)]),
+            feed_records_max: dice.of(&[1_000_000, 1_000_000, 200, 0]),
             lying_disks: false,
             lost_hints: false,
             votes: false,

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use crate::net::Net;
 use crate::plan::Dice;
 use crate::world::{PROBER, Transfer, World};
-use crate::{away, groups, guest};
+use crate::{away, feed, groups, guest, talk};
 
 /// Between two probes of a shard, and between two reads.
 const EVERY: Duration = Duration::from_millis(250);
@@ -45,6 +45,8 @@ pub async fn run(world: Arc<World>) -> turmoil::Result {
     }
     tokio::spawn(transfer(world.clone(), client.clone()));
     groups::start(&world, &client);
+    talk::start(&world);
+    feed::start(&world, &client);
     for user in (0..world.plan.users).map(User) {
         tokio::spawn(away::register(world.clone(), client.clone(), user));
         if user.0.is_multiple_of(BLOCKING) {

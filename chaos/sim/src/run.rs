@@ -18,10 +18,10 @@ use tidemark_store_core::value::Mailbox;
 use tidemark_store_core::{group_read, read};
 use tidemark_types::{NodeId, Recipient};
 
-use crate::groups;
 use crate::plan::{ACCEPTED_MIN, FAULTS_MIN, Plan};
 use crate::stage::Stage;
 use crate::world::World;
+use crate::{feed, groups, talk};
 
 /// After the last fault everything must be at rest within this time.
 const REST_WITHIN: Duration = Duration::from_secs(180);
@@ -87,12 +87,12 @@ pub fn run(plan: Plan, folder: &Path, trace: Option<&Path>) -> Result<Shown> {
     let mut stage = Stage::new(world.clone());
     let mut wrong = Vec::new();
     let mut report = None;
-    let mut groups_kept = true;
+    let mut rest_kept = true;
     match course(&mut stage, &plan) {
         Ok(()) => {
-            let (judged, of_groups) = judge(&mut stage, folder)?;
-            groups_kept = of_groups.is_empty();
-            wrong.extend(of_groups);
+            let (judged, beside) = judge(&mut stage, folder)?;
+            rest_kept = beside.is_empty();
+            wrong.extend(beside);
             wrong.extend(judged.violations.iter().map(|v| format!("{}: {}", v.code, v.reason)));
             report = Some(judged);
         }
@@ -100,7 +100,7 @@ pub fn run(plan: Plan, folder: &Path, trace: Option<&Path>) -> Result<Shown> {
     }
     let verdict = match &report {
         None => Verdict::Violated,
-        Some(_) if !groups_kept => Verdict::Violated,
+        Some(_) if !rest_kept => Verdict::Violated,
         Some(report) => report.verdict,
     };
     let counts = report.map(|report| report.counts).unwrap_or_default();
@@ -224,6 +224,9 @@ fn unrest(world: &World) -> Option<String> {
             }
         }
     }
+    if !world.talk.is_over() {
+        return Some("somebody has not said all that is to be said".to_owned());
+    }
     for pocket in &world.pockets {
         let (user, device) = (pocket.user, pocket.device);
         if !pocket.is_settled() {
@@ -273,10 +276,12 @@ fn kept(world: &World) {
     }
 }
 
-/// What every replica's disk holds in the end, and the checker's verdict on the whole history.
+/// What every replica's disk holds in the end, and the checker's verdict on the whole history; beside it what is
+/// wrong with what is not in the history: groups, acts and feeds.
 fn judge(stage: &mut Stage, folder: &Path) -> Result<(Report, Vec<String>)> {
     let world = stage.world.clone();
     kept(&world);
+    let mut wrong = feed::judge(&world);
     stage.stop()?;
     let mut replicas: Vec<(NodeId, Inspector)> = Vec::new();
     for machine in &world.machines {
@@ -285,10 +290,10 @@ fn judge(stage: &mut Stage, folder: &Path) -> Result<(Report, Vec<String>)> {
         let identity = machine.identity().clone();
         replicas.push((machine.node, Inspector::of(identity, Box::new(log), state)));
     }
-    let wrong = match replicas.first() {
-        Some((_, inspector)) => groups::judge(&world, inspector)?,
-        None => Vec::new(),
-    };
+    if let Some((_, inspector)) = replicas.first() {
+        wrong.extend(groups::judge(&world, inspector)?);
+        wrong.extend(talk::judge(&world, inspector)?);
+    }
     truth::read_from(replicas, &world.notes)?;
     world.notes.finish()?;
     let demands = Demands {

@@ -19,16 +19,21 @@ use tidemark_token::SigningKey;
 use tidemark_types::{ClusterId, NodeId, ShardCount, UnixMs};
 
 use crate::away::Away;
+use crate::feed::Feeds;
 use crate::interpose;
 use crate::machine::Machine;
 use crate::phone::Pocket;
 use crate::plan::{Dice, GATEWAYS, PHONES, Plan};
 use crate::safety::Safety;
+use crate::talk::Talk;
 use crate::trace::Trace;
 use tidemark_chaos::groups::Groups;
 
 /// Where every server listens.
 pub const PORT: u16 = 7000;
+
+/// A message can be recalled for so long, and edited for twice as long: short, so that some come too late.
+const CHANGED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What all hosts share.
 pub struct World {
@@ -44,6 +49,10 @@ pub struct World {
     pub away: Away,
     /// What is known of groups.
     pub groups: Groups,
+    /// What was said by those who mark, recall and edit.
+    pub talk: Talk,
+    /// What has been read of the feeds.
+    pub feeds: Feeds,
     /// The history.
     pub notes: Notes,
     /// Checks while it runs.
@@ -175,6 +184,8 @@ impl World {
                 pockets: Pocket::all(&plan),
                 away: Away::default(),
                 groups: Groups::default(),
+                talk: Talk::default(),
+                feeds: Feeds::default(),
                 silent: AtomicBool::new(false),
                 unasked: AtomicBool::new(false),
                 accepted: AtomicU64::new(0),
@@ -366,6 +377,9 @@ fn map(plan: &Plan, draws: &Dice) -> Result<ClusterMap> {
         mailbox_entries_max: plan.mailbox_entries_max,
         keep: plan.keep,
         hard_keep: plan.keep,
+        feed_records_max: plan.feed_records_max,
+        recall_within: CHANGED_WITHIN,
+        edit_within: CHANGED_WITHIN * 2,
         ..Settings::default()
     };
     let shards = ShardCount::new(plan.shards)?;

@@ -9,7 +9,7 @@ use tidemark_store::inspect::{self, InspectError, Inspector, Report};
 use tidemark_store_core::value::{Entry, Mailbox};
 use tidemark_types::{NodeId, Recipient, Seq};
 
-use super::talk::is_talker;
+use crate::acts::is_talker;
 use crate::cluster::{Cluster, Member};
 use crate::groups;
 use crate::notes::Notes;

@@ -238,6 +238,14 @@ impl Group {
         self.leadership().term()
     }
 
+    /// The term in which this replica leads, or who does, as far as it knows.
+    pub fn must_lead(&self) -> Result<u64, NotSubmitted> {
+        match self.raft.as_leader() {
+            Ok(leader) => Ok(leader.leader_id().term),
+            Err(forward) => Err(NotSubmitted::NotLeader { leader: forward.leader_node }),
+        }
+    }
+
     /// Follows whether this replica leads.
     pub fn leadership(&self) -> Leadership {
         Leadership(self.raft.server_metrics())
@@ -301,9 +309,7 @@ impl Group {
 
     /// Hands an encoded batch to Raft; batches are taken in the order in which this returns.
     pub async fn submit(&self, payload: Bytes) -> Result<Submitted, NotSubmitted> {
-        if let Err(forward) = self.raft.as_leader() {
-            return Err(NotSubmitted::NotLeader { leader: forward.leader_node });
-        }
+        self.must_lead()?;
         let (responder, receiver) = OneshotResponder::new_pair();
         self.raft.client_write_ff(Payload(payload), Some(responder)).await.map_err(stopped)?;
         Ok(Submitted(receiver))
@@ -357,9 +363,7 @@ impl Group {
     /// leads; its term. From then on this replica takes nothing until somebody else leads, so one
     /// that cannot take over is refused before.
     pub async fn transfer_to(&self, to: NodeId, within: Duration) -> Result<u64, TransferError> {
-        if let Err(forward) = self.raft.as_leader() {
-            return Err(NotSubmitted::NotLeader { leader: forward.leader_node }.into());
-        }
+        self.must_lead()?;
         let metrics = self.metrics();
         let replica = replica_on(&metrics, to).ok_or(Unfit::NoReplica(to))?;
         if replica == self.replica {

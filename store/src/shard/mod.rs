@@ -30,6 +30,8 @@ use admission::Admission;
 pub use hosted::Hosted;
 pub use proposer::Pending;
 use proposer::Proposer;
+#[cfg(test)]
+pub(crate) use proposer::TIMELESS_MAX;
 
 /// After this long a full queue has most likely moved on.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -73,7 +75,8 @@ pub enum Error {
         /// That one.
         expected: u64,
     },
-    /// Cluster time is not measured yet, so the age of an id cannot be judged.
+    /// Cluster time is not measured yet: there is nothing to stamp a command with, nor to judge the
+    /// age of an id by.
     #[error("cluster time is not measured yet; try again")]
     NoTime,
     /// The id was made too far in the future.

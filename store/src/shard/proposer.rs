@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use tidemark_env::Clock;
 use tidemark_mutants::{Mutant, is, keep_number};
 use tidemark_store_core::{Batch, Command, Reply};
-use tidemark_types::Recipient;
+use tidemark_types::{Recipient, UnixMs};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -30,11 +30,15 @@ use tokio::time::MissedTickBehavior;
 use super::{Error, RETRY_AFTER};
 use crate::config::ProposalConfig;
 use crate::metrics;
-use crate::raft::group::{Group, Lost, WriteError};
+use crate::raft::group::{Group, Lost, NotSubmitted, WriteError};
 use crate::time::ClusterTime;
 
 /// How often it is looked whether what is under way can still be answered.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// A leader that has no time yet takes nothing for so long: ten times what measuring takes where most
+/// clocks answer and are trusted.
+pub(crate) const TIMELESS_MAX: Duration = Duration::from_secs(10);
 
 const NOBODY_ANSWERS: &str = "the leader hears no majority";
 
@@ -103,6 +107,7 @@ impl Proposer {
             time,
             commands,
             next: VecDeque::new(),
+            timeless: None,
             given_up: Arc::default(),
         };
         let task = Arc::new(Mutex::new(Some(tokio::spawn(task.run()))));
@@ -166,6 +171,8 @@ struct Task {
     commands: mpsc::UnboundedReceiver<Proposal>,
     /// Taken from the queue, not yet in a batch.
     next: VecDeque<Proposal>,
+    /// In which term there was no time to stamp, and since when.
+    timeless: Option<(u64, Duration)>,
     /// What is under way is not waited for any more.
     given_up: Arc<Notify>,
 }
@@ -223,8 +230,12 @@ impl Task {
             }
         }
         metrics::proposal_batch(commands.len());
-        // Without a measurement apply keeps to the log's last time (R17).
-        let batch = Batch { time: self.time.now().unwrap_or_default(), commands };
+        let time = match self.stamp() {
+            Ok(Some(time)) => time,
+            Ok(None) => return refuse(waiting, || Error::NoTime),
+            Err(error) => return refuse(waiting, || error.clone().into()),
+        };
+        let batch = Batch { time, commands };
         let payload = batch.encode();
         match self.group.submit(payload.clone()).await {
             Ok(submitted) => {
@@ -252,15 +263,32 @@ impl Task {
                 };
                 Some(Box::pin(answer(replies, waiting, senders, clock, handed)))
             }
-            Err(error) => {
-                for waiting in waiting {
-                    // A caller that has gone does not want to know.
-                    let _ = waiting.answer.send(Err(error.clone().into()));
-                }
-                None
-            }
+            Err(error) => refuse(waiting, || error.clone().into()),
         }
     }
+
+    /// What the next batch is stamped with (R17). Before cluster time was measured that is nothing: by
+    /// the log's last time, after a long downtime, what is taken would be old at once. But where most
+    /// clocks are not trusted there is none to wait for: after [`TIMELESS_MAX`] it is the log's last
+    /// time, to which apply keeps when it is given 0.
+    fn stamp(&mut self) -> Result<Option<UnixMs>, NotSubmitted> {
+        if let Some(time) = self.time.now() {
+            return Ok(Some(time));
+        }
+        let (term, now) = (self.group.must_lead()?, self.clock.monotonic());
+        let known = self.timeless.filter(|(in_term, _)| *in_term == term);
+        let (_, since) = *self.timeless.insert(known.unwrap_or((term, now)));
+        Ok((now - since >= TIMELESS_MAX).then(UnixMs::default))
+    }
+}
+
+/// Tells whoever waits why nothing was submitted.
+fn refuse(waiting: Vec<Waiting>, error: impl Fn() -> Error) -> Option<BoxFuture<'static, ()>> {
+    for waiting in waiting {
+        // A caller that has gone does not want to know.
+        let _ = waiting.answer.send(Err(error()));
+    }
+    None
 }
 
 /// Waits for commands, and takes as many as a batch may hold.

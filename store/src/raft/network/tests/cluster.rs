@@ -123,6 +123,7 @@ async fn nobody_waits_for_a_leader_that_hears_no_majority() {
         clock,
         config,
     };
+    around.time.settle(vec![], 1);
     let shard = Shard::start(ShardId::new(0), group.clone(), &around);
     let init = Command::Init {
         cluster: cluster_id(),

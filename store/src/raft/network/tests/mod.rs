@@ -10,6 +10,7 @@ mod net;
 mod protocol;
 mod snapshot;
 mod succession;
+mod time;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use crate::config::RaftConfig;
 use crate::raft::group::GroupStatus;
 
 /// Longer than any test: whoever leads was not elected by these.
-fn patient() -> RaftConfig {
+pub(super) fn patient() -> RaftConfig {
     let hour_ms = 3_600_000;
     let (min, max) = (hour_ms, 2 * hour_ms);
     RaftConfig {
