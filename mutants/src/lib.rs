@@ -76,6 +76,22 @@ mutants! {
     LeadWithoutElection = 21,
     /// What a device does not read piles up at its gateway.
     UnboundedQueue = 22,
+    /// A device that was logged out comes back with the token that it had.
+    ForgetLogOut = 23,
+    /// A hint that is one gateway's is handed out again.
+    LeaseTwice = 24,
+    /// A mark that says nothing new is told again.
+    RepeatMarks = 25,
+    /// A message is recalled or edited though its time is over.
+    ChangeTooLate = 26,
+    /// Whoever received a message may recall and edit it.
+    AnybodyChanges = 27,
+    /// A recall or an edit goes to the first only of those whom its message went to.
+    ChangeForOne = 28,
+    /// What was recalled counts as unread.
+    CountRecalled = 29,
+    /// A record of the feed tells only the first thing that a command changed.
+    FeedTellsOne = 30,
 }
 
 impl Mutant {
@@ -183,7 +199,7 @@ mod tests {
 
     #[test]
     fn each_has_a_name_by_which_it_is_found_and_says_what_it_breaks() {
-        assert_eq!(Mutant::ALL.len(), 21);
+        assert_eq!(Mutant::ALL.len(), 29);
         for mutant in Mutant::ALL {
             assert_eq!(Mutant::named(&mutant.name()), Some(*mutant));
             assert!(mutant.what().ends_with('.'), "{mutant:?}");

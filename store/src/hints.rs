@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tidemark_mutants::{Mutant, is};
 use tidemark_store_core::hints::{self, Hint};
 use tidemark_store_core::key::DueKey;
 use tidemark_store_core::storage::Read;
@@ -265,7 +266,7 @@ impl Table {
             let name = (hint.user.clone(), hint.device.clone());
             let which = (hint.pushed_at, hint.token.version);
             let lease = self.by_device.get(&name);
-            let free = lease.is_none_or(|lease| lease.hint != which);
+            let free = lease.is_none_or(|lease| lease.hint != which) || is(Mutant::LeaseTwice);
             if free && (lease.is_some() || self.room() > 0) {
                 self.insert(name, Lease { ends: now + LEASE, hint: which, head: hint.head });
                 taken.push(hint);

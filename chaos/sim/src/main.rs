@@ -64,7 +64,7 @@ enum Command {
     /// Tries what is broken on purpose, each with one seed after the other until one catches it.
     #[cfg(feature = "mutants")]
     Mutants {
-        /// Only this one: M1 to M22; may be given several times.
+        /// Only this one, as M21; may be given several times.
         #[arg(long, value_parser = mutant)]
         only: Vec<tidemark_mutants::Mutant>,
         /// With these seeds: `A..B`, without B.

@@ -98,6 +98,14 @@ fn caught(mutant: Mutant) -> Caught {
         Mutant::ClockInApply => By(LEADERS, Code::C2),
         Mutant::LeadWithoutElection => Elsewhere("scripts/sim mutants"),
         Mutant::UnboundedQueue => By(SLOW, Code::C15),
+        Mutant::ForgetLogOut
+        | Mutant::LeaseTwice
+        | Mutant::RepeatMarks
+        | Mutant::ChangeTooLate
+        | Mutant::AnybodyChanges
+        | Mutant::ChangeForOne
+        | Mutant::CountRecalled
+        | Mutant::FeedTellsOne => Elsewhere("scripts/sim mutants"),
     }
 }
 
@@ -169,7 +177,7 @@ const HEAD: &str = "| mutant | what is broken | caught by | expected | found | n
 pub fn line(
     mutant: Mutant,
     by: &str,
-    expected: Code,
+    expected: impl fmt::Display,
     found: Found<'_>,
     twin: &str,
     seconds: u64,

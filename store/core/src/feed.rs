@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
+use tidemark_mutants::{Mutant, is};
 use tidemark_types::{DeviceId, Epoch, Recipient, Seq, UnixMs, UserId};
 
 use crate::key::{DeviceKey, EntryKey, FeedKey, FeedRecordKey, Key, after};
@@ -114,7 +115,8 @@ pub(crate) fn record<'c>(
 ) -> Result<Option<Recorded>, Fatal> {
     let changes = changed.filter_map(|change| FeedChange::of(change).transpose());
     let changes: BTreeSet<FeedChange> = changes.collect::<Result<_, _>>()?;
-    let changes: Vec<FeedChange> = changes.into_iter().collect();
+    let told_max = if is(Mutant::FeedTellsOne) { 1 } else { usize::MAX };
+    let changes: Vec<FeedChange> = changes.into_iter().take(told_max).collect();
     Ok((!changes.is_empty())
         .then(|| Recorded { record: FeedRecord { time, changes }, records_max }))
 }

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use tidemark_mutants::{Mutant, is};
 use tidemark_types::{Epoch, Recipient, Seq, SeqRange, UserId};
 
 use crate::act::{Act, ActKind, Held, Marks};
@@ -98,7 +99,8 @@ impl Count<'_> {
             self.found.insert(with.clone(), (marks, 0));
         }
         let (marks, unread) = self.found.get_mut(&with).expect("it is there");
-        *unread += u32::from(seq > marks.read && !self.recalled.contains(&held.origin));
+        let recalled = self.recalled.contains(&held.origin) && !is(Mutant::CountRecalled);
+        *unread += u32::from(seq > marks.read && !recalled);
         Ok(())
     }
 }

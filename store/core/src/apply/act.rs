@@ -4,6 +4,7 @@
 //! Recalls and edits are the sender's alone, and only for some time after the message was accepted.
 //! Marks are for messages that were received. A mark that is behind is accepted, and does nothing.
 
+use tidemark_mutants::{Mutant, is};
 use tidemark_types::{ErrorCode, Recipient, UserId};
 
 use crate::act::{self, Act, ActKind, Asked, Held, Marks, Place};
@@ -70,20 +71,23 @@ pub(super) fn judge(
 
 /// A recall or an edit.
 fn change(shard: &Shard, user: &UserId, kind: ActKind, held: Held) -> Judgement {
-    let (is_own, to, kept) = match &held.place {
+    let (is_own, mut to, kept) = match &held.place {
         Place::Sent(outgoing) => (true, outgoing.to.clone(), outgoing.dropped),
         Place::InGroup(group) => (held.origin.sender() == user, vec![group.clone()], false),
         Place::From(_) => (false, Vec::new(), true),
     };
-    if !is_own {
+    if !is_own && !is(Mutant::AnybodyChanges) {
         return Judgement::Refused(ErrorCode::NoMessage);
     }
     let within = match kind {
         ActKind::Edit => shard.settings.edit_within,
         _ => shard.settings.recall_within,
     };
-    if shard.time > held.sent.plus(within) {
+    if shard.time > held.sent.plus(within) && !is(Mutant::ChangeTooLate) {
         return Judgement::Refused(ErrorCode::TooLate);
+    }
+    if is(Mutant::ChangeForOne) {
+        to.truncate(1);
     }
     let act = Act { kind, of: held.origin };
     Judgement::Send(Sent { act, kind: held.kind, to, kept })
@@ -102,7 +106,7 @@ fn mark(step: &mut Step<'_>, user: &UserId, asked: Asked, held: Held) -> Result<
         _ => before.read,
     };
     let after = Marks { delivered: before.delivered.max(asked.seq), read };
-    if after == before {
+    if after == before && !is(Mutant::RepeatMarks) {
         return Ok(Judgement::Nothing);
     }
     step.put(&key, &after);
