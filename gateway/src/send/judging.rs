@@ -1,9 +1,11 @@
 //! One connection's sends before the operator's checks: several are judged at the same time, and
 //! the [`Window`] keeps them in the order of n.
 //!
-//! A send that comes too fast, or cannot be judged now, is given back with `RETRY_AFTER`: it consumes
-//! nothing, and that says nothing of earlier attempts at it (R2). What follows it in its session
-//! would be out of order, so that it is given back as well until that one returns.
+//! A send that cannot be judged now keeps its place, and is judged again later; nobody is told. One that
+//! comes too fast, or that nobody has judged when its time is up, is given back with `RETRY_AFTER`: it
+//! consumes nothing, and that says nothing of earlier attempts at it (R2). What follows it in its session is
+//! out of order until that one returns, and is told so: it names the one that must come, in case that one's
+//! own answer was lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +13,13 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
-use tidemark_proto::Failure;
+use tidemark_proto::{Detail, Failure, v1};
 use tidemark_store_core::command::{Judged, Send};
 use tidemark_types::{ErrorCode, SessionId};
 
 use super::window::Window;
 use crate::checks::{Checks, Judgement, Judging, Message};
-use crate::limits::RATE_PAUSE_MAX;
+use crate::limits::{RATE_PAUSE_MAX, SEND_DEADLINE};
 
 /// What judges the sends of one connection.
 pub(super) struct Judges {
@@ -33,8 +35,6 @@ pub(super) struct Judges {
 struct Held {
     session: SessionId,
     n: u64,
-    /// Before this it need not come.
-    until: Duration,
 }
 
 impl Judges {
@@ -54,24 +54,17 @@ impl Judges {
             return window.push(send, now);
         }
         self.admit(&send, now)?;
-        let Judged::Allow(draft) = &send.judged else { return window.push(send, now) };
-        let message = Message {
-            sender: send.user.clone(),
-            device: Some(send.device.clone()),
-            draft: draft.clone(),
-        };
-        match self.checks.judge(message) {
+        let Some(message) = message(&send) else { return window.push(send, now) };
+        let judging = match self.checks.judge(message) {
             Judging::Done(Judgement::Verdict(judged)) => {
                 send.judged = judged;
-                window.push(send, now)
+                return window.push(send, now);
             }
-            Judging::Done(Judgement::Later(after)) => Err(self.give_back(session, n, after, now)),
-            Judging::Open(judging) => {
-                window.push_unjudged(send, now)?;
-                self.asked.push(judging.map(move |judgement| (n, judgement)).boxed());
-                Ok(())
-            }
-        }
+            judging => judging.done(),
+        };
+        window.push_unjudged(send, now)?;
+        self.asked.push(judging.map(move |judgement| (n, judgement)).boxed());
+        Ok(())
     }
 
     /// The next send that is judged; none, while nobody is asked. Dropping the future loses nothing.
@@ -79,16 +72,28 @@ impl Judges {
         self.asked.next().await
     }
 
-    /// A send of the window cannot be judged now; what the device is told.
-    pub(super) fn hold(
+    /// A send of the window cannot be judged now: it is judged again after this long. What the device is
+    /// told, if its time is up before.
+    pub(super) fn later(
         &mut self,
-        window: &Window,
+        window: &mut Window,
         n: u64,
         after: Duration,
         now: Duration,
-    ) -> Failure {
-        let session = window.session().expect("the send is in it");
-        self.give_back(session, n, after, now)
+    ) -> Option<v1::SendAck> {
+        let (send, arrived) = window.unjudged(n);
+        if now + after > arrived + SEND_DEADLINE {
+            let failure = self.give_back(send.session, n, after);
+            return Some(window.withdraw(n, failure));
+        }
+        let message = message(send).expect("somebody was asked about it");
+        let checks = self.checks.clone();
+        let again = async move {
+            tokio::time::sleep(after).await;
+            (n, checks.judge(message).done().await)
+        };
+        self.asked.push(again.boxed());
+        None
     }
 
     /// Until when the device should send nothing.
@@ -98,9 +103,9 @@ impl Judges {
 
     /// May this send come now?
     fn admit(&mut self, send: &Send, now: Duration) -> Result<(), Failure> {
-        if let Some(Held { session, n, until }) = self.held {
+        if let Some(Held { session, n }) = self.held {
             if session == send.session && send.n > n && send.base <= n {
-                return Err(retry_after(until.saturating_sub(now)));
+                return Err(Failure::new(ErrorCode::OutOfOrder).detail(Detail::Expected(n)));
             }
             self.held = None;
         }
@@ -110,21 +115,24 @@ impl Judges {
                 self.paused = (!pause.is_zero()).then(|| now + pause);
                 Ok(())
             }
-            Err(wait) => Err(self.give_back(send.session, send.n, wait, now)),
+            Err(wait) => Err(self.give_back(send.session, send.n, wait)),
         }
     }
 
-    fn give_back(&mut self, session: SessionId, n: u64, after: Duration, now: Duration) -> Failure {
+    /// The code says that nothing was consumed; a hint is never none.
+    fn give_back(&mut self, session: SessionId, n: u64, after: Duration) -> Failure {
         // Of several the lowest has to come first.
         let lower = self.held.as_ref().is_some_and(|held| held.session == session && held.n < n);
         if !lower {
-            self.held = Some(Held { session, n, until: now + after });
+            self.held = Some(Held { session, n });
         }
-        retry_after(after)
+        Failure::new(ErrorCode::RetryAfter).retry_after(after.max(Duration::from_millis(1)))
     }
 }
 
-/// The code says that nothing was consumed; a hint is never none.
-fn retry_after(after: Duration) -> Failure {
-    Failure::new(ErrorCode::RetryAfter).retry_after(after.max(Duration::from_millis(1)))
+/// What is judged of a send; none, if the gateway has refused it already.
+fn message(send: &Send) -> Option<Message> {
+    let Judged::Allow(draft) = &send.judged else { return None };
+    let (sender, device) = (send.user.clone(), Some(send.device.clone()));
+    Some(Message { sender, device, draft: draft.clone() })
 }

@@ -137,8 +137,8 @@ impl Uplink {
             Judgement::Verdict(judged) => self.window.judged(n, judged),
             Judgement::Later(after) => {
                 let judges = self.judges.as_mut().expect("they have judged");
-                let failure = judges.hold(&self.window, n, after, self.clock.monotonic());
-                self.answers.push_back(Ok(self.window.withdraw(n, failure)));
+                let told = judges.later(&mut self.window, n, after, self.clock.monotonic());
+                self.answers.extend(told.map(Ok));
             }
         }
     }

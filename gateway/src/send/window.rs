@@ -94,9 +94,12 @@ impl Window {
         self.take(send, false, now)
     }
 
-    /// The session whose sends these are, or were last.
-    pub(crate) fn session(&self) -> Option<SessionId> {
-        self.session
+    /// The send that is not judged yet, and when it came.
+    pub(crate) fn unjudged(&self, n: u64) -> (&Send, Duration) {
+        let Unanswered { send, judged, arrived, .. } =
+            self.unanswered.get(&n).expect("an unjudged send stays");
+        assert!(!judged, "nobody judges it again");
+        (send, *arrived)
     }
 
     /// Is this send here already?

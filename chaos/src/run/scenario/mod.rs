@@ -210,7 +210,7 @@ impl Scenario {
 
     /// Do gateways check sends?
     pub(super) fn has_checks(&self) -> bool {
-        self.kind == Kind::PushActs
+        matches!(self.kind, Kind::PushActs | Kind::Mixed)
     }
 
     /// Does it draw its faults from other scenarios'?
