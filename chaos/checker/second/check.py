@@ -124,6 +124,7 @@ class Box:
         self.acked, self.is_used = {}, False
         self.floor = self.head = 0
         self.log, self.blanks = {}, []
+        self.dropped = set()  # Where its owner's messages are that were dropped, by their verdicts.
 
     def low(self, time):
         """The mailbox had gone at least so far before this time."""
@@ -194,6 +195,9 @@ class Checker:
         send = self.sends.get((event.sender, event.id))
         if self.whole(send, "{}: nothing sent was judged", event):
             send.judged = (send.judged or []) + [event.judgement] * (event.judgement is not None)
+
+    def on_dropped(self, event):
+        self.boxes[event.user].dropped.add(event.seq)
 
     def on_head(self, event):
         self.asks(event, event)
@@ -491,7 +495,11 @@ class Checker:
             self.require("C11", hidden, "{} is there, but not at its sender's", send)
         else:
             return
-        if send.is_dropped():
+        if send.sender in copies and place in own.dropped:
+            self.require("C18", send.may_be_dropped(), "{}: dropped, and nobody said so", send)
+            others = any(copies.get(user) or send.told.get(user) for user in send.to - {send.sender})
+            self.require("C18", not others, "{}: dropped, and others know of it", send)
+        if send.is_dropped() and (place <= own.floor or place in own.dropped):
             return
         for user in send.to - {send.sender} if self.rest is not None else ():
             self.outcome(send, user, place, "C4" if acks else "C11")

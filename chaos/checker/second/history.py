@@ -151,6 +151,7 @@ EVENTS = [
     kind("Target", "at:u64 user:u32 device:u8"),
     kind("Hint", "at:u64 user:u32 device:u8 head:u32"),
     kind("Judged", "at:u64 sender:u32 id:u128 judgement:judgement"),
+    kind("Dropped", "user:u32 seq:u32"),
 ]
 
 

@@ -52,7 +52,8 @@ impl<I: Iterator<Item = Result<Event, ReadError>>> Story<I> {
             | Event::Silent { user, .. }
             | Event::Target { user, .. }
             | Event::Hint { user, .. }
-            | Event::Mailbox { user, .. } => own(user),
+            | Event::Mailbox { user, .. }
+            | Event::Dropped { user, .. } => own(user),
             Event::Decided { user, sender, .. } => own(user) || own(sender),
             Event::Judged { sender, .. } => own(sender),
             Event::Quiet { .. } | Event::Fault { .. } | Event::Healed { .. } => true,

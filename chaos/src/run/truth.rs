@@ -6,7 +6,7 @@ use anyhow::Result;
 use tidemark_checker::Event;
 use tidemark_checker::history::{Copy, Digest, Group, Node, User};
 use tidemark_store::inspect::{self, InspectError, Inspector, Report};
-use tidemark_store_core::value::{Entry, Mailbox};
+use tidemark_store_core::value::{Content, Entry, Mailbox, Outgoing};
 use tidemark_types::{NodeId, Recipient, Seq};
 
 use crate::acts::is_talker;
@@ -97,13 +97,16 @@ fn write_down(
     for group in &reports[0].groups {
         let mut digests = BTreeMap::<User, Vec<u64>>::new();
         for (at, (node, inspector)) in nodes.iter().zip(inspectors).enumerate() {
-            visit(inspector, group.group, group.at, &mut |user, mailbox, copies| {
+            visit(inspector, group.group, group.at, &mut |user, mailbox, copies, dropped| {
                 let digest = Digest::of(copies.iter().map(|(seq, copy)| (*seq, copy))).value();
                 digests.entry(user).or_default().push(digest);
                 let (node, floor, head) = (Node(node.get()), mailbox.floor, mailbox.head);
                 notes.note(|_| Event::Mailbox { node, user, floor, head, digest });
                 for (seq, copy) in copies.iter().filter(|_| at == 0) {
                     notes.note(|_| Event::Entry { user, seq: *seq, copy: *copy });
+                }
+                for seq in dropped.iter().filter(|_| at == 0) {
+                    notes.note(|_| Event::Dropped { user, seq: *seq });
                 }
             })?;
         }
@@ -112,7 +115,7 @@ fn write_down(
         };
         digests.retain(|_, digests| !same(digests));
         for (node, inspector) in nodes.iter().zip(inspectors).filter(|_| !digests.is_empty()) {
-            visit(inspector, group.group, group.at, &mut |user, _, copies| {
+            visit(inspector, group.group, group.at, &mut |user, _, copies, _| {
                 for (seq, copy) in copies.iter().filter(|_| digests.contains_key(&user)) {
                     let (node, seq, copy) = (Node(node.get()), *seq, *copy);
                     notes.note(|_| Event::ReplicaEntry { node, user, seq, copy });
@@ -133,9 +136,9 @@ fn hashes(report: &Report, notes: &Notes) -> Result<()> {
     Ok(())
 }
 
-type Show<'a> = dyn FnMut(User, &Mailbox, &[(Seq, Copy)]) + 'a;
+type Show<'a> = dyn FnMut(User, &Mailbox, &[(Seq, Copy)], &[Seq]) + 'a;
 
-/// Shows the mailboxes of a group in the history's words.
+/// Shows the mailboxes of a group in the history's words, and where in them messages were dropped.
 fn visit(
     inspector: &Inspector,
     group: tidemark_store::storage::GroupId,
@@ -149,7 +152,9 @@ fn visit(
         let Some(user) = owner(mailbox) else { return };
         let shown = user.and_then(|user| {
             let copies = copies.collect::<Result<Vec<_>>>()?;
-            show(user, value, &copies);
+            let dropped = entries.iter().filter(|(_, entry)| was_dropped(entry));
+            let dropped: Vec<Seq> = dropped.map(|(seq, _)| *seq).collect();
+            show(user, value, &copies, &dropped);
             Ok(())
         });
         if let Err(error) = shown {
@@ -157,6 +162,14 @@ fn visit(
         }
     })?;
     failed.map_or(Ok(()), Err)
+}
+
+/// Is it its owner's message, which a gateway's verdict dropped?
+fn was_dropped(entry: &Entry) -> bool {
+    matches!(
+        &entry.content,
+        Content::Message { outgoing: Some(Outgoing { dropped: true, .. }), .. }
+    )
 }
 
 fn owner(mailbox: &Recipient) -> Option<Result<User>> {

@@ -58,6 +58,7 @@ fn every_check_had_something_to_judge(scenario: &str, history: &Path) -> Result<
             Event::Decided { .. } => saw("C16: decisions about senders"),
             Event::Hint { .. } => saw("C17: hints"),
             Event::Judged { .. } => saw("C18: what may become of sends"),
+            Event::Dropped { .. } => saw("C4, C18: verdicts that a send is dropped"),
             Event::Sent { .. }
             | Event::Head { .. }
             | Event::Range { .. }
@@ -72,7 +73,7 @@ fn every_check_had_something_to_judge(scenario: &str, history: &Path) -> Result<
         }
     }
     println!("{seen:#?}");
-    let expected = if scenario == "push-acts" { 19 } else { 17 };
+    let expected = if scenario == "push-acts" { 20 } else { 17 };
     ensure!(seen.len() == expected, "some check had nothing to judge");
     Ok(())
 }

@@ -297,6 +297,9 @@ impl Book {
             Event::ReplicaEntry { node, user, seq, copy } => {
                 self.mailbox(user).copies.insert((seq, node), copy);
             }
+            Event::Dropped { user, seq } => {
+                self.mailbox(user).dropped.insert(seq);
+            }
             _ => {}
         }
     }
@@ -431,6 +434,12 @@ impl Book {
         let ends = &mut self.ends[start as usize..end as usize];
         let at = ends.binary_search_by_key(&user, |end| end.user).ok()?;
         Some(&mut ends[at])
+    }
+
+    /// Is the verdict of it that it is dropped, as far as its sender's own copy is there to say so?
+    pub(super) fn has_fallen(&self, message: &Message) -> bool {
+        let own = message.own.zip(self.mailboxes.get(&message.sender));
+        own.is_some_and(|(seq, mailbox)| mailbox.dropped.contains(&seq))
     }
 
     /// The sender's own copy is here.

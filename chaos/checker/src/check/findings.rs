@@ -58,9 +58,9 @@ impl Clue {
             | Event::Target { at, user, device }
             | Event::Hint { at, user, device, .. } => Clue::Device(*user, *device, *at),
             Event::Mailbox { user, .. } => Clue::Mailbox(*user),
-            Event::Entry { user, seq, .. } | Event::ReplicaEntry { user, seq, .. } => {
-                Clue::Entry(*user, *seq)
-            }
+            Event::Entry { user, seq, .. }
+            | Event::ReplicaEntry { user, seq, .. }
+            | Event::Dropped { user, seq } => Clue::Entry(*user, *seq),
             Event::StateHash { group, index, .. } => Clue::Hash(*group, *index),
             Event::Raft(RaftFacts { at, node, group, .. }) => Clue::Raft(*node, *group, *at),
             Event::Silent { at, .. }

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Whoever judges may say something else of each attempt, so that of several judgements any may have been
-//! the first. That all copies say the same is looked at where they are (`copies`), and that what was refused
+//! the first. Whether that was to drop it is what its sender's own entry says: what is merely missing is lost
+//! (C4), though somebody said "drop" of it. That all copies say the same is looked at where they are (`copies`), and that what was refused
 //! is nowhere, like every refusal, with the sends (C11).
 
 use tidemark_types::ErrorCode;
@@ -21,13 +22,18 @@ use crate::report::Code;
 pub(super) fn check(book: &Book, findings: &mut Findings) {
     for (which, message) in book.sends() {
         refusals(message, findings);
-        if message.may_pass() {
+        let (sender, fallen) = (message.sender, book.has_fallen(message));
+        if fallen && !message.may_be_dropped() {
+            let reason = format_args!("a message of {sender} was dropped, and nobody said so");
+            findings.add(Code::C18, Some(sender), &[message.clue()], reason);
+        }
+        if message.may_pass() && !fallen {
             continue;
         }
-        for end in book.ends(which).iter().filter(|end| end.user != message.sender) {
-            let Some(seq) = end.copy else { continue };
-            let clues = [message.clue(), book.clue(end.user, seq)];
-            let (user, sender) = (end.user, message.sender);
+        for end in book.ends(which).iter().filter(|end| end.user != sender) {
+            let told = end.refusal.filter(|_| fallen).map(|seq| (sender, seq));
+            let Some((user, seq)) = end.copy.map(|seq| (end.user, seq)).or(told) else { continue };
+            let clues = [message.clue(), book.clue(user, seq)];
             let reason = format_args!("{user} has at {seq} a message of {sender} that was dropped");
             findings.add(Code::C18, Some(user), &clues, reason);
         }

@@ -1,6 +1,6 @@
 //! A mailbox as the run left it, and what was seen of the part that is gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidemark_types::Seq;
 
@@ -41,6 +41,8 @@ pub(super) struct Mailbox {
     pub(super) digest: Digest,
     /// The entries of each replica, where they differ.
     pub(super) copies: BTreeMap<(Seq, Node), Copy>,
+    /// Where its owner's messages are of which the verdict is that they are dropped.
+    pub(super) dropped: BTreeSet<Seq>,
     /// What was seen of the entries up to the floor.
     pub(super) removed: BTreeMap<Seq, Slot>,
     /// The highest seq that was acknowledged or delivered.

@@ -149,7 +149,7 @@ impl Send<'_> {
     /// Each recipient has a copy, or refused, and not both. `own` is the seq of the sender's copy.
     fn outcomes(&self, code: Code, first: Clue, own: Seq, findings: &mut Findings) {
         let sender = self.message.sender;
-        if self.is_dropped() {
+        if self.is_dropped(own) {
             findings.counts.dropped += 1;
             return;
         }
@@ -169,10 +169,13 @@ impl Send<'_> {
         }
     }
 
-    /// May it have been dropped, of which nobody but the sender has anything?
-    fn is_dropped(&self) -> bool {
+    /// Was it dropped, as its verdict says where its sender has it, and nobody else has anything? Of a
+    /// verdict that retention has removed only the judgements remain.
+    fn is_dropped(&self, own: Seq) -> bool {
         let has_nothing = |end: &End| end.copy.is_none() && end.refusal.is_none();
-        self.message.may_be_dropped()
+        let by_verdict = own <= self.own.floor() || self.own.dropped.contains(&own);
+        by_verdict
+            && self.message.may_be_dropped()
             && self.recipients().next().is_some()
             && self.recipients().all(has_nothing)
     }

@@ -483,6 +483,14 @@ pub enum Event {
         /// None: nothing, as long as nobody has judged it.
         judgement: Option<Judgement>,
     },
+    /// Ground truth: the verdict that was committed of a message is that it is dropped, as its sender's own
+    /// entry says. One replica is enough: that all hold the same is what their state hashes say.
+    Dropped {
+        /// The sender, in whose mailbox it is.
+        user: User,
+        /// Where.
+        seq: Seq,
+    },
 }
 
 impl Event {
@@ -514,7 +522,10 @@ impl Event {
             | Event::Target { at, .. }
             | Event::Hint { at, .. }
             | Event::Judged { at, .. } => Some(*at),
-            Event::Mailbox { .. } | Event::Entry { .. } | Event::ReplicaEntry { .. } => None,
+            Event::Mailbox { .. }
+            | Event::Entry { .. }
+            | Event::ReplicaEntry { .. }
+            | Event::Dropped { .. } => None,
         }
     }
 

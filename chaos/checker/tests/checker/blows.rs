@@ -175,7 +175,9 @@ fn change(event: &mut Event, rng: &mut ChaCha8Rng) {
         },
         Event::Sent { outcome, .. } => other_outcome(outcome, rng),
         Event::Head { user, .. } => other_user(user, rng),
-        Event::HeadIs { seq, .. } | Event::CursorIs { seq, .. } => near(seq, rng),
+        Event::HeadIs { seq, .. } | Event::CursorIs { seq, .. } | Event::Dropped { seq, .. } => {
+            near(seq, rng);
+        }
         Event::Range { after, .. } => near(after, rng),
         Event::RangeIs { floor, entries, .. } => other_page(floor, entries, rng),
         Event::Start { cursor, .. } => near(cursor, rng),

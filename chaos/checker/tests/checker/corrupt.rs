@@ -290,6 +290,7 @@ impl Tape {
                 | Event::CursorIs { user: of, .. }
                 | Event::Hint { user: of, .. }
                 | Event::Mailbox { user: of, .. }
+                | Event::Dropped { user: of, .. }
                 | Event::Entry { user: of, .. } => *of == user,
                 _ => false,
             };
@@ -390,9 +391,14 @@ fn shifted(event: &mut Event, place: Seq) -> bool {
     };
     match event {
         Event::Sent { outcome: Outcome::Accepted { seq, .. }, .. } if *seq > place => shift(seq),
-        Event::Taken { seq, .. } | Event::Entry { seq, .. } if *seq == place => return false,
+        Event::Taken { seq, .. } | Event::Entry { seq, .. } | Event::Dropped { seq, .. }
+            if *seq == place =>
+        {
+            return false;
+        }
         Event::Taken { seq, .. }
         | Event::Entry { seq, .. }
+        | Event::Dropped { seq, .. }
         | Event::HeadIs { seq, .. }
         | Event::CursorIs { seq, .. }
         | Event::Range { after: seq, .. }

@@ -98,6 +98,7 @@ fn kinds() -> Vec<Event> {
         Event::Judged { at, sender: user, id: 17, judgement: Some(Judgement::Drop) },
         Event::Mailbox { node, user, floor: Seq::NONE, head: seq, digest: u64::MAX },
         Event::Entry { user, seq, copy },
+        Event::Dropped { user, seq },
         Event::ReplicaEntry { node, user, seq, copy: refusal },
     ]
 }

@@ -32,6 +32,8 @@ struct Phone {
 #[derive(Default)]
 struct Account {
     log: Vec<Copy>,
+    /// Where its own messages are that were dropped.
+    dropped: Vec<Seq>,
     floor: u32,
     phones: Vec<Phone>,
     blocks: BTreeSet<u32>,
@@ -328,6 +330,9 @@ impl Model {
         };
         let copy = Copy::Message { sender: User(sender), origin, id, content };
         let seq = self.append(sender, copy);
+        if judgement == Judgement::Drop {
+            self.accounts[sender as usize].dropped.push(seq);
+        }
         let to: BTreeSet<u32> = draft.to.iter().map(|user| user.0).collect();
         let goes = judgement != Judgement::Drop;
         for user in to.into_iter().filter(|user| goes && *user != sender) {
@@ -563,7 +568,7 @@ impl Model {
     }
 
     fn truth(&mut self) {
-        for (user, Account { log, floor, .. }) in self.accounts.iter().enumerate() {
+        for (user, Account { log, dropped, floor, .. }) in self.accounts.iter().enumerate() {
             let user = User(user as u32);
             let all = log.iter().enumerate().map(|(at, copy)| (Seq::new(at as u32 + 1), copy));
             let entries: Vec<_> = all.skip(*floor as usize).collect();
@@ -574,6 +579,8 @@ impl Model {
             }
             let entry = |(seq, copy): (Seq, &Copy)| Event::Entry { user, seq, copy: *copy };
             self.events.extend(entries.into_iter().map(entry));
+            let dropped = dropped.iter().filter(|seq| **seq > floor);
+            self.events.extend(dropped.map(|seq| Event::Dropped { user, seq: *seq }));
         }
     }
 }

@@ -14,6 +14,9 @@ pub(super) const KINDS: &[Kind] = &[
     Kind { name: "two judgements of one send", code: C18, also: &[C4, C11], apply: two },
     Kind { name: "a refusal that nobody judged", code: C18, also: &[], apply: refusal },
     Kind { name: "dropped on the way to one of two", code: C4, also: &[], apply: half },
+    Kind { name: "lost, and somebody said drop", code: C4, also: &[], apply: lost },
+    Kind { name: "dropped, and nobody said so", code: C18, also: &[C4, C11], apply: fallen },
+    Kind { name: "dropped by its verdict, and there", code: C18, also: &[], apply: there },
     Kind { name: "a retry judged anew", code: C4b, also: &[], apply: anew },
 ];
 
@@ -46,16 +49,54 @@ fn unjudged(tape: &mut Tape) -> Option<()> {
     Some(())
 }
 
-fn dropped(tape: &mut Tape) -> Option<()> {
-    let (message, Entry { copy, .. }) = some_judged(tape)?;
+/// One that was delivered as it was sent, so that it might have been dropped.
+fn some_as_sent(tape: &mut Tape) -> Option<(Message, Entry)> {
+    let (message, entry) = some_judged(tape)?;
     let sent = tape.events.iter().find_map(|event| match event {
         Event::Send { op, content, .. } if message.ops.contains(op) => Some(*content),
         _ => None,
     });
-    if !matches!(copy, Copy::Message { content, .. } if Some(content) == sent) {
+    let as_sent = matches!(entry.copy, Copy::Message { content, .. } if Some(content) == sent);
+    as_sent.then_some((message, entry))
+}
+
+fn dropped(tape: &mut Tape) -> Option<()> {
+    let (message, _) = some_as_sent(tape)?;
+    judge(tape, &message, &[Some(Judgement::Drop)]);
+    Some(())
+}
+
+/// Nobody has it, as if it had been dropped; its verdict says otherwise.
+fn lost(tape: &mut Tape) -> Option<()> {
+    let (message, _) = some_as_sent(tape)?;
+    judge(tape, &message, &[Some(Judgement::Drop)]);
+    for user in message.to.iter().filter(|user| **user != message.sender) {
+        let Entry { user, seq, .. } = tape.find(*user, message.sender, message.id)?;
+        tape.is_whole(user).then_some(())?;
+        tape.remove(user, seq);
+    }
+    Some(())
+}
+
+/// One that was dropped, of which only other judgements are known.
+fn fallen(tape: &mut Tape) -> Option<()> {
+    let at = tape.pick(|event| matches!(event, Event::Dropped { .. }))?;
+    let Event::Dropped { user, seq } = tape.events[at] else { unreachable!("as picked") };
+    let own = tape.entries().into_iter().find(|entry| (entry.user, entry.seq) == (user, seq))?;
+    let message = tape.message_of(&own.copy)?;
+    judge(tape, &message, &[Some(Judgement::Allow)]);
+    Some(())
+}
+
+/// Its verdict says that it was dropped, as one of the judgements does, and others have it.
+fn there(tape: &mut Tape) -> Option<()> {
+    let (message, _) = some_as_sent(tape)?;
+    if count(tape, &message) < 2 {
         return None;
     }
-    judge(tape, &message, &[Some(Judgement::Drop)]);
+    let Entry { user, seq, .. } = tape.find(message.sender, message.sender, message.id)?;
+    judge(tape, &message, &[Some(Judgement::Allow), Some(Judgement::Drop)]);
+    tape.events.push(Event::Dropped { user, seq });
     Some(())
 }
 
