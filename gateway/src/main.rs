@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use futures::future::join_all;
-use tidemark_allocator::{Allocator, keep_freed_memory};
+use tidemark_allocator::{Allocator, keep_freed_memory, take_small_pages};
 use tidemark_env::{Clock, Rng, SystemClock, SystemRng};
 use tidemark_gateway::app::App;
 use tidemark_gateway::config::{GatewayConfig, StoreConfig};
@@ -106,8 +106,9 @@ fn run(arguments: &RunArguments) -> Result<()> {
     if let Err(error) = tidemark_process::work_in_batches() {
         tracing::warn!(%error, "threads interrupt each other: under load all takes longer");
     }
-    // A quiet connection uses the first page of each of its buffers, and a huge page has all of them.
-    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+    // Also since a quiet connection uses the first page of each of its buffers, and a huge page has all
+    // of them.
+    if let Err(error) = take_small_pages() {
         tracing::warn!(%error, "memory comes in huge pages: quiet devices take more of it");
     }
     let runtime = tokio::runtime::Runtime::new().context("no threads can be started")?;

@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
-use tidemark_allocator::{Allocator, keep_freed_memory};
+use tidemark_allocator::{Allocator, keep_freed_memory, take_small_pages};
 use tidemark_process::LogFormat;
 use tidemark_store::config::StoreConfig;
 use tidemark_store::inspect::{Inspector, Report};
@@ -198,6 +198,9 @@ fn run(arguments: RunArguments) -> Result<ExitCode> {
     tidemark_process::logs(arguments.log_format, serve::LOG_FILTER);
     if let Err(error) = tidemark_process::work_in_batches() {
         tracing::warn!(%error, "threads interrupt each other: under load all takes longer");
+    }
+    if let Err(error) = take_small_pages() {
+        tracing::warn!(%error, "memory comes in huge pages: while it grows messages wait longer");
     }
     end_with_panics();
     let runtime = tokio::runtime::Runtime::new().context("no threads can be started")?;
