@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rocksdb::{Options, SstFileWriter};
 
 use super::layer::Layer;
+use super::pace::PIECE_BYTES;
 use super::pending::changes;
 use super::state_key::Prefix;
 
@@ -18,36 +20,33 @@ pub(super) fn path(folder: &Path, number: usize) -> PathBuf {
 }
 
 /// Writes what layers make of generations, which are in the order of their prefixes; on the disk when
-/// it returns.
+/// it returns. Between pieces it calls `rest`.
 pub(super) fn write<'a>(
     path: &Path,
     options: &Options,
     parts: impl Iterator<Item = (Prefix, &'a [Arc<Layer>])>,
+    mut rest: impl FnMut(),
 ) -> Result<(), rocksdb::Error> {
     let mut file = SstFileWriter::create(options);
     file.open(path)?;
+    let mut written = 0;
     for (prefix, layers) in parts {
-        add(&mut file, prefix, layers)?;
-    }
-    file.finish()
-}
-
-/// Adds what layers make of a generation.
-fn add(
-    file: &mut SstFileWriter<'_>,
-    prefix: Prefix,
-    layers: &[Arc<Layer>],
-) -> Result<(), rocksdb::Error> {
-    let mut place = prefix.to_vec();
-    for (key, value) in changes(layers, &[], &[u8::MAX]) {
-        place.truncate(prefix.len());
-        place.extend_from_slice(&key);
-        match value {
-            Some(value) => file.put(&place, value)?,
-            None => file.delete(&place)?,
+        let mut place = prefix.to_vec();
+        for (key, value) in changes(layers, &[], &[u8::MAX]) {
+            place.truncate(prefix.len());
+            place.extend_from_slice(&key);
+            match value {
+                Some(value) => file.put(&place, value)?,
+                None => file.delete(&place)?,
+            }
+            written += place.len() + value.map_or(0, Bytes::len);
+            if written >= PIECE_BYTES {
+                written = 0;
+                rest();
+            }
         }
     }
-    Ok(())
+    file.finish()
 }
 
 /// Removes what an interrupted spill left: a file that was not taken in, or a second name of one that was.

@@ -21,8 +21,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rocksdb::{
-    BlockBasedOptions, DB, DBCompressionType, ErrorKind, IngestExternalFileOptions, Options,
-    ReadOptions, Snapshot, WriteBatch, WriteOptions, properties,
+    DB, ErrorKind, IngestExternalFileOptions, Options, ReadOptions, Snapshot, WriteBatch,
+    WriteOptions, properties,
 };
 use thiserror::Error;
 use tidemark_mutants::{Mutant, is};
@@ -34,6 +34,8 @@ use super::GroupId;
 use super::damage::{self, Damage};
 use super::direct;
 use super::layer::Layer;
+use super::merge::Young;
+use super::options::{COMPRESSION, options};
 use super::pending::{Over, Pending};
 use super::recent::{Recent, Remembered};
 use super::spill::{self, PENDING_BYTES_MAX, SPILL_BYTES, Signal};
@@ -47,37 +49,6 @@ use crate::metrics::StateNow;
 
 /// The version of the keys above, and of what is under them, that this build reads and writes.
 const FORMAT_VERSION: u32 = 5;
-
-/// More than one spill writes: each becomes one file, by the flush that follows it.
-const WRITE_BUFFER_BYTES: usize = 64 << 20;
-
-/// Writes stall when all are full; only a snapshot that is being installed fills more than one.
-const WRITE_BUFFERS_MAX: i32 = 3;
-
-/// Bits per key of the Bloom filters: most lookups of sessions' ids and blocks find nothing.
-const BLOOM_BITS: f64 = 10.0;
-
-/// Flushed files that are merged into the next level together: twice RocksDB's, since each merge
-/// rewrites that level, and a read of a missing key costs a Bloom filter for each.
-const COMPACTION_FILES: i32 = 8;
-
-/// By level; the last one counts for all below.
-const COMPRESSION: [DBCompressionType; 3] =
-    [DBCompressionType::None, DBCompressionType::None, DBCompressionType::Lz4];
-
-/// A file that was not merged for so long is: what it says is deleted does not stay in older ones.
-const MERGED_WITHIN_S: u64 = 30 * 24 * 3_600;
-
-/// Bytes of a file after which they are on their way to the disk, so that its end has little left to wait
-/// for, and the log does not wait behind all of it.
-const SYNC_BYTES: u64 = 1 << 20;
-
-/// Bytes that are read and checked together. A page of a mailbox has several of them; single values that
-/// are asked for all the time are in memory anyway.
-const BLOCK_BYTES: usize = 16 << 10;
-
-/// Info log files to keep.
-const INFO_LOGS_MAX: usize = 10;
 
 /// Why the state cannot be opened, read or written.
 #[derive(Debug, Error)]
@@ -157,11 +128,10 @@ pub(super) struct Inner {
     groups: RwLock<HashMap<GroupId, Arc<RwLock<Pending>>>>,
     /// Bytes of all of it.
     pending_bytes: AtomicUsize,
-    /// Only one at a time takes layers to the database, or replaces what they lie over.
-    spilling: Mutex<()>,
     /// How many files were written out since it was opened.
     spill_files: AtomicUsize,
-    signal: Arc<Signal>,
+    spills: Arc<Signal>,
+    young: Arc<Young>,
     damage: Damage,
     /// Who looks on, in a simulation.
     steps: Option<Arc<dyn Steps>>,
@@ -169,15 +139,17 @@ pub(super) struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.signal.end();
+        self.spills.end();
     }
 }
 
 impl Inner {
-    /// Takes all layers to the database, and to the disk. Where that fails the node must stop.
+    /// Takes all layers to the database, and to the disk, and rests meanwhile. Where that fails the node
+    /// must stop.
     pub(super) fn spill(&self) {
-        let _alone = self.spilling.lock();
-        if let Err(error) = self.write_out() {
+        let _alone = self.spills.alone();
+        let resting = self.spills.resting(|| self.pending_bytes.load(Ordering::Relaxed));
+        if let Err(error) = self.write_out(resting) {
             self.look(&error);
             self.damage.unreadable(error.as_ref());
         }
@@ -185,7 +157,7 @@ impl Inner {
 
     /// The same, for one who is alone: one sorted file, which becomes a part of the database as it is, at
     /// once and on the disk. Nothing goes through memory tables but what is staged and flipped.
-    fn write_out(&self) -> Result<(), rocksdb::Error> {
+    fn write_out(&self, mut rest: impl FnMut()) -> Result<(), rocksdb::Error> {
         self.db.flush()?;
         let mut groups: Vec<_> = self.groups.read().clone().into_iter().collect();
         groups.sort_unstable_by_key(|(id, _)| *id);
@@ -210,13 +182,17 @@ impl Inner {
         // It lies among the youngest; with levels given, a file of its own would be packed as the oldest.
         options.set_compression_per_level(&COMPRESSION[..1]);
         let parts = spilled.iter().map(|(_, prefix, layers)| (*prefix, &layers[..]));
-        spill_file::write(&path, &options, parts)?;
+        spill_file::write(&path, &options, parts, &mut rest)?;
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
         self.db.ingest_external_file_opts(&options, vec![path])?;
-        for (group, _, layers) in &spilled {
+        let young = self.db.property_value(&properties::num_files_at_level(0))?;
+        self.young.set(young.and_then(|files| files.parse().ok()).unwrap_or_default());
+        for (group, _, layers) in spilled {
             // Held until they are gone: nothing is added to them meanwhile.
-            self.change(group, |pending| pending.spilled(layers.len()));
+            self.change(&group, |pending| pending.spilled(layers.len()));
+            drop(layers);
+            rest();
         }
         Ok(())
     }
@@ -225,8 +201,8 @@ impl Inner {
     fn make_room(&self) -> Result<(), StateDbError> {
         let bytes = || self.pending_bytes.load(Ordering::Relaxed);
         if bytes() >= SPILL_BYTES {
-            self.signal.spill();
-            self.signal
+            self.spills.spill();
+            self.spills
                 .wait_while(|| bytes() >= PENDING_BYTES_MAX && self.damage.found().is_none());
         }
         match self.damage.found() {
@@ -297,7 +273,7 @@ impl StateDb {
     }
 
     fn start_spilling(&self) -> Result<(), StateDbError> {
-        let started = spill::start(Arc::downgrade(&self.inner), self.inner.signal.clone());
+        let started = spill::start(Arc::downgrade(&self.inner), self.inner.spills.clone());
         started.map_err(|source| StateDbError::Thread { path: self.inner.path.clone(), source })
     }
 
@@ -347,8 +323,8 @@ impl StateDb {
 
     /// Writes all state out to disk; the log up to what is applied now may be purged afterwards.
     pub fn flush(&self) -> Result<(), StateDbError> {
-        let _alone = self.inner.spilling.lock();
-        self.step(Step::Flush, || self.inner.write_out())
+        let _alone = self.inner.spills.alone();
+        self.step(Step::Flush, || self.inner.write_out(spill::AT_ONCE))
     }
 
     /// Does work that waits for the disk where it holds nobody up. A simulated disk holds nobody
@@ -453,11 +429,13 @@ impl StateDb {
     }
 
     fn new(
-        options: Options,
+        mut options: Options,
         path: &Path,
         steps: Option<Arc<dyn Steps>>,
         open: impl FnOnce(&Options) -> Result<DB, rocksdb::Error>,
     ) -> Result<Self, StateDbError> {
+        let young = Arc::new(Young::default());
+        young.pace_merges(&mut options);
         let db = open(&options).map_err(rocks(path))?;
         let mut no_wal = WriteOptions::default();
         no_wal.disable_wal(true);
@@ -469,9 +447,9 @@ impl StateDb {
             no_wal,
             groups: RwLock::default(),
             pending_bytes: AtomicUsize::new(0),
-            spilling: Mutex::default(),
             spill_files: AtomicUsize::new(0),
-            signal: Arc::default(),
+            spills: Arc::default(),
+            young,
             damage: Damage::of(path),
             steps,
         };
@@ -644,19 +622,19 @@ impl GroupState {
     pub fn install(&mut self, mut staged: Staging) -> Result<(), StateDbError> {
         assert_eq!(self.group, staged.group, "a generation belongs to one group");
         let inner = &*self.db.inner;
-        let _alone = inner.spilling.lock();
+        let _alone = inner.spills.alone();
         if is(Mutant::InstallInPlace) {
             inner.change(&self.pending, Pending::clear);
-            return self.db.step(Step::Flush, || inner.write_out());
+            return self.db.step(Step::Flush, || inner.write_out(spill::AT_ONCE));
         }
-        self.db.step(Step::Flush, || inner.write_out())?;
+        self.db.step(Step::Flush, || inner.write_out(spill::AT_ONCE))?;
         fail::fail_point!("store-install-staged");
         let mut batch = WriteBatch::default();
         batch.put(generation_key(self.group), staged.generation.to_be_bytes());
         staged.installed = true;
         self.db.write(Step::Flip, batch)?;
         fail::fail_point!("store-install-flipped");
-        self.db.step(Step::Flush, || inner.write_out())?;
+        self.db.step(Step::Flush, || inner.write_out(spill::AT_ONCE))?;
         let old = inner.change(&self.pending, |pending| {
             pending.clear();
             std::mem::replace(&mut pending.live, staged.generation)
@@ -775,24 +753,6 @@ impl<G, I> View<'_, G, I> {
 
 fn rocks(path: &Path) -> impl FnOnce(rocksdb::Error) -> StateDbError + '_ {
     move |source| StateDbError::Rocks { path: path.to_owned(), source }
-}
-
-fn options() -> Options {
-    let mut blocks = BlockBasedOptions::default();
-    blocks.set_bloom_filter(BLOOM_BITS, false);
-    blocks.set_block_size(BLOCK_BYTES);
-    let mut options = Options::default();
-    options.set_block_based_table_factory(&blocks);
-    // Much of what is young is overwritten or deleted before it gets old: heads, sessions, records.
-    options.set_compression_per_level(&COMPRESSION);
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
-    options.set_max_write_buffer_number(WRITE_BUFFERS_MAX);
-    options.set_level_zero_file_num_compaction_trigger(COMPACTION_FILES);
-    options.set_ttl(MERGED_WITHIN_S);
-    options.set_bytes_per_sync(SYNC_BYTES);
-    options.set_paranoid_checks(true);
-    options.set_keep_log_file_num(INFO_LOGS_MAX);
-    options
 }
 
 #[cfg(test)]
