@@ -47,6 +47,11 @@ export function gateways() {
             { expr: rate('gateway_notices_total'), legend: 'notices' },
             { expr: rate('gateway_pages_total'), legend: 'pages' },
           ]),
+          series('Newest entries', 'Bytes of all mailboxes\' newest entries, ready to be sent, and what they may hold together.', 'bytes', [
+            { expr: of('gateway_tails_bytes'), legend: '{{instance}}' },
+            { expr: of('gateway_tails_bytes_max'), legend: '{{instance}} may hold' },
+          ]),
+          series('Newest entries given up', 'Times a mailbox gave up its own, since all together held as much as they may: its devices read from the store.', 'ops', [{ expr: rate('gateway_tails_given_up_total', 'instance'), legend: '{{instance}}' }]),
           series('Resets', 'Devices with a cursor of another epoch, or above the head: they start anew.', 'ops', [{ expr: rate('gateway_resets_total', 'instance'), legend: '{{instance}}' }]),
         ],
       },

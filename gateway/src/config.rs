@@ -12,7 +12,7 @@ use tidemark_push::PushConfig;
 use tidemark_store_client::ClientConfig;
 use tidemark_types::ClusterId;
 
-use crate::limits::{Limits, PRESENCE_MAX};
+use crate::limits::{Limits, PRESENCE_MAX, TAIL_BYTES_MAX};
 
 mod checks;
 
@@ -128,6 +128,9 @@ pub struct LimitsConfig {
     pub heartbeat_max_ms: u64,
     /// Users whom a device may watch, whether they are there.
     pub presence_max: u32,
+    /// Bytes that it keeps of the newest entries of all mailboxes together, ready to be sent. Beyond it
+    /// devices are told that there is something, and ask for it.
+    pub tails_bytes_max: u64,
     /// How long a gateway that was told to stop goes on for what is under way, in milliseconds.
     pub drain_ms: u64,
 }
@@ -142,6 +145,8 @@ impl Default for LimitsConfig {
             heartbeat_max_ms: 180_000,
             // Some 30 KiB for a device that watches as many.
             presence_max: 256,
+            // A message of 200 bytes for each of 100,000 devices, ten times.
+            tails_bytes_max: 256 << 20,
             drain_ms: 10_000,
         }
     }
@@ -161,6 +166,7 @@ impl From<&LimitsConfig> for Limits {
             heartbeat_min: Duration::from_millis(config.heartbeat_min_ms),
             heartbeat_max: Duration::from_millis(config.heartbeat_max_ms),
             presence_max: config.presence_max,
+            tails_bytes_max: usize::try_from(config.tails_bytes_max).unwrap_or(usize::MAX),
         }
     }
 }
@@ -205,6 +211,11 @@ impl GatewayConfig {
                 "limits.presence_max",
                 limits.presence_max <= PRESENCE_MAX,
                 format!("at most {PRESENCE_MAX}"),
+            ),
+            (
+                "limits.tails_bytes_max",
+                limits.tails_bytes_max >= TAIL_BYTES_MAX as u64,
+                format!("at least {TAIL_BYTES_MAX}, what one mailbox may hold of it"),
             ),
             // Devices are told in 32 bits.
             (
@@ -283,6 +294,9 @@ mod tests {
         assert_eq!(text, "limits.heartbeat_max_ms: at least three times the minimum (5000)");
         let text = refused(|config| config.limits.heartbeat_max_ms = u64::MAX);
         assert_eq!(text, "limits.heartbeat_max_ms: at most 4294967295");
+        let text = refused(|config| config.limits.tails_bytes_max = 327_679);
+        let wanted = "at least 327680, what one mailbox may hold of it";
+        assert_eq!(text, format!("limits.tails_bytes_max: {wanted}"));
         let text = refused(|config| config.checks.filter = Some(FilterConfig::default()));
         assert_eq!(text, "checks.filter.file: the list's path");
     }

@@ -15,6 +15,8 @@ pub struct Limits {
     pub heartbeat_max: Duration,
     /// Users whom a device may watch, whether they are there.
     pub presence_max: u32,
+    /// Bytes that the newest entries of all mailboxes hold together; beyond it devices are told to ask.
+    pub tails_bytes_max: usize,
 }
 
 /// A refused connection may try again after this: a full gateway does not empty faster, and two that
@@ -101,7 +103,7 @@ pub(crate) const PAGE_BYTES_MAX: usize = 512 * 1024;
 /// `Sync`.
 pub(crate) const TAIL_ENTRIES_MAX: usize = 128;
 
-/// Bytes of those entries.
+/// Bytes of those entries, as encoded.
 pub(crate) const TAIL_BYTES_MAX: usize = 320 * 1024;
 
 /// A mailbox nobody is connected for, and entries nobody waits for, go after one to two of these.

@@ -29,6 +29,9 @@ const TYPING_DROPPED_TOTAL: &str = "gateway_typing_dropped_total";
 const DELIVERY_SECONDS: &str = "gateway_delivery_seconds";
 const SENDS_TOTAL: &str = "gateway_sends_total";
 const MAILBOXES_WATCHED: &str = "gateway_mailboxes_watched";
+const TAILS_BYTES: &str = "gateway_tails_bytes";
+const TAILS_BYTES_MAX: &str = "gateway_tails_bytes_max";
+const TAILS_GIVEN_UP_TOTAL: &str = "gateway_tails_given_up_total";
 const WATCHES_TOTAL: &str = "gateway_watches_total";
 const DELIVERED_ENTRIES_TOTAL: &str = "gateway_delivered_entries_total";
 const NOTICES_TOTAL: &str = "gateway_notices_total";
@@ -104,13 +107,14 @@ fn begin_at_zero() {
         SENDS_GIVEN_BACK_TOTAL,
         RATES_FORGOTTEN_TOTAL,
         WATCHES_TOTAL,
+        TAILS_GIVEN_UP_TOTAL,
     ] {
         counter!(counter).increment(0);
     }
     for read in ["yes", "no"] {
         counter!(KEY_RELOADS_TOTAL, "read" => read).increment(0);
     }
-    for gauge in [MAILBOXES_WATCHED, FRAMES_WAITING] {
+    for gauge in [MAILBOXES_WATCHED, FRAMES_WAITING, TAILS_BYTES] {
         gauge!(gauge).set(0.0);
     }
 }
@@ -179,6 +183,17 @@ fn describe_devices() {
         Unit::Count,
         "Mailboxes that a store node tells of from now on: for the first time, or again after a failover."
     );
+    describe_gauge!(
+        TAILS_BYTES,
+        Unit::Bytes,
+        "Bytes that the newest entries of all mailboxes hold here, ready to be sent."
+    );
+    describe_gauge!(TAILS_BYTES_MAX, Unit::Bytes, "Bytes that they may hold together.");
+    describe_counter!(
+        TAILS_GIVEN_UP_TOTAL,
+        Unit::Count,
+        "Times a mailbox gave up its newest entries, since together they held as much as they may."
+    );
     describe_counter!(
         DELIVERED_ENTRIES_TOTAL,
         Unit::Count,
@@ -192,7 +207,7 @@ fn describe_devices() {
     describe_counter!(
         NOTICES_TOTAL,
         Unit::Count,
-        "Notices: entries that a device has to ask for, since they are large or it is slow."
+        "Notices: entries that a device has to ask for, since they are large, it is slow, or there is no room for them."
     );
     describe_counter!(PAGES_TOTAL, Unit::Count, "Pages read for devices and back ends.");
     describe_counter!(
@@ -367,6 +382,21 @@ pub(crate) fn connection_ended(reason: &'static str) {
 /// A mailbox is watched, or no longer.
 pub(crate) fn mailbox_watched(watched: bool) {
     gauge!(MAILBOXES_WATCHED).increment(if watched { 1.0 } else { -1.0 });
+}
+
+/// The newest entries of all mailboxes hold so many bytes.
+pub(crate) fn tails_hold(bytes: usize) {
+    gauge!(TAILS_BYTES).set(bytes as f64);
+}
+
+/// They may hold so many.
+pub(crate) fn tails_may_hold(bytes: usize) {
+    gauge!(TAILS_BYTES_MAX).set(bytes as f64);
+}
+
+/// A mailbox gave up its newest entries for the bound of all.
+pub(crate) fn tail_gave_way() {
+    counter!(TAILS_GIVEN_UP_TOTAL).increment(1);
 }
 
 /// A store node tells of a mailbox from now on.

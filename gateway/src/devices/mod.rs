@@ -78,9 +78,10 @@ impl Devices {
     /// Nobody is connected yet. Starts the store's watch, so it is made once, inside a runtime.
     pub fn new(parts: Parts) -> Arc<Self> {
         let (watch, events) = parts.store.watch();
-        let registry = Arc::new(Registry::new(watch));
+        let registry = Arc::new(Registry::new(watch, parts.limits.tails_bytes_max));
         let listener = tokio::spawn(push::listen(registry.clone(), events)).abort_handle();
         metrics::connections_max(parts.limits.connections_max);
+        metrics::tails_may_hold(parts.limits.tails_bytes_max);
         let places = Arc::new(Semaphore::new(parts.limits.connections_max as usize));
         let cluster = parts.store.map().cluster;
         let shared = Arc::new(Shared { parts, cluster, registry });

@@ -93,7 +93,7 @@ impl Delivery {
             return Some(Push::Notice(v1::Notice { epoch, head }));
         };
         // All that the tail holds fits into one frame.
-        let run: Vec<_> = entries.cloned().collect();
+        let run: Vec<_> = entries.collect();
         // The tail ends at the head.
         self.stage = Stage::Live(position.head);
         metrics::delivered(run.len());
@@ -105,7 +105,7 @@ impl Delivery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::heard::{appended, head, heard, registered};
+    use crate::session::heard::{appended, head, heard, heard_within, registered};
 
     fn at(start: u32, head: u32) -> Delivery {
         Delivery::at(Epoch::FIRST, Seq::new(start), Seq::new(head))
@@ -174,6 +174,17 @@ mod tests {
         assert_eq!(take(&mut delivery, &mailbox), "notice 9");
         delivery.paged(Seq::new(8), false);
         assert_eq!(take(&mut delivery, &mailbox), "after 8 [9]");
+    }
+
+    #[test]
+    fn what_tails_have_no_room_for_is_noticed_and_had_by_pages() {
+        let mut delivery = at(5, 5);
+        let mut mailbox = heard_within(0, [registered(1, 5), appended(6)]);
+        assert_eq!(take(&mut delivery, &mailbox), "notice 6");
+        mailbox.hear(&appended(7));
+        assert_eq!(take(&mut delivery, &mailbox), "notice 7");
+        delivery.paged(Seq::new(7), false);
+        assert_eq!(take(&mut delivery, &mailbox), "nothing");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 pub(crate) use delivery::{Delivery, Push};
 
 use crate::limits::{SETTLE_EVERY, SWEEP_EVERY};
+use crate::metrics;
 use crate::session::Registry;
 
 /// Tells the mailboxes what the watch hears, until the watch or the gateway ends.
@@ -30,7 +31,10 @@ pub(crate) async fn listen(registry: Arc<Registry>, mut events: mpsc::Receiver<W
                 None => break,
             },
             _ = sweeps.tick() => registry.sweep(),
-            _ = settles.tick() => registry.settle(),
+            _ = settles.tick() => {
+                registry.settle();
+                metrics::tails_hold(registry.tails_bytes());
+            }
         }
     }
     // Devices still get everything: each Ping asks the store once nothing is live.

@@ -8,27 +8,24 @@
 //!
 //! Invariant: the tail is a run without a hole that ends at the head; what does not fit to it
 //! empties it first. So a connection needs nothing but the last seq it has sent, and a slow one
-//! costs nothing.
+//! costs nothing. It is a cache: whoever lacks an entry that is not in it is told so, and asks by `Sync`.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 
-use prost::Message as _;
 use tidemark_proto::{Position, v1};
 use tidemark_store_client::WatchEvent;
 use tidemark_types::{Epoch, Seq};
 
 use super::passing::Passing;
+use super::tail::{Tail, Tails};
 use crate::entry;
-use crate::limits::{TAIL_BYTES_MAX, TAIL_ENTRIES_MAX};
 
 /// A mailbox, as the gateway hears of it.
-#[derive(Default)]
 pub(crate) struct Mailbox {
     /// Where it stands; none before the first registration was answered.
     at: Option<Position>,
-    /// Its newest entries, with their sizes as encoded.
-    tail: VecDeque<(usize, v1::Entry)>,
-    bytes: usize,
+    /// Its newest entries.
+    tail: Tail,
     /// What passes by its owner's devices, and is in no mailbox.
     pub(crate) passing: Passing,
     /// Nothing came since the last sweep.
@@ -36,6 +33,12 @@ pub(crate) struct Mailbox {
 }
 
 impl Mailbox {
+    /// One of which nothing was heard, whose tail is one of these.
+    pub(crate) fn new(tails: Arc<Tails>) -> Self {
+        let (tail, passing) = (Tail::new(tails), Passing::default());
+        Mailbox { at: None, tail, passing, quiet: false }
+    }
+
     /// Where it stands, if that is known.
     pub(crate) fn position(&self) -> Option<Position> {
         self.at
@@ -47,11 +50,10 @@ impl Mailbox {
     }
 
     /// The entries after `sent` up to the head, if there are some and the first one is here.
-    pub(crate) fn after(&self, sent: Seq) -> Option<impl Iterator<Item = &v1::Entry>> {
+    pub(crate) fn after(&self, sent: Seq) -> Option<impl Iterator<Item = v1::Entry>> {
         let missing = self.at?.head.since(sent);
         let missing = usize::try_from(missing).expect("a seq fits into a size");
-        let skipped = self.tail.len().checked_sub(missing)?;
-        (missing > 0).then(|| self.tail.iter().skip(skipped).map(|(_, entry)| entry))
+        self.tail.newest(missing).filter(|_| missing > 0)
     }
 
     /// Takes in what was heard; is it something that a connection may have to send?
@@ -64,7 +66,7 @@ impl Mailbox {
             WatchEvent::Appended { seq, entry, .. } => {
                 let wanted = self.at.is_some_and(|at| *seq > at.head);
                 if wanted {
-                    self.appended(*seq, entry::entry(*seq, entry));
+                    self.appended(*seq, &entry::entry(*seq, entry));
                 }
                 wanted
             }
@@ -84,8 +86,7 @@ impl Mailbox {
     pub(crate) fn age(&mut self) {
         self.passing.age();
         if self.quiet {
-            self.empty();
-            self.tail.shrink_to_fit();
+            self.tail.clear();
         }
         self.quiet = true;
     }
@@ -97,7 +98,7 @@ impl Mailbox {
                 self.raised(now.head)
             }
             _ => {
-                self.empty();
+                self.tail.clear();
                 self.at = Some(now);
                 true
             }
@@ -109,33 +110,22 @@ impl Mailbox {
             // A head only grows within an epoch: a lower one is older news.
             Some(at) if head > at.head => {
                 at.head = head;
-                self.empty();
+                self.tail.clear();
                 true
             }
             _ => false,
         }
     }
 
-    fn appended(&mut self, seq: Seq, entry: v1::Entry) {
+    fn appended(&mut self, seq: Seq, entry: &v1::Entry) {
         let at = self.at.as_mut().expect("its caller looked");
         let contiguous = at.head.next() == Some(seq);
         at.head = seq;
         if !contiguous {
-            self.empty();
+            self.tail.clear();
         }
-        let size = entry.encoded_len();
-        self.bytes += size;
-        self.tail.push_back((size, entry));
-        while self.tail.len() > TAIL_ENTRIES_MAX || self.bytes > TAIL_BYTES_MAX {
-            let (size, _) = self.tail.pop_front().expect("it has bytes");
-            self.bytes -= size;
-        }
+        self.tail.push(entry);
         self.quiet = false;
-    }
-
-    fn empty(&mut self) {
-        self.tail.clear();
-        self.bytes = 0;
     }
 }
 
@@ -145,6 +135,7 @@ pub(crate) mod tests {
     use tidemark_types::{ErrorCode, Recipient, SessionId, UnixMs, UserId};
 
     use super::*;
+    use crate::limits::TAIL_ENTRIES_MAX;
 
     fn user() -> UserId {
         "alice".parse().expect("legal")
@@ -176,7 +167,15 @@ pub(crate) mod tests {
 
     /// A mailbox of which this was heard.
     pub(crate) fn heard(events: impl IntoIterator<Item = WatchEvent>) -> Mailbox {
-        let mut mailbox = Mailbox::default();
+        heard_within(usize::MAX, events)
+    }
+
+    /// The same, where all tails together may hold so much.
+    pub(crate) fn heard_within(
+        bytes_max: usize,
+        events: impl IntoIterator<Item = WatchEvent>,
+    ) -> Mailbox {
+        let mut mailbox = Mailbox::new(Tails::new(bytes_max));
         for event in events {
             mailbox.hear(&event);
         }
@@ -238,8 +237,16 @@ pub(crate) mod tests {
         assert!(after(&mailbox, 3).is_some());
         mailbox.age();
         assert_eq!(after(&mailbox, 3), None);
-        assert_eq!(mailbox.bytes, 0);
         mailbox.hear(&appended(count + 1));
         assert_eq!(after(&mailbox, count), Some(vec![count + 1]));
+    }
+
+    #[test]
+    fn what_tails_have_no_room_for_counts_as_not_heard_entry_by_entry() {
+        let mut mailbox = heard_within(0, [registered(1, 5), appended(6), appended(7)]);
+        assert_eq!(mailbox.head(), Some((Epoch::FIRST, Seq::new(7))));
+        assert_eq!((after(&mailbox, 5), after(&mailbox, 6)), (None, None));
+        mailbox.hear(&appended(7));
+        assert_eq!(mailbox.head(), Some((Epoch::FIRST, Seq::new(7))), "older news");
     }
 }

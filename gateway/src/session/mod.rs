@@ -10,6 +10,7 @@
 
 mod mailbox;
 mod passing;
+mod tail;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub(crate) use mailbox::Mailbox;
 #[cfg(test)]
 pub(crate) use mailbox::tests as heard;
 use passing::News;
+use tail::Tails;
 
 use crate::metrics;
 use crate::store::Watch;
@@ -33,6 +35,7 @@ use crate::store::Watch;
 /// All users with a connection here.
 pub(crate) struct Registry {
     watch: Box<dyn Watch>,
+    tails: Arc<Tails>,
     /// Ordered, so that a simulation's runs are the same.
     users: Mutex<BTreeMap<UserId, User>>,
     /// Of whom it was said that they have gone, for whom: told when it lasts. There are as many as are
@@ -95,10 +98,16 @@ pub(crate) struct Seat {
 }
 
 impl Registry {
-    /// Nobody is here yet.
-    pub(crate) fn new(watch: Box<dyn Watch>) -> Self {
+    /// Nobody is here yet; the newest entries of all mailboxes may hold so many bytes together.
+    pub(crate) fn new(watch: Box<dyn Watch>, tails_bytes_max: usize) -> Self {
+        let tails = Tails::new(tails_bytes_max);
         let (users, leaving) = (Mutex::default(), Mutex::default());
-        Registry { watch, users, leaving, taken: AtomicU64::new(0) }
+        Registry { watch, tails, users, leaving, taken: AtomicU64::new(0) }
+    }
+
+    /// Bytes that the newest entries of all mailboxes hold.
+    pub(crate) fn tails_bytes(&self) -> usize {
+        self.tails.bytes()
     }
 
     /// Takes the device's seat.
@@ -107,7 +116,8 @@ impl Registry {
         let entry = users.entry(user.clone()).or_insert_with(|| {
             self.watch.register(user.clone());
             metrics::mailbox_watched(true);
-            User { mailbox: watch::Sender::default(), seats: BTreeMap::new(), lonely: false }
+            let mailbox = watch::Sender::new(Mailbox::new(self.tails.clone()));
+            User { mailbox, seats: BTreeMap::new(), lonely: false }
         });
         entry.lonely = false;
         let (unseats, unseated) = oneshot::channel();
@@ -337,7 +347,7 @@ mod tests {
 
     fn registry() -> (Arc<Registry>, Watched) {
         let watched = Watched::default();
-        (Arc::new(Registry::new(Box::new(watched.clone()))), watched)
+        (Arc::new(Registry::new(Box::new(watched.clone()), usize::MAX)), watched)
     }
 
     fn names(user: &str, device: &str) -> (UserId, DeviceId) {

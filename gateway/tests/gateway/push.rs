@@ -2,13 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
+use tidemark_gateway::limits::Limits;
 use tidemark_proto::v1;
 use tidemark_proto::v1::server_frame::Frame;
 use tidemark_store_core::Command;
 use tidemark_store_core::command::{Draft, Judged, Send};
 use tidemark_types::{ClientMsgId, ContentHash, ErrorCode, Recipient, SessionId, UnixMs};
 
-use crate::device::{Device, gateway, hello, hello_at, send, text, texts};
+use crate::device::{Device, gateway, gateway_with, hello, hello_at, send, text, texts};
 use crate::store::Cluster;
 
 fn sync(request_id: u64, seq_cli: u32, limit: u32) -> v1::Sync {
@@ -127,6 +128,79 @@ async fn a_device_that_does_not_read_gets_a_notice_and_catches_up() {
     assert_eq!(received, head);
     alice.say(send(session, sends + 1, &["bob"])).await;
     bob.delivered(received, received + 1).await;
+}
+
+/// Takes everything up to `last` as a device does, and asks once for what it is told of; what it took,
+/// and how many `Deliver`s and `Notice`s there were.
+async fn caught_up(device: &mut Device, last: u32) -> (Vec<String>, usize, usize) {
+    let (mut taken, mut delivers, mut notices) = (Vec::new(), 0, 0);
+    let mut asked = false;
+    while taken.len() < last as usize {
+        let received = u32::try_from(taken.len()).unwrap();
+        let entries = match device.hear().await {
+            Frame::Deliver(run) => {
+                delivers += 1;
+                assert_eq!(run.prev_seq, received, "no Deliver across a gap");
+                run.entries
+            }
+            Frame::Notice(notice) => {
+                notices += 1;
+                assert!(notice.head > received, "of what it has");
+                if !std::mem::replace(&mut asked, true) {
+                    device.say(sync(1, received, 0)).await;
+                }
+                continue;
+            }
+            Frame::SyncPage(page) => {
+                let page = page.page.unwrap();
+                assert_eq!(page.prev_seq, received);
+                asked = page.more;
+                if page.more {
+                    device.say(sync(1, received + page.entries.len() as u32, 0)).await;
+                }
+                page.entries
+            }
+            other => panic!("{other:?}"),
+        };
+        for entry in &entries {
+            assert_eq!(entry.seq as usize, taken.len() + 1);
+            taken.push(text(entry));
+        }
+    }
+    (taken, delivers, notices)
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_mailboxes_have_no_room_together_each_device_still_gets_everything_once_in_order() {
+    const SENDS: u32 = 100;
+    let names: Vec<_> = (0..8).map(|n| format!("member-{n}")).collect();
+    let to: Vec<_> = names.iter().map(String::as_str).collect();
+    // Eight tails of 100 entries are some 100 kB.
+    for (tails_bytes_max, some_delivers, some_notices) in
+        [(0, false, true), (20_000, true, true), (1 << 20, true, false)]
+    {
+        let cluster = Cluster::new();
+        let here = gateway_with(&cluster, Limits { tails_bytes_max, ..Limits::default() });
+        let mut devices = Vec::new();
+        for name in &names {
+            devices.push(Device::welcomed(&here, hello(name, "phone")).await.0);
+        }
+        let (mut alice, session) = Device::with_session(&here, "alice").await;
+        for n in 1..=SENDS.into() {
+            alice.say(send(session, n, &to)).await;
+            while !matches!(alice.hear().await, Frame::SendAck(_)) {}
+        }
+        let wanted: Vec<_> = (1..=SENDS).map(|n| format!("{session}/{n}")).collect();
+        let (mut delivers, mut notices) = (0, 0);
+        for device in &mut devices {
+            let (taken, delivered, noticed) = caught_up(device, SENDS).await;
+            assert_eq!(taken, wanted);
+            delivers += delivered;
+            notices += noticed;
+        }
+        let seen = (tails_bytes_max, delivers > 0, notices > 0);
+        assert_eq!(seen, (tails_bytes_max, some_delivers, some_notices));
+    }
 }
 
 #[tokio::test(start_paused = true)]
