@@ -92,6 +92,12 @@ mutants! {
     CountRecalled = 29,
     /// A record of the feed tells only the first thing that a command changed.
     FeedTellsOne = 30,
+    /// A node takes its own clock for cluster time.
+    OwnClock = 31,
+    /// What the hook could not judge goes, though it must be judged.
+    UnjudgedGoes = 32,
+    /// What an operator's check has dropped is delivered.
+    DeliverDropped = 33,
 }
 
 impl Mutant {
@@ -199,7 +205,7 @@ mod tests {
 
     #[test]
     fn each_has_a_name_by_which_it_is_found_and_says_what_it_breaks() {
-        assert_eq!(Mutant::ALL.len(), 29);
+        assert_eq!(Mutant::ALL.len(), 32);
         for mutant in Mutant::ALL {
             assert_eq!(Mutant::named(&mutant.name()), Some(*mutant));
             assert!(mutant.what().ends_with('.'), "{mutant:?}");
