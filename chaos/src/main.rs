@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use tidemark_chaos::build::Build;
 use tidemark_chaos::run::report::Summary;
@@ -49,14 +50,14 @@ enum Command {
         /// Runs stores whose fsyncs do nothing (package eatmydata), to see that this is noticed.
         #[arg(long, conflicts_with = "mutant")]
         no_fsync: bool,
-        /// Runs the build with mutants, and this one of them: M1 to M22.
-        #[arg(long, value_parser = mutant)]
+        /// Runs the build with mutants, and this one of them.
+        #[arg(long, value_parser = mutants_by_name())]
         mutant: Option<Mutant>,
     },
     /// Runs every deliberately broken build, and looks whether it is caught as it should be.
     Mutants {
-        /// Only this one: M1 to M22; may be given several times.
-        #[arg(long, value_parser = mutant)]
+        /// Only this one; may be given several times.
+        #[arg(long, value_parser = mutants_by_name())]
         only: Vec<Mutant>,
         /// For everything that is left to chance; each recipe has its own if it is not given.
         #[arg(long)]
@@ -137,8 +138,11 @@ fn again(folder: PathBuf) -> Result<u8> {
     run(&scenario, seconds, seed, folder.join("replay"), false, variant)
 }
 
-fn mutant(name: &str) -> Result<Mutant, String> {
-    Mutant::named(name).ok_or_else(|| "there is no such mutant".to_owned())
+/// Each by its name, with which the help says what it breaks.
+fn mutants_by_name() -> impl TypedValueParser<Value = Mutant> {
+    let names =
+        Mutant::ALL.iter().map(|mutant| PossibleValue::new(mutant.name()).help(mutant.what()));
+    PossibleValuesParser::new(names).map(|name| Mutant::named(&name).expect("one of the list"))
 }
 
 fn mutants(only: &[Mutant], seed: Option<u64>, folder: &Path) -> Result<u8> {

@@ -32,9 +32,9 @@ export function gateways() {
         panels: [
           series('Sends', 'Answers by outcome; OK is accepted for good.', 'ops', [{ expr: rate('gateway_sends_total', 'code'), legend: '{{code}}' }]),
           series('Send to acknowledgement', 'As the gateway sees it.', 's', quantiles('gateway_send_seconds')),
-          series('Repetitions', 'Rounds in which sends were repeated to the store, and sends that were given back without a verdict: both grow in a failover.', 'ops', [
+          series('Repetitions', 'Rounds in which sends were repeated to the store, and sends that were given back without a verdict: both grow in a failover. Sends that waited for the checks are given back when the hook must judge and does not.', 'ops', [
             { expr: rate('gateway_send_repetitions_total'), legend: 'repeated' },
-            { expr: rate('gateway_sends_given_back_total'), legend: 'given back' },
+            { expr: rate('gateway_sends_given_back_total', 'waited_for'), legend: 'given back, after waiting for the {{waited_for}}' },
           ]),
         ],
       },

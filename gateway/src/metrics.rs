@@ -63,6 +63,10 @@ const HOOK_LEFT_ALONE: &str = "gateway_hook_left_alone";
 /// The outcome that is no code.
 const ACCEPTED: &str = "OK";
 
+/// What sends wait for: the store's answer, or somebody who judges them.
+pub(crate) const STORE: &str = "store";
+pub(crate) const CHECKS: &str = "checks";
+
 /// A send or call takes a millisecond or two when all is well, and some seconds in a failover; after
 /// ten a send is given back.
 const LATENCY: [f64; 14] =
@@ -104,12 +108,14 @@ fn begin_at_zero() {
         PAGES_TOTAL,
         RESETS_TOTAL,
         SENDS_REPEATED_TOTAL,
-        SENDS_GIVEN_BACK_TOTAL,
         RATES_FORGOTTEN_TOTAL,
         WATCHES_TOTAL,
         TAILS_GIVEN_UP_TOTAL,
     ] {
         counter!(counter).increment(0);
+    }
+    for waited_for in [STORE, CHECKS] {
+        counter!(SENDS_GIVEN_BACK_TOTAL, "waited_for" => waited_for).increment(0);
     }
     for read in ["yes", "no"] {
         counter!(KEY_RELOADS_TOTAL, "read" => read).increment(0);
@@ -232,7 +238,7 @@ fn describe_sends() {
     describe_counter!(
         SENDS_GIVEN_BACK_TOTAL,
         Unit::Count,
-        "Sends that the store did not answer in time, and their devices have to repeat."
+        "Sends whose time was up, and that their devices have to repeat, by what they waited for."
     );
 }
 
@@ -439,9 +445,9 @@ pub(crate) fn sends_repeated() {
     counter!(SENDS_REPEATED_TOTAL).increment(1);
 }
 
-/// A send was given back to its device without a verdict.
-pub(crate) fn send_given_back() {
-    counter!(SENDS_GIVEN_BACK_TOTAL).increment(1);
+/// A send was given back to its device without a verdict; it had waited for this.
+pub(crate) fn send_given_back(waited_for: &'static str) {
+    counter!(SENDS_GIVEN_BACK_TOTAL, "waited_for" => waited_for).increment(1);
 }
 
 /// A call was answered, or a stream begun, or refused with this code.

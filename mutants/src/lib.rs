@@ -22,6 +22,13 @@ macro_rules! mutants {
             /// All of them, in the order of their numbers.
             pub const ALL: &'static [Mutant] = &[$(Mutant::$mutant,)*];
 
+            /// Its name: `M7`.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Mutant::$mutant => concat!("M", $number),)*
+                }
+            }
+
             /// What is broken, in one sentence.
             pub fn what(self) -> &'static str {
                 match self {
@@ -92,14 +99,15 @@ mutants! {
     CountRecalled = 29,
     /// A record of the feed tells only the first thing that a command changed.
     FeedTellsOne = 30,
+    /// A node takes its own clock for cluster time.
+    OwnClock = 31,
+    /// What the hook could not judge goes, though it must be judged.
+    UnjudgedGoes = 32,
+    /// What an operator's check has dropped is delivered.
+    DeliverDropped = 33,
 }
 
 impl Mutant {
-    /// Its name: `M7`.
-    pub fn name(self) -> String {
-        format!("M{}", self as u8)
-    }
-
     /// The one of this name.
     pub fn named(name: &str) -> Option<Mutant> {
         Mutant::ALL.iter().copied().find(|mutant| mutant.name() == name)
@@ -199,9 +207,9 @@ mod tests {
 
     #[test]
     fn each_has_a_name_by_which_it_is_found_and_says_what_it_breaks() {
-        assert_eq!(Mutant::ALL.len(), 29);
+        assert_eq!(Mutant::ALL.len(), 32);
         for mutant in Mutant::ALL {
-            assert_eq!(Mutant::named(&mutant.name()), Some(*mutant));
+            assert_eq!(Mutant::named(mutant.name()), Some(*mutant));
             assert!(mutant.what().ends_with('.'), "{mutant:?}");
         }
         assert_eq!(Mutant::named("M16"), None);

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidemark_env::Clock;
+use tidemark_mutants::{Mutant, is};
 use tidemark_store_client::Client;
 use tidemark_types::{NodeId, UnixMs};
 
@@ -129,7 +130,10 @@ impl ClusterTime {
         if offsets.len() * 2 <= nodes {
             return;
         }
-        let offset = lower_median(&mut offsets);
+        let offset = match is(Mutant::OwnClock) {
+            true => self.offset(),
+            false => lower_median(&mut offsets),
+        };
         let at = self.inner.clock.monotonic();
         let time = u64::try_from(offset + millis(at)).unwrap_or_default();
         *self.inner.measured.lock() = Some(Measured { time: UnixMs::new(time), at });

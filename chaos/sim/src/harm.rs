@@ -6,7 +6,7 @@ use tidemark_store::storage::GroupId;
 use tidemark_types::{NodeId, ShardId};
 
 use crate::machine::{Armed, Keep, OFTEN, POINTS, Point, When};
-use crate::plan::{Dice, GATEWAYS, PHONES, Plan};
+use crate::plan::{Dice, FAR_AHEAD_MS, GATEWAYS, PHONES, Plan};
 use crate::world::{self, Transfer, World};
 
 /// What is done to the cluster.
@@ -191,6 +191,9 @@ impl Harm {
     /// The next one of a run, and how long it lasts.
     pub fn draw(world: &World, dice: &Dice) -> (Harm, Duration) {
         let node = victim(world, dice);
+        if world.plan.clocks && dice.chance(0.5) {
+            return (Harm::Clock { node, ms: FAR_AHEAD_MS }, dice.ms(2_500, 6_000));
+        }
         let keep = dice.of(&[Keep::All, Keep::Some, Keep::Some]);
         let (harm, lasts) = match dice.between(0, 99) {
             0..=15 => (Harm::Crash { nodes: vec![node], keep }, dice.ms(100, 4_000)),
@@ -212,7 +215,7 @@ impl Harm {
             }
             56..=79 => network(&world.plan, dice, node),
             80..=85 => {
-                let ms = dice.of(&[-3_600_000, -70_000, -5_000, 5_000, 70_000, 2_592_000_000]);
+                let ms = dice.of(&[-3_600_000, -70_000, -5_000, 5_000, 70_000, FAR_AHEAD_MS]);
                 (Harm::Clock { node, ms }, dice.ms(2_500, 6_000))
             }
             86..=93 => (Harm::SlowDisk { node, fsync: dice.ms(30, 1_800) }, dice.ms(4_000, 7_000)),

@@ -60,6 +60,9 @@ enum Command {
         /// Crash only where votes are written, if in a step of the disk.
         #[arg(long)]
         votes: bool,
+        /// Let clocks be far ahead beside all else.
+        #[arg(long)]
+        clocks: bool,
     },
     /// Tries what is broken on purpose, each with one seed after the other until one catches it.
     #[cfg(feature = "mutants")]
@@ -87,8 +90,9 @@ fn seeds(text: &str) -> Result<std::ops::Range<u64>> {
 pub(crate) fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run { seeds, jobs } => many(seeds, jobs),
-        Command::Seed { seed, trace, json, log, keep, lying_disks, lost_hints, votes } => {
+        Command::Seed { seed, trace, json, log, keep, lying_disks, lost_hints, votes, clocks } => {
             let plan = Plan { lying_disks, lost_hints, votes, ..Plan::of(seed) };
+            let plan = if clocks { plan.with_clocks() } else { plan };
             one(plan, trace, json, log, keep)
         }
         #[cfg(feature = "mutants")]

@@ -16,7 +16,7 @@ use crate::run::Shown;
 
 /// What the simulation can catch, what the check that is meant to do it begins with, and what it asks of
 /// the seeds.
-pub const CAUGHT: [(Mutant, &str, Option<&str>); 12] = [
+pub const CAUGHT: [(Mutant, &str, Option<&str>); 13] = [
     (Mutant::VoteNotSynced, "C12", Some("--votes")),
     (Mutant::InstallInPlace, "C2", None),
     (Mutant::KeepConflicts, "C2", None),
@@ -30,6 +30,7 @@ pub const CAUGHT: [(Mutant, &str, Option<&str>); 12] = [
     (Mutant::ChangeForOne, "R19", None),
     (Mutant::CountRecalled, "R19", None),
     (Mutant::FeedTellsOne, "R20", None),
+    (Mutant::OwnClock, "C15", Some("--clocks")),
 ];
 
 /// What became of one.

@@ -21,6 +21,10 @@ pub const FAULTS_MIN: usize = 3;
 /// Entries are kept so long where none is to go: longer than a run, and not as long as the furthest that
 /// one wrong clock is ahead.
 pub const KEEP_LONG: Duration = Duration::from_secs(20 * 24 * 3_600);
+/// That far, in milliseconds.
+pub const FAR_AHEAD_MS: i64 = 30 * 24 * 3_600 * 1_000;
+
+const _: () = assert!(KEEP_LONG.as_millis() < FAR_AHEAD_MS as u128);
 
 /// A run.
 #[derive(Clone, Debug)]
@@ -69,6 +73,8 @@ pub struct Plan {
     pub lost_hints: bool,
     /// Crash points are those of votes only: for what is seldom reached.
     pub votes: bool,
+    /// Every other fault is a clock that is far ahead, of which entries must not go: likewise.
+    pub clocks: bool,
 }
 
 /// Draws of a seed.
@@ -138,7 +144,14 @@ impl Plan {
             lying_disks: false,
             lost_hints: false,
             votes: false,
+            clocks: false,
         }
+    }
+
+    /// The same, with clocks that are far ahead beside all else, and nothing that may be removed.
+    pub fn with_clocks(self) -> Self {
+        let mailbox_entries_max = Settings::default().mailbox_entries_max;
+        Plan { clocks: true, keep: KEEP_LONG, mailbox_entries_max, ..self }
     }
 
     /// Does every mailbox keep all its entries?

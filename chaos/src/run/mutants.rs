@@ -59,6 +59,7 @@ const EMPTY: Recipe = recipe("empty-disk", "empty-disk", 20, 1);
 const FAILING: Recipe = recipe("eio", "eio", 30, 1);
 const DAMAGE: Recipe = Recipe { stores: LONG_LOG, ..recipe("corrupt", "corrupt", 30, 2) };
 const SLOW: Recipe = recipe("slow-consumers", "slow-consumers", 35, 1);
+const CHECKED: Recipe = recipe("push-acts", "push-acts", 12, 1);
 const LEADERS: Recipe = Recipe { rate: Some(0), ..recipe("leader-kill", "leader-kill", 20, 1) };
 const LAGGING: Recipe =
     Recipe { stores: SHORT_LOG, ..recipe("leader-kill, short log", "leader-kill", 20, 1) };
@@ -98,6 +99,7 @@ fn caught(mutant: Mutant) -> Caught {
         Mutant::ClockInApply => By(LEADERS, Code::C2),
         Mutant::LeadWithoutElection => Elsewhere("scripts/sim mutants"),
         Mutant::UnboundedQueue => By(SLOW, Code::C15),
+        Mutant::UnjudgedGoes | Mutant::DeliverDropped => By(CHECKED, Code::C18),
         Mutant::ForgetLogOut
         | Mutant::LeaseTwice
         | Mutant::RepeatMarks
@@ -105,7 +107,8 @@ fn caught(mutant: Mutant) -> Caught {
         | Mutant::AnybodyChanges
         | Mutant::ChangeForOne
         | Mutant::CountRecalled
-        | Mutant::FeedTellsOne => Elsewhere("scripts/sim mutants"),
+        | Mutant::FeedTellsOne
+        | Mutant::OwnClock => Elsewhere("scripts/sim mutants"),
     }
 }
 

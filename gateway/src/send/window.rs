@@ -117,6 +117,7 @@ impl Window {
 
     /// The send that was not judged cannot be: what the device is told.
     pub(crate) fn withdraw(&mut self, n: u64, failure: Failure) -> v1::SendAck {
+        metrics::send_given_back(metrics::CHECKS);
         self.failed(n, failure)
     }
 
@@ -261,7 +262,7 @@ impl Window {
             _ => ErrorCode::Unavailable,
         };
         let retry_after = last.as_ref().and_then(|last| last.retry_after);
-        metrics::send_given_back();
+        metrics::send_given_back(metrics::STORE);
         self.failed(n, Failure { retry_after, ..Failure::new(code) })
     }
 

@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Whoever judges may say something else of each attempt, so that of several judgements any may have been
-//! the first. Whether that was to drop it is what its sender's own entry says: what is merely missing is lost
-//! (C4), though somebody said "drop" of it. That all copies say the same is looked at where they are (`copies`), and that what was refused
-//! is nowhere, like every refusal, with the sends (C11).
+//! the first. Whether that was to drop it is what its sender's own entry says: what is merely missing is
+//! lost (C4), though somebody said "drop" of it. That all copies say the same is looked at where they are
+//! (`copies`), and that what was refused is nowhere, like every refusal, with the sends (C11).
 
 use tidemark_types::ErrorCode;
 

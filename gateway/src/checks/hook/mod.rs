@@ -27,6 +27,7 @@ use futures::FutureExt as _;
 use parking_lot::Mutex;
 use thiserror::Error;
 use tidemark_env::Clock;
+use tidemark_mutants::{Mutant, is};
 use tidemark_proto::convert::bytes_of;
 use tidemark_proto::v1;
 use tidemark_push::BuildError;
@@ -198,6 +199,7 @@ impl Inner {
     /// What becomes of a send that it did not judge; it may judge again after this long.
     fn failed(&self, after: Duration) -> Finding {
         match self.on_failure {
+            _ if is(Mutant::UnjudgedGoes) => Finding::Pass,
             OnFailure::Allow => Finding::Pass,
             OnFailure::Hold => Finding::Later(after),
         }

@@ -1,5 +1,6 @@
 //! The window against scripts of outcomes, and against a store that loses what it likes.
 
+use metrics_exporter_prometheus::PrometheusBuilder;
 use proptest::prelude::*;
 use tidemark_proto::Detail;
 use tidemark_proto::convert::error_code;
@@ -298,6 +299,27 @@ fn a_send_that_cannot_be_judged_goes_and_leaves_no_trace() {
         script.window.push(send(n), now).expect("there is room");
     }
     assert_eq!(script.steps(), ["1", "2"]);
+}
+
+#[test]
+fn what_is_given_back_is_counted_by_what_it_waited_for() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let mut script = Script::with(1..=2);
+    script.window.push_unjudged(send(3), Duration::ZERO).expect("there is room");
+    ::metrics::with_local_recorder(&recorder, || {
+        assert_eq!(script.steps(), ["1", "2"]);
+        for n in 1..=2 {
+            assert_eq!(script.outcome(n, lost()), "");
+        }
+        script.pass(SEND_DEADLINE);
+        assert_eq!(script.steps(), ["1 UNKNOWN", "2 UNKNOWN"]);
+        script.window.withdraw(3, Failure::new(ErrorCode::RetryAfter));
+    });
+    let told = recorder.handle().render();
+    for (waited_for, times) in [("store", 2), ("checks", 1)] {
+        let line = format!("gateway_sends_given_back_total{{waited_for=\"{waited_for}\"}} {times}");
+        assert!(told.lines().any(|told| told == line), "{line} in {told}");
+    }
 }
 
 #[test]

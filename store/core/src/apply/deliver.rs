@@ -141,7 +141,9 @@ fn give(
         Fate::Delivered => false,
         Fate::Dropped => {
             shard.dropped += users.len() as u64;
-            users.clear();
+            if !is(Mutant::DeliverDropped) {
+                users.clear();
+            }
             true
         }
         Fate::Kept => {
