@@ -186,7 +186,7 @@ impl Inner {
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
         self.db.ingest_external_file_opts(&options, vec![path])?;
-        let young = self.db.property_value(&properties::num_files_at_level(0))?;
+        let young = self.db.property_value(properties::num_files_at_level(0))?;
         self.young.set(young.and_then(|files| files.parse().ok()).unwrap_or_default());
         for (group, _, layers) in spilled {
             // Held until they are gone: nothing is added to them meanwhile.
