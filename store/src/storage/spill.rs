@@ -130,7 +130,7 @@ mod tests {
         let signal = Signal::default();
         thread::scope(|threads| {
             let alone = signal.alone();
-            threads.spawn(|| signal.alone());
+            threads.spawn(|| drop(signal.alone()));
             while signal.asked.lock().waiting == 0 {
                 thread::yield_now();
             }
