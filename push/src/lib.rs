@@ -32,3 +32,4 @@ pub use hint::Hint;
 pub use observer::{Event, Observer};
 pub use provider::{Outcome, PushProvider, Sending, TARGET_BYTES_MAX, TargetError};
 pub use signed::SignedEndpoint;
+pub use wire::tls_client;

@@ -110,12 +110,13 @@ impl Default for FilterConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HookConfig {
-    /// `grpc://HOST:PORT`, a service `tidemark.v1.Hooks`, or `https://HOST:PORT/PATH`, or `http://…`.
+    /// `grpcs://HOST:PORT`, a service `tidemark.v1.Hooks`, or `https://HOST:PORT/PATH`; without TLS
+    /// `grpc://…` or `http://…`.
     pub url: String,
     /// With `http` and `https`: the file with the secrets by which calls are signed, one a line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<PathBuf>,
-    /// With `https`: certificates of authorities in PEM, which are trusted beside the system's.
+    /// With `grpcs` and `https`: certificates of authorities in PEM, which are trusted beside the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// How long it may take to judge, waiting for its turn included, in milliseconds.
@@ -268,13 +269,15 @@ impl HookConfig {
     fn rules(&self) -> Vec<Rule> {
         let at_least_1 = || "at least 1".to_owned();
         let longest = HOOK_DEADLINE_MAX.as_millis();
-        let is_https = self.url.starts_with("https://");
-        let is_http = is_https || self.url.starts_with("http://");
+        let begins = |schemes: &[&str]| schemes.iter().any(|scheme| self.url.starts_with(scheme));
+        let (is_http, is_grpc) =
+            (begins(&["https://", "http://"]), begins(&["grpcs://", "grpc://"]));
         vec![
             (
                 "checks.hook.url",
-                is_http || self.url.starts_with("grpc://"),
-                "https://HOST:PORT/PATH, http://HOST:PORT/PATH or grpc://HOST:PORT".to_owned(),
+                is_http || is_grpc,
+                "https://HOST:PORT/PATH or grpcs://HOST:PORT, or without TLS http://… or grpc://…"
+                    .to_owned(),
             ),
             (
                 "checks.hook.secret_file",
@@ -283,8 +286,8 @@ impl HookConfig {
             ),
             (
                 "checks.hook.ca_file",
-                is_https || self.ca_file.is_none(),
-                "only with https".to_owned(),
+                begins(&["https://", "grpcs://"]) || self.ca_file.is_none(),
+                "only with https and grpcs".to_owned(),
             ),
             (
                 "checks.hook.deadline_ms",
@@ -357,6 +360,9 @@ mod tests {
             ),
             ("[hook]\nurl = \"http://host/\"", "checks.hook.secret_file"),
             ("[hook]\nurl = \"grpc://host:1\"\nsecret_file = \"x\"", "checks.hook.secret_file"),
+            ("[hook]\nurl = \"grpcs://host:1\"\nsecret_file = \"x\"", "checks.hook.secret_file"),
+            ("[hook]\nurl = \"grpc://host:1\"\nca_file = \"x\"", "checks.hook.ca_file"),
+            ("[hook]\nurl = \"grpcx://host:1\"", "checks.hook.url"),
             ("[hook]\nurl = \"grpc://host:1\"\ndeadline_ms = 2001", "checks.hook.deadline_ms"),
             ("[hook]\nurl = \"grpc://host:1\"\ncalls_max = 0", "checks.hook.calls_max"),
         ] {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use metrics_exporter_prometheus::PrometheusBuilder;
 use prost::Message as _;
 use tempfile::TempDir;
 use tidemark_gateway::config::{
@@ -20,7 +21,7 @@ use tidemark_types::ErrorCode;
 use tokio::time::Instant;
 
 use crate::device::{Device, checking, gateway, hello, hello_at, send, texts};
-use crate::hooks::{Hook, SECRET, serve_grpc, serve_http, serve_https, silent};
+use crate::hooks::{Hook, SECRET, serve_grpc, serve_grpcs, serve_http, serve_https, silent};
 use crate::store::Cluster;
 
 fn kinds(ranges: &[&str]) -> Kinds {
@@ -319,6 +320,57 @@ async fn an_https_hook_judges_if_its_authority_is_trusted() {
     judges(hook, trusted).await;
 }
 
+/// Without a certificate that is trusted nobody is told anything, and nobody judges: a send goes, or
+/// waits, as the operator says, and is counted.
+#[tokio::test]
+async fn a_grpcs_hook_judges_if_its_authority_is_trusted() {
+    // What runs in this thread counts here.
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let counted = recorder.handle();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let has = |outcome: &str, count: u32| {
+        let line = format!("gateway_hook_calls_total{{outcome=\"{outcome}\"}} {count}\n");
+        assert!(counted.render().contains(&line), "no {line} in {}", counted.render());
+    };
+    let hook = Hook::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (own, other) = (folder.path().join("own.pem"), folder.path().join("other.pem"));
+    let (port, authority) = serve_grpcs(hook.clone()).await;
+    std::fs::write(&own, authority).unwrap();
+    let (_, authority) = serve_grpcs(Hook::new()).await;
+    std::fs::write(&other, authority).unwrap();
+    let at = |url: String, ca_file: Option<&Path>| HookConfig {
+        ca_file: ca_file.map(Path::to_owned),
+        // So long that nothing waits for it.
+        pause_ms: 600_000,
+        ..asking(url, None)
+    };
+    let url = format!("grpcs://localhost:{port}");
+    let untrusted = [
+        at(url.clone(), None),
+        at(url.clone(), Some(&other)),
+        // The certificate is `localhost`'s.
+        at(format!("grpcs://127.0.0.1:{port}"), Some(&own)),
+        at(format!("grpc://localhost:{port}"), None),
+    ];
+    for refused in untrusted {
+        let lax = checking(&Cluster::new(), &hooked(refused.clone()));
+        let (mut alice, session) = Device::with_session(&lax, "alice").await;
+        alice.say(say(session, 1, "reject")).await;
+        assert_eq!(acks(&mut alice, 1).await, ["1 ok"], "{refused:?}");
+        let strict = HookConfig { on_failure: OnFailure::Hold, ..refused };
+        let strict = checking(&Cluster::new(), &hooked(strict));
+        let (mut alice, session) = Device::with_session(&strict, "alice").await;
+        alice.say(say(session, 1, "allow")).await;
+        assert!(given_back(&mut alice, 1).await > 0);
+    }
+    assert!(hook.asked().is_empty(), "who is not trusted is told nothing");
+    has("failed", 8);
+    judges(hook, at(url, Some(&own))).await;
+    has("failed", 8);
+    has("judged", 11);
+}
+
 #[tokio::test]
 async fn a_hook_with_another_secret_does_not_judge() {
     let hook = Hook::new();
@@ -477,8 +529,13 @@ async fn what_cannot_be_made_is_refused_at_the_start() {
     let secret = folder.path().join("secret");
     std::fs::write(&secret, SECRET).unwrap();
     let https = asking("https://localhost:1/".to_owned(), Some(&secret));
-    let no_ca = HookConfig { ca_file: Some(secret), ..https };
-    assert!(refused(&hooked(no_ca)).contains("not a PEM with certificates"));
+    let grpcs = asking("grpcs://localhost:1".to_owned(), None);
+    for hook in [https, grpcs.clone()] {
+        let no_ca = HookConfig { ca_file: Some(secret.clone()), ..hook };
+        assert!(refused(&hooked(no_ca)).contains("not a PEM with certificates"));
+    }
+    let away = HookConfig { ca_file: Some(folder.path().join("away.pem")), ..grpcs };
+    assert!(refused(&hooked(away)).contains("away.pem"));
     let no_host = refused(&hooked(asking("grpc://".to_owned(), None)));
     assert!(no_host.starts_with("checks.hook.url: "), "{no_host}");
     let codes = [ErrorCode::Filtered, ErrorCode::HookRefused, ErrorCode::KindNotAllowed];

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 use tidemark_proto::v1::hooks_server::{Hooks, HooksServer};
 use tidemark_proto::v1::{BeforeSendRequest, BeforeSendResponse, BeforeSendVerdict};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
@@ -120,6 +120,24 @@ pub(crate) async fn serve_grpc(hook: Arc<Hook>, at: Option<SocketAddr>) -> Socke
     address
 }
 
+/// The same over TLS, as a proxy of the operator's would; what `serve_https` gives.
+pub(crate) async fn serve_grpcs(hook: Arc<Hook>) -> (u16, String) {
+    let plain = serve_grpc(hook, None).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (acceptor, authority) = own_authority(&[b"h2"]);
+    tokio::spawn(async move {
+        let mut listener = Encrypted { listener, acceptor };
+        loop {
+            let (mut from, _) = axum::serve::Listener::accept(&mut listener).await;
+            let mut to = TcpStream::connect(plain).await.unwrap();
+            // Either end may break off.
+            tokio::spawn(async move { drop(copy_bidirectional(&mut from, &mut to).await) });
+        }
+    });
+    (port, authority)
+}
+
 /// Serves it over HTTP at `/judge`, for whoever knows the secret.
 pub(crate) async fn serve_http(hook: Arc<Hook>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -133,7 +151,7 @@ pub(crate) async fn serve_http(hook: Arc<Hook>) -> SocketAddr {
 pub(crate) async fn serve_https(hook: Arc<Hook>) -> (u16, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let (acceptor, authority) = own_authority();
+    let (acceptor, authority) = own_authority(&[]);
     let listener = Encrypted { listener, acceptor };
     tokio::spawn(async move { axum::serve(listener, router(hook)).await });
     (port, authority)
@@ -144,8 +162,8 @@ fn router(hook: Arc<Hook>) -> Router {
     Router::new().route("/judge", post(judge))
 }
 
-/// An authority made for this one server.
-fn own_authority() -> (TlsAcceptor, String) {
+/// An authority made for this one server, which speaks these protocols.
+fn own_authority(protocols: &[&[u8]]) -> (TlsAcceptor, String) {
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
@@ -156,12 +174,13 @@ fn own_authority() -> (TlsAcceptor, String) {
     let certificate = server.signed_by(&key, &issuer).unwrap();
     let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], key)
         .unwrap();
+    config.alpn_protocols = protocols.iter().map(|&protocol| protocol.to_owned()).collect();
     (TlsAcceptor::from(Arc::new(config)), pem)
 }
 

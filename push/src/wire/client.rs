@@ -104,13 +104,22 @@ fn roots(tls: &TlsConfig) -> Result<RootCertStore, BuildError> {
     Ok(roots)
 }
 
-fn tls_config(protocol: Protocol, roots: RootCertStore) -> Result<ClientConfig, BuildError> {
+/// A client of TLS that trusts the system's authorities and these, for calls that are made without this
+/// crate. Which protocol it speaks is for its user to say.
+pub fn tls_client(tls: &TlsConfig) -> Result<ClientConfig, BuildError> {
+    trusting(roots(tls)?)
+}
+
+fn trusting(roots: RootCertStore) -> Result<ClientConfig, BuildError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| BuildError::Tls(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .map_err(|error| BuildError::Tls(error.to_string()))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn tls_config(protocol: Protocol, roots: RootCertStore) -> Result<ClientConfig, BuildError> {
+    let mut config = trusting(roots)?;
     config.alpn_protocols = match protocol {
         Protocol::Http1 => vec![b"http/1.1".to_vec()],
         Protocol::Http2 => vec![b"h2".to_vec()],

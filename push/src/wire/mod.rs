@@ -12,6 +12,7 @@ use tidemark_env::Clock;
 
 pub(crate) use self::address::{Guard, endpoint, origin};
 pub(crate) use self::bearer::{Bearer, Grant};
+pub use self::client::tls_client;
 pub(crate) use self::client::{Protocol, client, client_for};
 use crate::provider::Outcome;
 

@@ -1,20 +1,46 @@
-//! The hook as a gRPC service.
+//! The hook as a gRPC service, plain or over TLS.
 
+use std::path::Path;
+use std::time::Duration;
+
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::connect::HttpConnector;
 use tidemark_proto::v1::hooks_client::HooksClient;
 use tidemark_proto::v1::{BeforeSendRequest, BeforeSendVerdict};
+use tidemark_push::config::TlsConfig;
+use tidemark_push::tls_client;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{Error, Failed, Verdict};
+
+/// How long a connection may take to be made. Whoever takes it and says nothing would hold up all calls
+/// for ever: they share it.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// Calls it over one connection, which is made when it is needed and again when it breaks.
 pub(super) struct Caller(HooksClient<Channel>);
 
 impl Caller {
-    /// At `grpc://HOST:PORT`.
-    pub(super) fn new(url: &str) -> Result<Self, Error> {
-        let url = url.replacen("grpc://", "http://", 1);
-        let endpoint = Endpoint::from_shared(url).map_err(|error| Error::Url(error.to_string()))?;
-        Ok(Caller(HooksClient::new(endpoint.connect_lazy())))
+    /// At `grpc://HOST:PORT`, or over TLS at `grpcs://HOST:PORT`, trusting also the authorities in this
+    /// file.
+    pub(super) fn new(url: &str, ca_file: Option<&Path>) -> Result<Self, Error> {
+        let endpoint = Endpoint::from_shared(url.replacen("grpc", "http", 1));
+        let endpoint = endpoint.map_err(|error| Error::Url(error.to_string()))?;
+        let endpoint = endpoint.connect_timeout(CONNECT_MAX);
+        let channel = match url.starts_with("grpcs://") {
+            false => endpoint.connect_lazy(),
+            true => {
+                let tls = tls_client(&TlsConfig { ca: ca_file.map(Path::to_owned) })?;
+                let tls = HttpsConnectorBuilder::new().with_tls_config(tls);
+                let mut tcp = HttpConnector::new();
+                // Else it would refuse the scheme, which is the other one's to look at.
+                tcp.enforce_http(false);
+                tcp.set_nodelay(true);
+                let tls = tls.https_only().enable_http2().wrap_connector(tcp);
+                endpoint.connect_with_connector_lazy(tls)
+            }
+        };
+        Ok(Caller(HooksClient::new(channel)))
     }
 
     pub(super) async fn ask(&self, request: BeforeSendRequest) -> Result<Verdict, Failed> {

@@ -47,7 +47,7 @@ pub enum Error {
     Url(String),
     /// Its address, its secrets or its authorities cannot be used.
     #[error("checks.hook: {0}")]
-    Signed(#[from] BuildError),
+    Build(#[from] BuildError),
 }
 
 /// A call without a verdict; for a log.
@@ -101,10 +101,10 @@ impl Hook {
     ) -> Result<Self, Error> {
         let deadline = Duration::from_millis(config.deadline_ms);
         let pause = Duration::from_millis(config.pause_ms);
+        let authorities = config.ca_file.as_deref();
         let caller = match &config.secret_file {
-            None => Caller::Grpc(grpc::Caller::new(&config.url)?),
+            None => Caller::Grpc(grpc::Caller::new(&config.url, authorities)?),
             Some(secrets) => {
-                let authorities = config.ca_file.as_deref();
                 let caller = http::Caller::new(&config.url, secrets, authorities, clock.clone())?;
                 Caller::Http(Box::new(caller))
             }
