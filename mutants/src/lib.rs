@@ -105,6 +105,8 @@ mutants! {
     UnjudgedGoes = 32,
     /// What an operator's check has dropped is delivered.
     DeliverDropped = 33,
+    /// Each gateway makes tokens of its own for Apple, which takes one in 20 minutes.
+    OwnPushTokens = 34,
 }
 
 impl Mutant {

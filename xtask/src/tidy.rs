@@ -24,7 +24,7 @@ const LAYERS: [(&str, &[&str]); 25] = [
     ("env", &["types"]),
     ("token", &["types", "env"]),
     ("push/sim", &[]),
-    ("push", &["types", "env", "push-sim"]),
+    ("push", &["mutants", "types", "env", "push-sim"]),
     ("proto", &["types", "env"]),
     ("store/core", &["mutants", "types"]),
     ("store/client", &["types", "env", "proto", "store-core"]),

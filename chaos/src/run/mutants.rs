@@ -60,6 +60,8 @@ const FAILING: Recipe = recipe("eio", "eio", 30, 1);
 const DAMAGE: Recipe = Recipe { stores: LONG_LOG, ..recipe("corrupt", "corrupt", 30, 2) };
 const SLOW: Recipe = recipe("slow-consumers", "slow-consumers", 35, 1);
 const CHECKED: Recipe = recipe("push-acts", "push-acts", 12, 1);
+/// Long enough for both gateways to be killed.
+const WOKEN: Recipe = recipe("push-acts, gateways killed", "push-acts", 40, 4);
 const LEADERS: Recipe = Recipe { rate: Some(0), ..recipe("leader-kill", "leader-kill", 20, 1) };
 const LAGGING: Recipe =
     Recipe { stores: SHORT_LOG, ..recipe("leader-kill, short log", "leader-kill", 20, 1) };
@@ -100,6 +102,7 @@ fn caught(mutant: Mutant) -> Caught {
         Mutant::LeadWithoutElection => Elsewhere("scripts/sim mutants"),
         Mutant::UnboundedQueue => By(SLOW, Code::C15),
         Mutant::UnjudgedGoes | Mutant::DeliverDropped => By(CHECKED, Code::C18),
+        Mutant::OwnPushTokens => By(WOKEN, Code::C17),
         Mutant::ForgetLogOut
         | Mutant::LeaseTwice
         | Mutant::RepeatMarks

@@ -91,6 +91,11 @@ impl Sim {
         inner.received.iter().filter(|received| received.service == service).cloned().collect()
     }
 
+    /// What all services took since this was last asked, in order.
+    pub fn take_received(&self) -> Vec<Received> {
+        std::mem::take(&mut self.state.inner.lock().received).into()
+    }
+
     /// Orders a fault.
     pub fn fail(&self, fault: Fault) {
         assert!(self.state.order(fault), "too many faults are ordered");

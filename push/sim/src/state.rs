@@ -128,9 +128,8 @@ pub(crate) struct Inner {
     /// Tokens that were given out, and until when they are good, in seconds.
     pub(crate) bearers: BTreeMap<String, u64>,
     pub(crate) subscribers: BTreeMap<String, Subscriber>,
-    /// Apple's: tokens that were seen, and when the newest of them came first, in seconds.
-    pub(crate) provider_tokens: BTreeSet<String>,
-    pub(crate) provider_token_at: Option<u64>,
+    /// Apple's: tokens that were taken, and as of when each was made, in seconds.
+    pub(crate) provider_tokens: BTreeMap<String, u64>,
     /// PAP's: ids of pushes that were taken.
     pub(crate) once: BTreeSet<String>,
     /// Streams that were refused as too early.

@@ -23,6 +23,7 @@ pub(crate) const ALL: [(&str, Service); 7] = [
 pub(crate) struct Bench {
     pub(crate) sim: Sim,
     pub(crate) providers: Providers,
+    config: PushConfig,
     clock: Arc<ManualClock>,
     // The keys' files, read once.
     _folder: TempDir,
@@ -42,9 +43,20 @@ impl Bench {
         let config: PushConfig = toml::from_str(&change(text)).expect("a configuration");
         // Stands still but for what a test lets pass.
         let clock = Arc::new(ManualClock::at(SystemClock::new().wall()));
-        let (seam, rng): (Arc<dyn Clock>, Arc<dyn Rng>) = (clock.clone(), Arc::new(SystemRng));
-        let providers = Providers::build(&config, &seam, &rng).expect("they can be made");
-        Bench { sim, providers, clock, _folder: folder }
+        let providers = providers(&config, clock.clone());
+        Bench { sim, providers, config, clock, _folder: folder }
+    }
+
+    /// The providers of another gateway with the same configuration, which has just started.
+    pub(crate) fn another(&self) -> Providers {
+        providers(&self.config, self.clock.clone())
+    }
+
+    /// Lets time pass until all gateways make a new token for Apple, a minute ago.
+    pub(crate) fn past_apples_mark(&self) {
+        const EVERY_S: u64 = 40 * 60;
+        let now_s = self.clock.wall().get() / 1_000;
+        self.advance(Duration::from_secs(EVERY_S - now_s % EVERY_S + 60));
     }
 
     /// Lets time pass, here and at the vendors.
@@ -91,4 +103,9 @@ pub(crate) fn hint(provider: &str, target: &str, head: u32) -> Hint {
         epoch: Epoch::FIRST,
         head: Seq::new(head),
     }
+}
+
+fn providers(config: &PushConfig, clock: Arc<dyn Clock>) -> Providers {
+    let rng: Arc<dyn Rng> = Arc::new(SystemRng);
+    Providers::build(config, &clock, &rng).expect("they can be made")
 }

@@ -124,9 +124,24 @@ async fn apples_token_is_renewed_in_time_and_not_too_often() {
     }
 }
 
+/// Apple counts the tokens of a key, whoever makes them.
+#[tokio::test]
+async fn gateways_that_start_all_the_time_are_one_sender_to_apple() {
+    let bench = Bench::start().await;
+    let (target, _) = bench.target(Service::Apns);
+    for minutes in 0..25 {
+        let gateway = bench.another();
+        let apns = gateway.get("apns").expect("it is configured");
+        let outcome = apns.send(&hint("apns", &target, 7)).await;
+        assert_eq!(outcome, Outcome::Accepted, "after {} minutes", 4 * minutes);
+        bench.advance(Duration::from_secs(4 * 60));
+    }
+}
+
 #[tokio::test]
 async fn a_token_that_apple_calls_expired_is_renewed_once() {
     let bench = Bench::start().await;
+    bench.past_apples_mark();
     let (target, _) = bench.target(Service::Apns);
     assert_eq!(bench.send(&hint("apns", &target, 7)).await, Outcome::Accepted);
     bench.advance(Duration::from_secs(30 * 60));

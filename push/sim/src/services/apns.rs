@@ -20,7 +20,7 @@ const COLLAPSE_BYTES_MAX: usize = 64;
 /// Seconds that a token is good for.
 const TOKEN_S: u64 = 3_600;
 
-/// Seconds within which no more than one token may be made.
+/// Seconds within which no more than one token may be made, by its own account.
 const UPDATE_S: u64 = 1_200;
 
 /// Seconds that a sender's clock may be ahead.
@@ -147,12 +147,11 @@ fn token(state: &State, header: Option<&str>) -> Result<(), (u16, &'static str)>
         return Err((403, "ExpiredProviderToken"));
     }
     let mut inner = state.inner.lock();
-    if !inner.provider_tokens.contains(token) {
-        if inner.provider_token_at.is_some_and(|at| now < at + UPDATE_S) {
+    if !inner.provider_tokens.contains_key(token) {
+        if inner.provider_tokens.values().any(|other| other.abs_diff(made) < UPDATE_S) {
             return Err((429, "TooManyProviderTokenUpdates"));
         }
-        inner.provider_token_at = Some(now);
-        inner.provider_tokens.insert(token.to_owned());
+        inner.provider_tokens.insert(token.to_owned(), made);
     }
     Ok(())
 }

@@ -1,25 +1,37 @@
-//! The token by which Apple knows us: signed by our key, good for an hour, and not to be renewed
-//! more often than every 20 minutes. All providers of a key share one.
+//! The token by which Apple knows us: signed by our key, good for an hour, and not to be made more
+//! often than every 20 minutes. Apple counts those of a key, whoever makes them, so all gateways have
+//! the same one, also a gateway that has just started: it is made as of a time that all of them know,
+//! and the same text has the same signature (RFC 6979).
+//!
+//! ```text
+//!   minutes                 0          20         40         60         80
+//!   a gateway's token       ├── as of 0 ──────────┼── as of 40 ─────────┼── as of 80 …
+//!   … if called expired               └─ as of 20 ┘          └─ as of 60 ┘
+//! ```
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use parking_lot::Mutex;
 use serde_json::json;
 use tidemark_env::Clock;
-use tidemark_types::UnixMs;
+use tidemark_mutants::{Mutant, is};
 
 use super::super::seconds;
 use crate::build::{BuildError, read};
 use crate::config::ApnsConfig;
 
-/// A token is replaced when it is this old: Apple takes them for 60 minutes, and clocks differ.
-pub(super) const REFRESH_AT: Duration = Duration::from_secs(45 * 60);
+/// Seconds between two tokens: what Apple calls too many is one more within this time.
+const STEP_S: u64 = 20 * 60;
 
-/// A younger one is never replaced, whatever Apple says of it: it would call that too many.
-pub(super) const REFRESH_MIN: Duration = Duration::from_secs(20 * 60);
+/// Seconds that a token serves: Apple takes them for 60 minutes, and clocks differ.
+const SERVES_S: u64 = 2 * STEP_S;
+
+/// The last time that is a multiple of this.
+fn last(now_s: u64, step_s: u64) -> u64 {
+    now_s - now_s % step_s
+}
 
 /// The tokens of a configuration, by team and key.
 #[derive(Default)]
@@ -50,19 +62,10 @@ pub(super) struct ProviderToken {
     made: Mutex<Option<Made>>,
 }
 
-#[derive(Clone)]
 struct Made {
     value: String,
-    monotonic: Duration,
-    wall: UnixMs,
-}
-
-impl Made {
-    /// By the clock that says more: the monotonic one stands still while a machine sleeps.
-    fn age(&self, clock: &dyn Clock) -> Duration {
-        let wall = clock.wall().get().saturating_sub(self.wall.get());
-        clock.monotonic().saturating_sub(self.monotonic).max(Duration::from_millis(wall))
-    }
+    /// As of when, in seconds.
+    at_s: u64,
 }
 
 impl ProviderToken {
@@ -74,37 +77,43 @@ impl ProviderToken {
 
     /// The token that is good now.
     pub(super) fn get(&self, clock: &dyn Clock) -> String {
+        let now_s = seconds(clock);
+        let due = last(now_s, SERVES_S);
         let mut made = self.made.lock();
-        match made.as_ref().filter(|made| made.age(clock) < REFRESH_AT) {
+        match made.as_ref().filter(|made| (due..=now_s).contains(&made.at_s)) {
             Some(made) => made.value.clone(),
-            None => self.make(&mut made, clock),
+            None if is(Mutant::OwnPushTokens) => self.make(&mut made, now_s),
+            None => self.make(&mut made, due),
         }
     }
 
-    /// Another token than one that Apple calls expired, unless that one is too young.
+    /// Another token than one that Apple calls expired, unless there is none yet.
     pub(super) fn refresh(&self, refused: &str, clock: &dyn Clock) -> Option<String> {
+        let newest = last(seconds(clock), STEP_S);
         let mut made = self.made.lock();
         match made.as_ref() {
             Some(made) if made.value != refused => Some(made.value.clone()),
-            Some(made) if made.age(clock) < REFRESH_MIN => None,
-            _ => Some(self.make(&mut made, clock)),
+            Some(made) if made.at_s >= newest => None,
+            _ => Some(self.make(&mut made, newest)),
         }
     }
 
-    fn make(&self, made: &mut Option<Made>, clock: &dyn Clock) -> String {
+    fn make(&self, made: &mut Option<Made>, at_s: u64) -> String {
         let header = Header { kid: Some(self.key_id.clone()), ..Header::new(Algorithm::ES256) };
-        let claims = json!({ "iss": self.team_id, "iat": seconds(clock) });
+        let claims = json!({ "iss": self.team_id, "iat": at_s });
         let value = encode(&header, &claims, &self.key).expect("the key has signed before");
-        let (monotonic, wall) = (clock.monotonic(), clock.wall());
-        *made = Some(Made { value: value.clone(), monotonic, wall });
+        *made = Some(Made { value: value.clone(), at_s });
         value
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use p256::pkcs8::EncodePrivateKey;
     use tidemark_env::ManualClock;
+    use tidemark_types::UnixMs;
 
     use super::*;
 
@@ -115,31 +124,43 @@ mod tests {
         ProviderToken::new(key, "TEAM", "KEY").expect("it signs")
     }
 
+    /// So many seconds after a time at which a new token is due.
+    fn at(after_s: u64) -> UnixMs {
+        UnixMs::new((700_000 * SERVES_S + after_s) * 1_000)
+    }
+
     #[test]
-    fn a_token_is_kept_for_45_minutes_and_replaced_after_20_at_the_earliest() {
-        let clock = ManualClock::at(UnixMs::new(1_700_000_000_000));
+    fn a_token_serves_for_40_minutes_and_is_replaced_after_20_at_the_earliest() {
+        let clock = ManualClock::at(at(0));
         let token = token();
         let first = token.get(&clock);
-        clock.advance(REFRESH_AT - Duration::from_secs(1));
+        clock.jump(at(SERVES_S - 1));
         assert_eq!(token.get(&clock), first);
-        clock.advance(Duration::from_secs(1));
+        clock.jump(at(SERVES_S));
         let second = token.get(&clock);
         assert_ne!(second, first);
-        clock.advance(REFRESH_MIN - Duration::from_secs(1));
+        clock.advance(Duration::from_secs(STEP_S - 1));
         assert_eq!(token.refresh(&second, &clock), None, "Apple would refuse the next one too");
         assert_eq!(token.refresh(&first, &clock).as_ref(), Some(&second), "another was faster");
         clock.advance(Duration::from_secs(1));
         let third = token.refresh(&second, &clock).expect("it is old enough");
         assert_ne!(third, second);
         assert_eq!(token.get(&clock), third);
+        clock.jump(at(2 * SERVES_S));
+        assert_ne!(token.get(&clock), third);
+        clock.jump(at(0));
+        assert_eq!(token.get(&clock), first, "a clock that was wrong is put right");
     }
 
     #[test]
-    fn a_machine_that_slept_makes_a_new_one() {
-        let clock = ManualClock::at(UnixMs::new(1_700_000_000_000));
-        let token = token();
-        let first = token.get(&clock);
-        clock.jump(UnixMs::new(1_700_000_000_000).plus(REFRESH_AT));
-        assert_ne!(token.get(&clock), first);
+    fn whoever_has_the_key_has_the_same_token() {
+        let early = ManualClock::at(at(0));
+        let late = ManualClock::at(at(SERVES_S - 1));
+        let (first, other) = (token(), token());
+        let shared = first.get(&early);
+        assert_eq!(other.get(&late), shared);
+        let renewed = first.refresh(&shared, &late);
+        assert!(renewed.is_some());
+        assert_eq!(other.refresh(&shared, &late), renewed);
     }
 }
