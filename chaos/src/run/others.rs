@@ -30,7 +30,7 @@ impl Others {
     /// Starts them.
     pub(super) async fn start(plan: &Plan, notes: &Notes) -> Result<Self> {
         let services = match plan.scenario.has_sleepers() {
-            true => Some(Services::start().await?),
+            true => Some(Services::start(plan.scenario.has_vendors()).await?),
             false => None,
         };
         let operator = match plan.scenario.has_checks() {
@@ -43,7 +43,7 @@ impl Others {
     /// The configuration of each gateway.
     pub(super) fn gateways(&self, shape: Shape) -> Vec<String> {
         let gateway = |number| {
-            let services = self.services.as_ref().map(Services::gateways);
+            let services = self.services.as_ref().map(|services| services.gateways().to_owned());
             let checks = self.operator.as_ref().map(|operator| operator.gateway(number, shape));
             [services, checks].into_iter().flatten().collect::<String>()
         };
@@ -53,9 +53,9 @@ impl Others {
     /// Lets each gateway reach them where it is.
     pub(super) fn reach(&mut self, cluster: &Cluster) -> Result<()> {
         let Some(lan) = cluster.lan() else { return Ok(()) };
-        let services = self.services.as_ref().map(Services::address);
+        let services = self.services.iter().flat_map(Services::addresses);
         let operator = self.operator.as_ref().map(Operator::address);
-        for address in services.into_iter().chain(operator) {
+        for address in services.chain(operator) {
             for gateway in (0..GATEWAYS).map(Member::Gateway) {
                 let door = lan.listen(gateway.host(), address)?;
                 door.set_nonblocking(true)?;

@@ -1,8 +1,8 @@
 //! Devices that are away most of the time and are woken (R18): a third one of each user of the load, with
-//! a push service that keeps its vendor's rules (`tidemark-push-sim`).
+//! push services that keep their vendors' rules (`tidemark-push-sim`), in turn.
 //!
 //! ```text
-//!   load ──► store ── due ──► gateway ── signed webhook ──► service ──► history: Hint
+//!   load ──► store ── due ──► gateway ── APNs, FCM, Web Push, webhook ──► service ──► history: Hint
 //!   one after the other comes for a moment, takes what there is, and goes again: Start … Stop
 //! ```
 //!
@@ -41,6 +41,17 @@ const NUMBER: DeviceNumber = DeviceNumber(load::DEVICES);
 const COMES_EVERY_MS: u64 = 2_000;
 const STAYS: Duration = Duration::from_secs(3);
 
+/// What the providers are called in the simulator's configuration, and whose they are: the operator's own …
+const OWN: &[(&str, Service)] = &[("webhook", Service::Webhook)];
+
+/// … and those of vendors as well.
+const VENDORS: &[(&str, Service)] = &[
+    ("webhook", Service::Webhook),
+    ("apns", Service::Apns),
+    ("fcm", Service::Fcm),
+    ("webpush", Service::WebPush),
+];
+
 /// How long an election and its retries may take.
 const CALL_WITHIN: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(500);
@@ -48,32 +59,57 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// The push services of a run.
 pub(super) struct Services {
     sim: Sim,
-    folder: TempDir,
+    used: &'static [(&'static str, Service)],
+    gateways: String,
+    /// Keys and secrets, which gateways read when they start.
+    _folder: TempDir,
+}
+
+/// How a device is woken, and what its service calls it.
+struct Target {
+    target: PushTarget,
+    known_as: (Service, String),
 }
 
 impl Services {
-    /// Starts them.
-    pub(super) async fn start() -> Result<Self> {
+    /// Starts them, vendors' among them or not.
+    pub(super) async fn start(vendors: bool) -> Result<Self> {
         let (sim, folder) = (Sim::start(SimConfig::default()).await?, tempfile::tempdir()?);
         sim.write(folder.path())?;
-        Ok(Services { sim, folder })
+        let push = std::fs::read_to_string(folder.path().join("push.toml"))?;
+        let gateways = push.replace("[providers.", "[push.providers.");
+        let used = if vendors { VENDORS } else { OWN };
+        Ok(Services { sim, used, gateways, _folder: folder })
     }
 
-    /// Where the one that is used listens.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.sim.http()
+    /// Where they listen.
+    pub(super) fn addresses(&self) -> [SocketAddr; 2] {
+        [self.sim.http(), self.sim.apns()]
     }
 
-    /// The gateways' configuration of the one that is used: those of vendors take few tokens, and a
-    /// gateway that is started again makes a new one.
-    pub(super) fn gateways(&self) -> String {
-        let secrets = self.folder.path().join("webhook.secrets");
-        format!(
-            "[push.providers.webhook]\nkind = \"webhook\"\nendpoint = \"http://{}/webhook\"\n\
-             secrets = {:?}\n",
-            self.sim.http(),
-            secrets.display().to_string(),
-        )
+    /// The gateways' configuration.
+    pub(super) fn gateways(&self) -> &str {
+        &self.gateways
+    }
+
+    /// A target as this user's device would get it.
+    fn target(&self, user: User) -> Result<Target> {
+        let (provider, service) = self.used[user.0 as usize % self.used.len()];
+        let name = user.0.to_string();
+        let (target, known_as) = match service {
+            Service::Apns => (format!("{:064x}", user.0), format!("{:064x}", user.0)),
+            Service::WebPush => {
+                let server = self.sim.credentials().vapid_public();
+                let subscription = self.sim.subscribe(Some(server));
+                let id = subscription.endpoint.rsplit('/').next().context("an id")?.to_owned();
+                (serde_json::to_string(&subscription)?, id)
+            }
+            Service::Fcm | Service::Wns | Service::Mpns | Service::BbPush | Service::Webhook => {
+                (name.clone(), name)
+            }
+        };
+        let target = PushTarget { provider: provider.to_owned(), target };
+        Ok(Target { target, known_as: (service, known_as) })
     }
 }
 
@@ -89,13 +125,24 @@ struct Crowd {
     all: Vec<Sleeper>,
     services: Services,
     notes: Notes,
-    /// The highest head that each was told of, and how many hints there were.
-    told: Mutex<(BTreeMap<User, Seq>, usize)>,
+    told: Mutex<Told>,
+}
+
+/// What they were told.
+#[derive(Default)]
+struct Told {
+    /// The highest head of each.
+    heads: BTreeMap<User, Seq>,
+    /// How many hints each service took.
+    hints: BTreeMap<Service, u64>,
+    /// By what Apple knows that a hint replaces the one before.
+    collapse: BTreeMap<User, String>,
 }
 
 /// A device with all that outlives its application.
 struct Sleeper {
     user: User,
+    target: Target,
     config: Config,
     key: std::path::PathBuf,
     store: MemoryStore,
@@ -116,6 +163,7 @@ impl Sleepers {
         for user in (0..users).map(User) {
             let sleeper = Sleeper {
                 user,
+                target: services.target(user)?,
                 config: Config::new(
                     words::name(user),
                     DeviceId::new(device_name(NUMBER))?,
@@ -154,11 +202,13 @@ impl Sleepers {
         if told.is_err() {
             eprintln!("not everybody who is away was told within {} s", within.as_secs());
         }
-        let hints = crowd.told.lock().1;
-        println!("push: {hints} hints for {} devices that are away", crowd.all.len());
-        let few = crowd.all.len().saturating_sub(hints);
-        let few = u64::try_from(few)?;
-        crowd.notes.amount(&"push", "hints too few to show anything", few, 0);
+        for (provider, service) in crowd.services.used {
+            let devices = crowd.all.iter().filter(|it| it.target.known_as.0 == *service).count();
+            let hints = crowd.told.lock().hints.get(service).copied().unwrap_or_default();
+            println!("push: {hints} hints by {provider} for {devices} devices that are away");
+            let few = u64::try_from(devices)?.saturating_sub(hints);
+            crowd.notes.amount(provider, "hints too few to show anything", few, 0);
+        }
         told.unwrap_or(Ok(()))
     }
 }
@@ -168,37 +218,52 @@ impl Crowd {
         while !stop.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(rng.number() % COMES_EVERY_MS)).await;
             let some = rng.number() as usize % self.all.len();
+            // Vendors' tokens end when they like.
+            self.services.sim.revoke_bearers();
             self.all[some].come(&self.notes).await?;
         }
         Ok(())
     }
 
-    /// Writes down what the service takes, until it is aborted.
+    /// Writes down what the services take, until it is aborted.
     async fn hear(self: Arc<Self>) {
-        let mut seen = 0;
         loop {
-            let received = self.services.sim.received(Service::Webhook);
-            for hint in &received[seen..] {
-                match told(hint) {
-                    Some((user, head)) => {
-                        self.notes.note(|at| Event::Hint { at, user, device: NUMBER, head });
-                        let (told, count) = &mut *self.told.lock();
-                        let told = told.entry(user).or_default();
-                        (*told, *count) = ((*told).max(head), *count + 1);
-                    }
-                    None => self.notes.amount(&"push", "hints that say nothing", 1, 0),
+            for hint in self.services.sim.take_received() {
+                if let Err(wrong) = self.take(&hint) {
+                    self.notes.amount(&"push", wrong, 1, 0);
                 }
             }
-            seen = received.len();
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Writes down one; what is wrong with it.
+    fn take(&self, hint: &Received) -> Result<(), &'static str> {
+        let of = |it: &&Sleeper| {
+            (hint.service, &hint.target) == (it.target.known_as.0, &it.target.known_as.1)
+        };
+        let user = self.all.iter().find(of).ok_or("hints for nobody")?.user;
+        let head = head(hint, words::name(user).as_str()).ok_or("hints that say nothing")?;
+        self.notes.note(|at| Event::Hint { at, user, device: NUMBER, head });
+        let mut told = self.told.lock();
+        let highest = told.heads.entry(user).or_default();
+        *highest = (*highest).max(head);
+        *told.hints.entry(hint.service).or_default() += 1;
+        if hint.service == Service::Apns {
+            let id = hint.headers.get("apns-collapse-id").ok_or("hints without a collapse id")?;
+            let before = told.collapse.insert(user, id.clone());
+            if before.is_some_and(|before| before != *id) {
+                return Err("hints that do not replace the one before");
+            }
+        }
+        Ok(())
     }
 
     async fn all_told(&self, client: &Client) -> Result<()> {
         for sleeper in &self.all {
             let head = load::head(client, sleeper.user).await?;
             let knows = || {
-                let told = self.told.lock().0.get(&sleeper.user).copied();
+                let told = self.told.lock().heads.get(&sleeper.user).copied();
                 (*sleeper.cursor.lock()).max(told.unwrap_or_default()) >= head
             };
             while !knows() {
@@ -209,11 +274,18 @@ impl Crowd {
     }
 }
 
-/// Who was told of which head.
-fn told(hint: &Received) -> Option<(User, Seq)> {
+/// Of which head this user's device was told, in the form of its platform.
+fn head(hint: &Received, user: &str) -> Option<Seq> {
     let body: serde_json::Value = serde_json::from_str(&hint.body).ok()?;
-    let head = u32::try_from(body.pointer("/data/head")?.as_u64()?).ok()?;
-    Some((User(hint.target.parse().ok()?), Seq::new(head)))
+    let wake = match hint.service {
+        Service::Webhook => &body["data"],
+        Service::Apns => &body["tidemark"],
+        Service::Fcm | Service::WebPush | Service::Wns | Service::Mpns | Service::BbPush => &body,
+    };
+    // Google carries texts only.
+    let head = &wake["head"];
+    let head = head.as_u64().or_else(|| head.as_str()?.parse().ok())?;
+    (wake["user"] == user).then_some(Seq::new(u32::try_from(head).ok()?))
 }
 
 impl Sleeper {
@@ -226,8 +298,7 @@ impl Sleeper {
         let devices = Devices::new(self.config.clone(), self.login()?)?;
         let began = Instant::now();
         loop {
-            let target =
-                PushTarget { provider: "webhook".to_owned(), target: self.user.0.to_string() };
+            let target = self.target.target.clone();
             let label = Label { name: "away".to_owned(), platform: "chaos".to_owned() };
             let set = async {
                 devices.set_label(label).await?;
@@ -278,5 +349,32 @@ impl Handler for Awake {
         let (user, to) = (self.user, gap.last());
         self.notes.note(|at| Event::Gap { at, user, device: NUMBER, to });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_found_in_the_form_of_each_service_and_is_the_users_own() {
+        let told = |service, body: &str| {
+            let (target, headers, body) = (String::new(), BTreeMap::new(), body.to_owned());
+            head(&Received { service, target, headers, body }, "u7")
+        };
+        let webhook = r#"{"type":"push.wake","data":{"user":"u7","epoch":1,"head":9}}"#;
+        let apns = r#"{"aps":{"content-available":1},"tidemark":{"user":"u7","epoch":1,"head":9}}"#;
+        let (fcm, web) = (r#"{"user":"u7","head":"9"}"#, r#"{"user":"u7","head":9}"#);
+        for (service, body) in [
+            (Service::Webhook, webhook),
+            (Service::Apns, apns),
+            (Service::Fcm, fcm),
+            (Service::WebPush, web),
+        ] {
+            assert_eq!(told(service, body), Some(Seq::new(9)), "{body}");
+            assert_eq!(told(service, &body.replace("u7", "u8")), None, "another's");
+            assert_eq!(told(service, &body.replace("head", "tail")), None);
+        }
+        assert_eq!(told(Service::Apns, webhook), None);
     }
 }

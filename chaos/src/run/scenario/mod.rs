@@ -208,6 +208,12 @@ impl Scenario {
         matches!(self.kind, Kind::PushActs | Kind::Mixed)
     }
 
+    /// Do vendors' services wake some of them? Not where a gateway's clock is an hour ahead: they take
+    /// no token of such a one.
+    pub(super) fn has_vendors(&self) -> bool {
+        self.kind == Kind::PushActs
+    }
+
     /// Do gateways check sends?
     pub(super) fn has_checks(&self) -> bool {
         matches!(self.kind, Kind::PushActs | Kind::Mixed)
