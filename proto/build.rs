@@ -29,6 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // way, and would collide with `Gateway.Connect`.
     tonic_prost_build::configure()
         .build_transport(false)
+        .extern_path(".tidemark.v1.Deliver", "crate::deliver::Deliver")
         .codec_path("crate::codec::Codec")
         .bytes(".tidemark")
         .skip_debug([".tidemark.v1.Hello"])

@@ -292,7 +292,7 @@ impl Device {
                 self.fill()
             }
             Frame::Deliver(run) if self.shared.pulls => {
-                self.inbox.noticed(&run)?;
+                self.inbox.noticed(run)?;
                 self.sync()
             }
             Frame::Deliver(run) => {

@@ -41,13 +41,14 @@ impl Inbox {
         &mut self,
         run: v1::Deliver,
     ) -> Result<impl Iterator<Item = v1::Entry> + use<>, FieldError> {
-        self.run(run.epoch, run.prev_seq, run.entries)
+        self.run(run.epoch, run.prev_seq, run.decoded()?)
     }
 
     /// Entries came to a device that takes none but those of pages: it has heard of them.
-    pub(crate) fn noticed(&mut self, run: &v1::Deliver) -> Result<(), FieldError> {
-        let last = page::last_of(Seq::new(run.prev_seq), &run.entries)?;
-        self.heard_of(run.epoch, last.get());
+    pub(crate) fn noticed(&mut self, run: v1::Deliver) -> Result<(), FieldError> {
+        let (epoch, prev) = (run.epoch, Seq::new(run.prev_seq));
+        let last = page::last_of(prev, &run.decoded()?)?;
+        self.heard_of(epoch, last.get());
         Ok(())
     }
 
@@ -142,7 +143,7 @@ mod tests {
         prev_seq: u32,
         seqs: &[u32],
     ) -> Result<Vec<u32>, FieldError> {
-        let run = v1::Deliver { epoch, prev_seq, entries: entries(seqs.iter().copied()) };
+        let run = v1::Deliver::new(epoch, prev_seq, &entries(seqs.iter().copied()));
         Ok(inbox.deliver(run)?.map(|entry| entry.seq).collect())
     }
 
@@ -182,19 +183,19 @@ mod tests {
     #[test]
     fn what_came_to_a_device_that_pulls_is_asked_for_and_taken_from_the_page() {
         let mut inbox = at(0, 0);
-        let run = v1::Deliver { epoch: 1, prev_seq: 0, entries: entries(1..=2) };
-        inbox.noticed(&run).expect("contiguous");
+        let run = v1::Deliver::new(1, 0, &entries(1..=2));
+        inbox.noticed(run).expect("contiguous");
         assert_eq!(inbox.received(), Seq::NONE);
         assert_eq!(inbox.sync().expect("1 and 2 are missing").seq_cli, 0);
         // One more comes while the page is on its way.
-        let run = v1::Deliver { epoch: 1, prev_seq: 2, entries: entries(3..=3) };
-        inbox.noticed(&run).expect("contiguous");
+        let run = v1::Deliver::new(1, 2, &entries(3..=3));
+        inbox.noticed(run).expect("contiguous");
         let page = v1::Page { epoch: 1, head: 2, entries: entries(1..=2), ..Default::default() };
         let page = v1::SyncPage { request_id: 1, page: Some(page) };
         assert_eq!(inbox.page(page).expect("contiguous").count(), 2);
         assert_eq!(inbox.sync().expect("3 is missing").seq_cli, 2);
-        let holed = v1::Deliver { epoch: 1, prev_seq: 3, entries: entries([4, 6]) };
-        assert!(inbox.noticed(&holed).is_err());
+        let holed = v1::Deliver::new(1, 3, &entries([4, 6]));
+        assert!(inbox.noticed(holed).is_err());
     }
 
     #[test]

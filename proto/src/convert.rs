@@ -31,6 +31,9 @@ pub enum Reason {
     /// It is no id.
     #[error(transparent)]
     Id(IdError),
+    /// Bytes that are no such message.
+    #[error("is no message of its kind: {0}")]
+    Encoding(prost::DecodeError),
     /// A number out of its range.
     #[error("is {value}, and must be {wanted}")]
     OutOfRange {
@@ -112,6 +115,7 @@ impl FieldError {
     pub fn code(&self) -> ErrorCode {
         match self.reason {
             Reason::Missing
+            | Reason::Encoding(_)
             | Reason::Id(_)
             | Reason::OutOfRange { .. }
             | Reason::TooLong { .. }

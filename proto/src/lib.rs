@@ -14,6 +14,7 @@
 
 pub mod codec;
 pub mod convert;
+pub mod deliver;
 pub mod failure;
 pub mod frame;
 pub mod group;
@@ -34,6 +35,8 @@ pub use failure::{Detail, Failure, Position};
 )]
 pub mod v1 {
     //! The generated messages and services of package `tidemark.v1`.
+    pub use crate::deliver::Deliver;
+
     tonic::include_proto!("tidemark.v1");
 }
 

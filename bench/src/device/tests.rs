@@ -118,9 +118,13 @@ impl Gate {
     }
 
     /// These messages as the mailbox's first entries.
+    fn entries(&self, ks: &[u64]) -> Vec<v1::Entry> {
+        (1..).zip(ks).map(|(seq, k)| self.entry(seq, *k)).collect()
+    }
+
+    /// The same, as they are delivered.
     fn run(&self, ks: &[u64]) -> v1::Deliver {
-        let entries = (1..).zip(ks).map(|(seq, k)| self.entry(seq, *k)).collect();
-        v1::Deliver { epoch: 1, prev_seq: 0, entries }
+        v1::Deliver::new(1, 0, &self.entries(ks))
     }
 
     /// What the device leaves behind, and the cursor that it told last.
@@ -179,16 +183,15 @@ async fn what_no_gateway_may_send_stops_the_device() {
         run
     };
     let spoilt = |gate: &Gate| {
-        let mut run = gate.run(&[1]);
-        if let Some(v1::entry::Content::Message(message)) = &mut run.entries[0].content {
+        let mut entry = gate.entry(1, 1);
+        if let Some(v1::entry::Content::Message(message)) = &mut entry.content {
             message.body = message.body.slice(..40);
         }
-        run
+        v1::Deliver::new(1, 0, &[entry])
     };
     let foreign = |gate: &Gate| {
-        let mut run = gate.run(&[1]);
-        run.entries[0].origin = None;
-        run
+        let entry = v1::Entry { origin: None, ..gate.entry(1, 1) };
+        v1::Deliver::new(1, 0, &[entry])
     };
     let cases: [(Spoil, &str); 3] = [
         (holed, "a frame: entries[1].seq"),
@@ -215,7 +218,7 @@ async fn what_is_only_noticed_is_asked_for() {
     gate.say(v1::Notice { epoch: 1, head: 2 }).await;
     let Frame::Sync(sync) = gate.heard().await else { panic!("a Sync was due") };
     assert_eq!((sync.request_id, sync.seq_cli), (1, 0));
-    let entries = gate.run(&[1, 2]).entries;
+    let entries = gate.entries(&[1, 2]);
     let page = Some(v1::Page { epoch: 1, head: 2, entries, ..Default::default() });
     gate.say(v1::SyncPage { request_id: 1, page }).await;
     let (left, told) = gate.close().await;
@@ -228,7 +231,7 @@ async fn a_device_that_pulls_asks_for_what_it_was_sent() {
     gate.say(gate.run(&[1, 2])).await;
     let Frame::Sync(sync) = gate.heard().await else { panic!("a Sync was due") };
     assert_eq!((sync.request_id, sync.seq_cli, gate.meter.counts().delivered), (1, 0, 0));
-    let entries = gate.run(&[1, 2]).entries;
+    let entries = gate.entries(&[1, 2]);
     let page = Some(v1::Page { epoch: 1, head: 2, entries, ..Default::default() });
     gate.say(v1::SyncPage { request_id: 1, page }).await;
     let (left, told) = gate.close().await;
@@ -261,8 +264,7 @@ async fn a_device_that_has_caught_up_confirms_and_leaves() {
     gate.say(gate.run(&[1, 2])).await;
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert!(!device.is_finished(), "entry 3 is missing");
-    let entries = vec![gate.entry(3, 3)];
-    gate.say(v1::Deliver { epoch: 1, prev_seq: 2, entries }).await;
+    gate.say(v1::Deliver::new(1, 2, &[gate.entry(3, 3)])).await;
     let mut told = 0;
     while let Some(frame) = gate.frames.recv().await {
         if let Some(Frame::Ack(ack)) = frame.frame {

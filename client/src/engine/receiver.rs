@@ -202,9 +202,12 @@ impl Receiver {
         out: &mut Out,
     ) -> Result<(), FieldError> {
         let prev = Seq::new(deliver.prev_seq);
-        let last = last_of(prev, &deliver.entries).map_err(|error| error.within("deliver"))?;
         let epoch = Epoch::new(deliver.epoch);
-        self.run(Run { epoch, prev, last, gap: None, entries: deliver.entries }, sender, out);
+        let (entries, last) = deliver
+            .decoded()
+            .and_then(|entries| last_of(prev, &entries).map(|last| (entries, last)))
+            .map_err(|error| error.within("deliver"))?;
+        self.run(Run { epoch, prev, last, gap: None, entries }, sender, out);
         Ok(())
     }
 

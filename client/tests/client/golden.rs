@@ -303,7 +303,7 @@ fn frame(name: &str, args: &mut Args<'_>, store: &MemoryStore) -> Result<v1::Ser
         "deliver" => {
             let (prev_seq, last) = (args.parse("prev", 0)?, args.parse("last", 0)?);
             let entries = entries(prev_seq, last, args)?;
-            v1::Deliver { epoch, prev_seq, entries }.into()
+            v1::Deliver::new(epoch, prev_seq, &entries).into()
         }
         "page" => {
             let (prev_seq, last) = (args.parse("prev", 0)?, args.parse("last", 0)?);

@@ -104,8 +104,8 @@ impl Server {
             content: Some(content(send)),
         });
         if let Some(delivered) = self.delivered {
-            let entries = self.mailbox[delivered as usize..].to_vec();
-            let deliver = v1::Deliver { epoch: self.epoch, prev_seq: delivered, entries };
+            let entries = &self.mailbox[delivered as usize..];
+            let deliver = v1::Deliver::new(self.epoch, delivered, entries);
             self.out.push_back(deliver.into());
             self.delivered = Some(seq);
         }

@@ -249,33 +249,21 @@ impl Peer {
 
     /// What is to be pushed; its caller sends it.
     pub(super) fn push(&mut self) -> Option<v1::ServerFrame> {
-        let due = self.place.as_mut()?.delivery.take(&self.seat.mailbox.borrow());
+        let now = self.shared.parts.clock.wall();
+        let due = self.place.as_mut()?.delivery.take(&self.seat.mailbox.borrow(), now);
         // A slow device has more important things to hear than what passes by.
         let Some(push) = due else { return self.seat.pass() };
         Some(match push {
             Push::Deliver(deliver) => {
-                self.measure(&deliver);
-                if is(Mutant::ConfirmWhenSent)
-                    && let Some(last) = deliver.entries.last()
-                {
-                    self.confirm(deliver.epoch, last.seq);
+                if is(Mutant::ConfirmWhenSent) {
+                    let last = deliver.prev_seq + deliver.entries.len() as u32;
+                    self.confirm(deliver.epoch, last);
                 }
                 deliver.into()
             }
             Push::Notice(notice) => notice.into(),
             Push::Reset(position) => self.displace(position).into(),
         })
-    }
-
-    fn measure(&self, deliver: &v1::Deliver) {
-        let now = self.shared.parts.clock.wall().get();
-        for entry in &deliver.entries {
-            if let Some(v1::entry::Content::Message(message)) = &entry.content {
-                // Two clocks: the cluster's may be a little ahead of this one.
-                let took = now.saturating_sub(message.sent_ms);
-                metrics::delivered_after(Duration::from_millis(took));
-            }
-        }
     }
 
     /// The connection ends: leaves the seat, and tells the store where the device is.

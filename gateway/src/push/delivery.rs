@@ -8,11 +8,13 @@
 //! Invariants: a `Deliver` begins right after the last entry sent, and only when a page without
 //! `more` or a `Deliver` ended there; of one head there is one `Notice`.
 
+use std::time::Duration;
+
 use tidemark_proto::{Position, v1};
-use tidemark_types::{Epoch, Seq};
+use tidemark_types::{Epoch, Seq, UnixMs};
 
 use crate::metrics;
-use crate::session::Mailbox;
+use crate::session::{Kept, Mailbox};
 
 /// What a connection is sent unasked.
 #[derive(Debug)]
@@ -79,8 +81,8 @@ impl Delivery {
         }
     }
 
-    /// What is to be sent; the caller sends it, and after a reset asks no more.
-    pub(crate) fn take(&mut self, mailbox: &Mailbox) -> Option<Push> {
+    /// What is to be sent `now`, on the wall clock; the caller sends it, and after a reset asks no more.
+    pub(crate) fn take(&mut self, mailbox: &Mailbox, now: UnixMs) -> Option<Push> {
         let position = mailbox.position().filter(|_| self.is_due(mailbox))?;
         let sent = match self.stage {
             Stage::Live(sent) if position.epoch == self.epoch => sent,
@@ -92,13 +94,21 @@ impl Delivery {
             let (epoch, head) = (self.epoch.get(), position.head.get());
             return Some(Push::Notice(v1::Notice { epoch, head }));
         };
+        metrics::delivered(entries.len());
         // All that the tail holds fits into one frame.
-        let run: Vec<_> = entries.collect();
+        let told = |entry: &Kept| {
+            if let Some(sent) = entry.sent {
+                // Two clocks: the cluster's may be a little ahead of this one.
+                let took = now.get().saturating_sub(sent.get());
+                metrics::delivered_after(Duration::from_millis(took));
+            }
+            entry.encoded.clone()
+        };
+        let entries = entries.map(told).collect();
         // The tail ends at the head.
         self.stage = Stage::Live(position.head);
-        metrics::delivered(run.len());
         let (epoch, prev_seq) = (self.epoch.get(), sent.get());
-        Some(Push::Deliver(v1::Deliver { epoch, prev_seq, entries: run }))
+        Some(Push::Deliver(v1::Deliver { epoch, prev_seq, entries }))
     }
 }
 
@@ -113,15 +123,17 @@ mod tests {
 
     fn take(delivery: &mut Delivery, mailbox: &Mailbox) -> String {
         let due = delivery.is_due(mailbox);
-        let taken = delivery.take(mailbox);
+        let taken = delivery.take(mailbox, UnixMs::new(1));
         assert_eq!(due, taken.is_some());
         match taken {
             None => "nothing".to_owned(),
             Some(Push::Notice(notice)) => format!("notice {}", notice.head),
             Some(Push::Reset(at)) => format!("reset {}", at.epoch),
             Some(Push::Deliver(run)) => {
-                let seqs: Vec<_> = run.entries.iter().map(|entry| entry.seq).collect();
-                format!("after {} {seqs:?}", run.prev_seq)
+                let prev_seq = run.prev_seq;
+                let entries = run.decoded().expect("they were encoded");
+                let seqs: Vec<_> = entries.iter().map(|entry| entry.seq).collect();
+                format!("after {prev_seq} {seqs:?}")
             }
         }
     }

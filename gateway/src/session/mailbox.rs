@@ -12,12 +12,12 @@
 
 use std::sync::Arc;
 
-use tidemark_proto::{Position, v1};
+use tidemark_proto::Position;
 use tidemark_store_client::WatchEvent;
 use tidemark_types::{Epoch, Seq};
 
 use super::passing::Passing;
-use super::tail::{Tail, Tails};
+use super::tail::{Kept, Tail, Tails};
 use crate::entry;
 
 /// A mailbox, as the gateway hears of it.
@@ -50,7 +50,7 @@ impl Mailbox {
     }
 
     /// The entries after `sent` up to the head, if there are some and the first one is here.
-    pub(crate) fn after(&self, sent: Seq) -> Option<impl Iterator<Item = v1::Entry>> {
+    pub(crate) fn after(&self, sent: Seq) -> Option<impl ExactSizeIterator<Item = &Kept>> {
         let missing = self.at?.head.since(sent);
         let missing = usize::try_from(missing).expect("a seq fits into a size");
         self.tail.newest(missing).filter(|_| missing > 0)
@@ -66,7 +66,7 @@ impl Mailbox {
             WatchEvent::Appended { seq, entry, .. } => {
                 let wanted = self.at.is_some_and(|at| *seq > at.head);
                 if wanted {
-                    self.appended(*seq, &entry::entry(*seq, entry));
+                    self.appended(*seq, Kept::from(&entry::entry(*seq, entry)));
                 }
                 wanted
             }
@@ -117,7 +117,7 @@ impl Mailbox {
         }
     }
 
-    fn appended(&mut self, seq: Seq, entry: &v1::Entry) {
+    fn appended(&mut self, seq: Seq, entry: Kept) {
         let at = self.at.as_mut().expect("its caller looked");
         let contiguous = at.head.next() == Some(seq);
         at.head = seq;
@@ -184,7 +184,7 @@ pub(crate) mod tests {
 
     fn after(mailbox: &Mailbox, sent: u32) -> Option<Vec<u32>> {
         let entries = mailbox.after(Seq::new(sent))?;
-        Some(entries.map(|entry| entry.seq).collect())
+        Some(entries.map(Kept::seq).collect())
     }
 
     #[test]

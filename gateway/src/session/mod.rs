@@ -27,6 +27,7 @@ pub(crate) use mailbox::Mailbox;
 #[cfg(test)]
 pub(crate) use mailbox::tests as heard;
 use passing::News;
+pub(crate) use tail::Kept;
 use tail::Tails;
 
 use crate::metrics;

@@ -12,14 +12,40 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use prost::Message as _;
 use tidemark_proto::v1;
+use tidemark_types::UnixMs;
 
 use crate::limits::{TAIL_BYTES_MAX, TAIL_ENTRIES_MAX};
 use crate::metrics;
 
-/// An entry, as it is encoded.
-type Encoded = Box<[u8]>;
+/// An entry of a mailbox.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Kept {
+    /// As it is encoded.
+    pub(crate) encoded: Bytes,
+    /// When it was sent, if it is a message.
+    pub(crate) sent: Option<UnixMs>,
+}
+
+impl From<&v1::Entry> for Kept {
+    fn from(entry: &v1::Entry) -> Self {
+        let sent = match &entry.content {
+            Some(v1::entry::Content::Message(message)) => Some(UnixMs::new(message.sent_ms)),
+            _ => None,
+        };
+        Kept { encoded: entry.encode_to_vec().into(), sent }
+    }
+}
+
+#[cfg(test)]
+impl Kept {
+    /// Its seq, which only tests have to know.
+    pub(super) fn seq(&self) -> u32 {
+        v1::Entry::decode(&self.encoded[..]).expect("it was encoded here").seq
+    }
+}
 
 /// What all tails of a gateway hold, and may hold.
 pub(crate) struct Tails {
@@ -54,7 +80,7 @@ impl Tails {
 
 /// The newest entries of a mailbox, without a hole.
 pub(super) struct Tail {
-    entries: VecDeque<Encoded>,
+    entries: VecDeque<Kept>,
     /// Bytes of the entries.
     bytes: usize,
     /// What it holds of the room that all tails have: its entries and their places.
@@ -69,24 +95,23 @@ impl Tail {
     }
 
     /// The newest entries, so many, if they are here.
-    pub(super) fn newest(&self, count: usize) -> Option<impl Iterator<Item = v1::Entry>> {
+    pub(super) fn newest(&self, count: usize) -> Option<impl ExactSizeIterator<Item = &Kept>> {
         let skipped = self.entries.len().checked_sub(count)?;
-        let decoded = |entry: &Encoded| v1::Entry::decode(&entry[..]).expect("it was encoded here");
-        Some(self.entries.iter().skip(skipped).map(decoded))
+        Some(self.entries.iter().skip(skipped))
     }
 
     /// Takes in the entry that follows the last one. It may be empty afterwards.
-    pub(super) fn push(&mut self, entry: &v1::Entry) {
-        let entry = entry.encode_to_vec().into_boxed_slice();
-        while self.entries.len() >= TAIL_ENTRIES_MAX || self.bytes + entry.len() > TAIL_BYTES_MAX {
+    pub(super) fn push(&mut self, entry: Kept) {
+        let bytes = entry.encoded.len();
+        while self.entries.len() >= TAIL_ENTRIES_MAX || self.bytes + bytes > TAIL_BYTES_MAX {
             // A single entry is smaller than the bound.
             let Some(oldest) = self.entries.pop_front() else { break };
-            self.bytes -= oldest.len();
+            self.bytes -= oldest.encoded.len();
         }
-        if !self.grow(entry.len()) {
+        if !self.grow(bytes) {
             metrics::tail_gave_way();
             self.clear();
-            if !self.grow(entry.len()) {
+            if !self.grow(bytes) {
                 return self.clear();
             }
         }
@@ -105,7 +130,7 @@ impl Tail {
     fn grow(&mut self, entry: usize) -> bool {
         self.entries.reserve(1);
         self.bytes += entry;
-        let holds = self.bytes + self.entries.capacity() * size_of::<Encoded>();
+        let holds = self.bytes + self.entries.capacity() * size_of::<Kept>();
         let fits = match holds.checked_sub(self.held) {
             Some(more) => self.tails.take(more),
             None => {
@@ -128,29 +153,28 @@ impl Drop for Tail {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     /// What a tail of one entry holds beside it: `VecDeque`'s first places.
-    const PLACES: usize = 4 * size_of::<Encoded>();
+    const PLACES: usize = 4 * size_of::<Kept>();
 
-    fn entry(seq: u32, body: usize) -> v1::Entry {
+    fn entry(seq: u32, body: usize) -> Kept {
         let message = v1::Message { body: Bytes::from(vec![7; body]), ..v1::Message::default() };
         let content = Some(v1::entry::Content::Message(message));
-        v1::Entry { seq, content, ..v1::Entry::default() }
+        Kept::from(&v1::Entry { seq, content, ..v1::Entry::default() })
     }
 
     fn seqs(tail: &Tail, count: usize) -> Option<Vec<u32>> {
-        Some(tail.newest(count)?.map(|entry| entry.seq).collect())
+        Some(tail.newest(count)?.map(Kept::seq).collect())
     }
 
     /// What it says that it holds is what is there.
     fn check(tails: &Tails, all: &[&Tail]) {
-        let bytes = |tail: &Tail| tail.entries.iter().map(|entry| entry.len()).sum::<usize>();
+        let bytes =
+            |tail: &Tail| tail.entries.iter().map(|entry| entry.encoded.len()).sum::<usize>();
         for tail in all {
             assert_eq!(tail.bytes, bytes(tail));
-            assert_eq!(tail.held, tail.bytes + tail.entries.capacity() * size_of::<Encoded>());
+            assert_eq!(tail.held, tail.bytes + tail.entries.capacity() * size_of::<Kept>());
         }
         assert_eq!(tails.bytes(), all.iter().map(|tail| tail.held).sum::<usize>());
         assert!(tails.bytes() <= tails.bytes_max);
@@ -161,9 +185,9 @@ mod tests {
         let mut tail = Tail::new(Tails::new(1 << 20));
         let all: Vec<_> = (1..=3).map(|seq| entry(seq, 100)).collect();
         for entry in &all {
-            tail.push(entry);
+            tail.push(entry.clone());
         }
-        assert_eq!(tail.newest(3).expect("there").collect::<Vec<_>>(), all);
+        assert_eq!(tail.newest(3).expect("there").cloned().collect::<Vec<_>>(), all);
         assert_eq!(seqs(&tail, 1), Some(vec![3]));
         assert_eq!(seqs(&tail, 4), None);
     }
@@ -178,7 +202,7 @@ mod tests {
                 1_000 => tail.clear(),
                 // Beyond its own bound, beyond that of all, and far below.
                 _ => tail
-                    .push(&entry(step, (step as usize * 7_919) % 16_384 / (1 + step as usize % 9))),
+                    .push(entry(step, (step as usize * 7_919) % 16_384 / (1 + step as usize % 9))),
             }
             check(&tails, &all.each_ref());
         }
@@ -194,37 +218,37 @@ mod tests {
         let tails = Tails::new(usize::MAX);
         let mut tail = Tail::new(tails.clone());
         for seq in 1..=1_000 {
-            tail.push(&entry(seq, 1));
+            tail.push(entry(seq, 1));
         }
         assert_eq!(tail.entries.len(), TAIL_ENTRIES_MAX);
         assert_eq!(tail.entries.capacity(), TAIL_ENTRIES_MAX, "no more places than entries");
         for seq in 1_001..=1_100 {
-            tail.push(&entry(seq, 16_000));
+            tail.push(entry(seq, 16_000));
             assert!(tail.bytes <= TAIL_BYTES_MAX);
         }
-        assert_eq!(tail.entries.len(), TAIL_BYTES_MAX / entry(1_100, 16_000).encoded_len());
+        assert_eq!(tail.entries.len(), TAIL_BYTES_MAX / entry(1_100, 16_000).encoded.len());
         check(&tails, &[&tail]);
     }
 
     #[test]
     fn who_pushes_beyond_what_all_may_hold_gives_way_and_goes_on_with_its_newest() {
-        let size = entry(1, 1_000).encoded_len();
+        let size = entry(1, 1_000).encoded.len();
         let tails = Tails::new(3 * size + 2 * PLACES);
         let (mut quiet, mut busy) = (Tail::new(tails.clone()), Tail::new(tails.clone()));
-        quiet.push(&entry(1, 1_000));
+        quiet.push(entry(1, 1_000));
         for seq in 1..=3 {
-            busy.push(&entry(seq, 1_000));
+            busy.push(entry(seq, 1_000));
             check(&tails, &[&quiet, &busy]);
         }
         assert_eq!(seqs(&quiet, 1), Some(vec![1]), "it has done nothing");
         assert_eq!(seqs(&busy, 1), Some(vec![3]));
         assert_eq!(seqs(&busy, 2), None, "the two before the third are given up");
         // Others hold all: nothing is kept, and what comes later begins anew.
-        busy.push(&entry(4, 2_050));
+        busy.push(entry(4, 2_050));
         assert_eq!((busy.entries.len(), busy.held), (0, 0));
         check(&tails, &[&quiet, &busy]);
         quiet.clear();
-        busy.push(&entry(5, 2_050));
+        busy.push(entry(5, 2_050));
         assert_eq!(seqs(&busy, 1), Some(vec![5]));
         check(&tails, &[&quiet, &busy]);
     }
@@ -238,7 +262,7 @@ mod tests {
                 scope.spawn(move || {
                     let mut tail = Tail::new(tails.clone());
                     for seq in 1..=5_000 {
-                        tail.push(&entry(seq, 100 * (1 + thread)));
+                        tail.push(entry(seq, 100 * (1 + thread)));
                     }
                     assert!(tail.held <= tails.bytes_max);
                 });

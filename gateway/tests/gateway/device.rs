@@ -262,7 +262,7 @@ impl Device {
         while received < last {
             let Frame::Deliver(run) = self.hear().await else { panic!("a Deliver comes") };
             assert_eq!(run.prev_seq, received, "no Deliver across a gap");
-            for entry in run.entries {
+            for entry in run.decoded().expect("a server encoded it") {
                 received += 1;
                 assert_eq!(entry.seq, received);
                 texts.push(text(&entry));

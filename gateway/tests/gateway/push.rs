@@ -36,7 +36,7 @@ async fn what_is_sent_here_is_delivered_there_in_order() {
     while acks < 20 || copies.len() < 20 {
         match alice.hear().await {
             Frame::SendAck(_) => acks += 1,
-            Frame::Deliver(run) => copies.extend(run.entries.iter().map(text)),
+            Frame::Deliver(run) => copies.extend(run.decoded().unwrap().iter().map(text)),
             other => panic!("{other:?}"),
         }
     }
@@ -141,7 +141,7 @@ async fn caught_up(device: &mut Device, last: u32) -> (Vec<String>, usize, usize
             Frame::Deliver(run) => {
                 delivers += 1;
                 assert_eq!(run.prev_seq, received, "no Deliver across a gap");
-                run.entries
+                run.decoded().unwrap()
             }
             Frame::Notice(notice) => {
                 notices += 1;
