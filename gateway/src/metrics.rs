@@ -4,10 +4,12 @@
 //! user, no device, no address.
 #![expect(clippy::disallowed_macros, reason = "this is the one place where metrics have names")]
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use metrics::{
-    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
 };
 use serde::Serialize;
 use tidemark_proto::convert;
@@ -316,23 +318,58 @@ pub(crate) fn connections_max(max: u32) {
     gauge!(CONNECTIONS_MAX).set(max);
 }
 
+/// Counters that differ in a label, each found once: the recorder takes as long to find one as to take a frame
+/// out of its bytes.
+struct Labelled {
+    name: &'static str,
+    label: &'static str,
+    found: RefCell<Vec<(&'static str, Counter)>>,
+}
+
+impl Labelled {
+    fn new(name: &'static str, label: &'static str) -> Self {
+        Labelled { name, label, found: RefCell::default() }
+    }
+
+    fn count(&self, value: &'static str) {
+        let mut found = self.found.borrow_mut();
+        if let Some((_, counter)) = found.iter().find(|(known, _)| *known == value) {
+            return counter.increment(1);
+        }
+        let counter = counter!(self.name, self.label => value);
+        counter.increment(1);
+        found.push((value, counter));
+    }
+}
+
+// What every message counts, found once by each thread.
+thread_local! {
+    static FRAMES_RECEIVED: Labelled = Labelled::new(FRAMES_RECEIVED_TOTAL, "frame");
+    static FRAMES_SENT: Labelled = Labelled::new(FRAMES_SENT_TOTAL, "frame");
+    static SENDS: Labelled = Labelled::new(SENDS_TOTAL, "code");
+    static ALL_WAITING: Gauge = gauge!(FRAMES_WAITING);
+    static DELIVERED: Counter = counter!(DELIVERED_ENTRIES_TOTAL);
+    static DELIVERIES: Histogram = histogram!(DELIVERY_SECONDS);
+    static SEND_ANSWERS: Histogram = histogram!(SEND_SECONDS);
+}
+
 /// A frame came, or something that is none.
 pub(crate) fn received<E>(frame: &Result<client_frame::Frame, E>) {
     let kind = frame.as_ref().map_or("unreadable", client_frame::Frame::name);
-    counter!(FRAMES_RECEIVED_TOTAL, "frame" => kind).increment(1);
+    FRAMES_RECEIVED.with(|received| received.count(kind));
 }
 
 /// A frame goes out.
 pub(crate) fn sent(frame: &v1::ServerFrame) {
     let Some(frame) = &frame.frame else { return };
-    counter!(FRAMES_SENT_TOTAL, "frame" => frame.name()).increment(1);
+    FRAMES_SENT.with(|sent| sent.count(frame.name()));
     match frame {
         server_frame::Frame::SendAck(v1::SendAck { result, .. }) => {
             let outcome = match result {
                 Some(send_ack::Result::Failure(failure)) => code(failure),
                 Some(send_ack::Result::Accepted(_)) | None => ACCEPTED,
             };
-            counter!(SENDS_TOTAL, "code" => outcome).increment(1);
+            SENDS.with(|sends| sends.count(outcome));
         }
         server_frame::Frame::Error(v1::Error { failure: Some(failure), .. }) => {
             counter!(ERRORS_TOTAL, "code" => code(failure)).increment(1);
@@ -353,7 +390,7 @@ impl FramesWaiting {
     /// So many wait now.
     pub(crate) fn set(&mut self, waiting: usize) {
         if waiting != self.0 {
-            gauge!(FRAMES_WAITING).increment(waiting as f64 - self.0 as f64);
+            ALL_WAITING.with(|all| all.increment(waiting as f64 - self.0 as f64));
             self.0 = waiting;
         }
     }
@@ -412,12 +449,12 @@ pub(crate) fn watch_began() {
 
 /// A message that was accepted so long ago goes out in a `Deliver`.
 pub(crate) fn delivered_after(took: Duration) {
-    histogram!(DELIVERY_SECONDS).record(took);
+    DELIVERIES.with(|deliveries| deliveries.record(took));
 }
 
 /// Entries went out in a `Deliver`.
 pub(crate) fn delivered(entries: usize) {
-    counter!(DELIVERED_ENTRIES_TOTAL).increment(entries as u64);
+    DELIVERED.with(|delivered| delivered.increment(entries as u64));
 }
 
 /// A `Notice` went out.
@@ -437,7 +474,7 @@ pub(crate) fn reset() {
 
 /// A send was acknowledged after this long.
 pub(crate) fn send_answered(took: Duration) {
-    histogram!(SEND_SECONDS).record(took);
+    SEND_ANSWERS.with(|answers| answers.record(took));
 }
 
 /// Sends of a connection are repeated.

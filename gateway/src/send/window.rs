@@ -43,7 +43,8 @@ pub(crate) type Answer = Result<v1::SendAck, Failure>;
 #[derive(Default)]
 pub(crate) struct Window {
     session: Option<SessionId>,
-    unanswered: BTreeMap<u64, Unanswered>,
+    /// Boxed: whoever leaves in front of others moves them.
+    unanswered: BTreeMap<u64, Box<Unanswered>>,
     bytes: usize,
     /// The highest n attempted in this round, 0 for none; a device may choose the highest there is.
     attempted: u64,
@@ -97,7 +98,7 @@ impl Window {
     /// The send that is not judged yet, and when it came.
     pub(crate) fn unjudged(&self, n: u64) -> (&Send, Duration) {
         let Unanswered { send, judged, arrived, .. } =
-            self.unanswered.get(&n).expect("an unjudged send stays");
+            &**self.unanswered.get(&n).expect("an unjudged send stays");
         assert!(!judged, "nobody judges it again");
         (send, *arrived)
     }
@@ -148,7 +149,8 @@ impl Window {
         }
         let n = send.n;
         let (arrived, doubt, last) = (now, false, None);
-        self.unanswered.insert(n, Unanswered { send, bytes, judged, arrived, doubt, last });
+        let unanswered = Unanswered { send, bytes, judged, arrived, doubt, last };
+        self.unanswered.insert(n, Box::new(unanswered));
         Ok(())
     }
 
@@ -255,7 +257,7 @@ impl Window {
 
     /// What the device is told when the time is up: it repeats the send, here or elsewhere.
     fn give_back(&mut self, n: u64) -> v1::SendAck {
-        let Unanswered { doubt, last, .. } = &self.unanswered[&n];
+        let Unanswered { doubt, last, .. } = &*self.unanswered[&n];
         let code = match last.as_ref().map(|last| last.code) {
             _ if *doubt => ErrorCode::Unknown,
             Some(code @ (ErrorCode::Overloaded | ErrorCode::RetryAfter)) => code,
