@@ -214,6 +214,12 @@ pub fn len_in_log(prefix: &[u8]) -> usize {
     prefix.len() + number_len(prefix).unwrap_or(size_of::<u64>())
 }
 
+/// Is it an outbox's? Its records are written in the order of their numbers: whoever holds one as the newest
+/// of what was written holds all that follow.
+pub fn is_out_record(key: &[u8]) -> bool {
+    key.first() == Some(&(Kind::OutRecord as u8))
+}
+
 /// The prefix of the log that all keys with `from <= key < to` belong to, and their numbers; none if
 /// there is more than one such log, or if they are no log's.
 pub fn log_range<'k>(from: &'k [u8], to: &[u8]) -> Option<(&'k [u8], Range<u64>)> {

@@ -14,7 +14,7 @@ use std::iter::Peekable;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidemark_store_core::key::KeyBytes;
+use tidemark_store_core::key::{self, KeyBytes};
 use tidemark_store_core::storage::{Visit, scan_over};
 use tidemark_store_core::{Change, Read, StorageError};
 
@@ -115,7 +115,26 @@ impl<R: Read> Read for Over<'_, R> {
         if from >= to {
             return Ok(());
         }
-        scan_over(&self.below, changes(self.layers, from, to), (from, to), visit)
+        let mut changes = changes(self.layers, from, to).peekable();
+        // A relay reads what was written a moment ago, and again with each batch: there is nothing below.
+        let begins = |(key, change): &Pair<'_>| **key == *from && change.is_some();
+        if key::is_out_record(from) && changes.peek().is_some_and(begins) {
+            return scan_over(&Nothing, changes, (from, to), visit);
+        }
+        scan_over(&self.below, changes, (from, to), visit)
+    }
+}
+
+/// No pairs.
+struct Nothing;
+
+impl Read for Nothing {
+    fn get(&self, _: &KeyBytes) -> Result<Option<Bytes>, StorageError> {
+        Ok(None)
+    }
+
+    fn scan(&self, _: &[u8], _: &[u8], _: &mut Visit<'_>) -> Result<(), StorageError> {
+        Ok(())
     }
 }
 
@@ -160,9 +179,10 @@ mod tests {
 
     use proptest::prelude::*;
     use tidemark_store_core::Writes;
-    use tidemark_store_core::key::{AckKey, BlockKey, EntryKey, Key, MailboxKey};
+    use tidemark_store_core::key::{AckKey, BlockKey, EntryKey, Key, MailboxKey, OutRecordKey};
     use tidemark_store_core::memory::MemoryState;
-    use tidemark_types::{Recipient, Seq, SessionId, UserId};
+    use tidemark_store_core::value::OutSeq;
+    use tidemark_types::{Recipient, Seq, SessionId, ShardId, UserId};
 
     use super::*;
 
@@ -180,7 +200,7 @@ mod tests {
         pairs
     }
 
-    /// Keys of all three places: heads, entries of three mailboxes, acknowledgements, and blocks.
+    /// Keys of all three places: heads, entries of three mailboxes, acknowledgements, an outbox, and blocks.
     fn key(number: u8) -> KeyBytes {
         let user = |number: u8| UserId::new(format!("u{number}")).expect("a name");
         let mailbox = |number: u8| Recipient::User(user(number % 3));
@@ -194,18 +214,23 @@ mod tests {
                 let session = SessionId::new(1).expect("not 0");
                 AckKey { user: user(number % 2), session, n: number.into() }.encode()
             }
+            32..40 => OutRecordKey { shard: ShardId::new(1), out_seq: OutSeq::new(number.into()) }
+                .encode(),
             _ => BlockKey { user: user(0), sender: user(number) }.encode(),
         }
     }
 
-    /// What may follow on a state: keys of logs are written once, and deleted once.
+    /// What may follow on a state: keys of logs are written once, and deleted once; an outbox's in order.
     fn legal(number: u8, value: Option<u8>, model: &MemoryState, gone: &mut BTreeSet<u8>) -> bool {
-        if !(6..32).contains(&number) {
+        if !(6..40).contains(&number) {
             return true;
         }
-        let is_there = model.get(&key(number)).expect("memory").is_some();
+        let is_there = |number| model.get(&key(number)).expect("memory").is_some();
+        let was_there = |number| is_there(number) || gone.contains(&number);
+        let is_there = is_there(number);
         match value {
-            Some(_) => !is_there && !gone.contains(&number),
+            Some(_) if number >= 32 => !(number..40).any(was_there),
+            Some(_) => !was_there(number),
             None => is_there && gone.insert(number),
         }
     }
@@ -216,7 +241,7 @@ mod tests {
         #[test]
         fn layers_read_as_one_map_and_a_look_stays_as_it_was(
             steps in proptest::collection::vec(
-                (0..6u8, proptest::collection::btree_map(0..40u8, any::<Option<u8>>(), 0..8)), 1..60,
+                (0..6u8, proptest::collection::btree_map(0..48u8, any::<Option<u8>>(), 0..8)), 1..60,
             ),
         ) {
             let mut database = MemoryState::default();
@@ -256,7 +281,7 @@ mod tests {
                 let layers = pending.layers();
                 let now = Over { layers: &layers, below: &database };
                 prop_assert_eq!(pairs(&now), pairs(&model));
-                for number in 0..40 {
+                for number in 0..48 {
                     let is = now.get(&key(number)).expect("memory");
                     prop_assert_eq!(is, model.get(&key(number)).expect("memory"));
                     let mut bounds = [key(number), key(number.saturating_add(9))];
@@ -278,7 +303,7 @@ mod tests {
             let value = Some(Bytes::from_static(value));
             pending.write([Change { key: key(number), value }]);
         };
-        let numbers = [0, 1, 2, 33, 34, 35, 36, 37];
+        let numbers = [0, 1, 2, 41, 42, 43, 44, 45];
         write(&mut pending, 0, b"ten bytes.");
         let one = pending.bytes();
         for number in numbers {
@@ -296,6 +321,33 @@ mod tests {
             write(&mut pending, number, b"y");
         }
         assert_eq!(pending.layers.len(), 1, "put together again");
+    }
+
+    /// Nobody may look here.
+    struct Closed;
+
+    impl Read for Closed {
+        fn get(&self, key: &KeyBytes) -> Result<Option<Bytes>, StorageError> {
+            panic!("{key:?} is asked for")
+        }
+
+        fn scan(&self, from: &[u8], _: &[u8], _: &mut Visit<'_>) -> Result<(), StorageError> {
+            panic!("what comes from {from:?} on is asked for")
+        }
+    }
+
+    #[test]
+    fn an_outbox_of_which_the_first_record_is_here_is_read_here() {
+        let mut pending = Pending::default();
+        for number in 33..36 {
+            pending
+                .write([Change { key: key(number), value: Some(Bytes::from_static(b"record")) }]);
+        }
+        let layers = pending.layers();
+        let now = Over { layers: &layers, below: Closed };
+        assert_eq!(between(&now, &key(34), &key(39)).len(), 2);
+        let missing = std::panic::catch_unwind(|| between(&now, &key(32), &key(39)));
+        missing.expect_err("32 may lie below");
     }
 
     #[test]
