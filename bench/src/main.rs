@@ -81,10 +81,18 @@ fn main() -> Result<ExitCode> {
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(VOID) })
 }
 
-/// What the load runs on.
+/// What the load runs on. It stands for devices, which have processors of their own: it waits for its turn instead
+/// of interrupting the servers that it measures, whosever they are. The calling thread, which starts those of others,
+/// stays as it was, and so do they.
 fn runtime(threads: u32) -> io::Result<Runtime> {
+    let in_batches = || {
+        if let Err(error) = tidemark_process::work_in_batches() {
+            eprintln!("the load interrupts the servers: {error}");
+        }
+    };
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads as usize)
+        .on_thread_start(in_batches)
         .enable_all()
         .build()
 }

@@ -1,26 +1,53 @@
 //! How the kernel shares processors between a server's threads and everybody else's.
 
 use std::io;
+use std::time::Duration;
+
+/// How long a thread may work when others wait for its processor, where the system lets a thread say so (Linux
+/// 6.12 and later): a turn begins with cold caches, and its end falls into the middle of something.
+const TURN: Duration = Duration::from_millis(20);
 
 /// Has the kernel take the calling thread, and those that it starts from now on, for one that works in
 /// batches (`SCHED_BATCH`, sched(7)): when it is woken it waits for its turn instead of interrupting whoever
-/// runs. A server under load is woken for each packet and each fsync, and so is its neighbour; what
-/// came meanwhile is done together then (`docs/adr/0021-servers-do-not-interrupt.md`). Needs no
+/// runs, and turns are long. A server under load is woken for each packet and each fsync, and so is its neighbour;
+/// what came meanwhile is done together then (`docs/adr/0021-servers-do-not-interrupt.md`). Needs no
 /// privilege. A thread for which an operator has chosen another policy keeps it.
 #[cfg(target_os = "linux")]
-#[expect(unsafe_code, reason = "the policy is set by calls of the C library")]
+#[expect(unsafe_code, reason = "the policy is set by calls of the system")]
 pub fn work_in_batches() -> io::Result<()> {
-    let priority = libc::sched_param { sched_priority: 0 };
-    // SAFETY: 0 is the calling thread; `priority` is only read, and lives until the call is over.
-    let set = unsafe {
-        match libc::sched_getscheduler(0) {
-            libc::SCHED_OTHER => {
-                libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const priority)
-            }
-            other => other.min(0),
-        }
+    let mut now = attributes()?;
+    if now.sched_policy != libc::SCHED_OTHER as u32 {
+        return Ok(());
+    }
+    now.sched_policy = libc::SCHED_BATCH as u32;
+    now.sched_runtime = TURN.as_nanos() as u64;
+    // SAFETY: 0 is the calling thread; the attributes are only read, and live until the call is over.
+    match unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const now, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// How the kernel takes the calling thread.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "it is asked for by a call of the system")]
+fn attributes() -> io::Result<libc::sched_attr> {
+    const SIZE: u32 = size_of::<libc::sched_attr>() as u32;
+    let mut now = libc::sched_attr {
+        size: SIZE,
+        sched_policy: 0,
+        sched_flags: 0,
+        sched_nice: 0,
+        sched_priority: 0,
+        sched_runtime: 0,
+        sched_deadline: 0,
+        sched_period: 0,
     };
-    if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    // SAFETY: 0 is the calling thread; what is written is `now`, of the size that is said.
+    match unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut now, SIZE, 0) } {
+        0 => Ok(now),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Elsewhere there is no such policy.
@@ -35,10 +62,8 @@ mod tests {
 
     use super::*;
 
-    #[expect(unsafe_code, reason = "the policy is asked for by a call of the C library")]
     fn policy() -> i32 {
-        // SAFETY: 0 is the calling thread, and nothing is written.
-        unsafe { libc::sched_getscheduler(0) }
+        attributes().expect("it may be asked").sched_policy as i32
     }
 
     #[test]

@@ -106,7 +106,17 @@ const LAYERS: [(&str, &[&str]); 25] = [
     ("demo/page", &["version", "types", "env", "token", "proto", "push-sim"]),
     (
         "bench",
-        &["version", "types", "env", "token", "proto", "client", "store-core", "store-client"],
+        &[
+            "version",
+            "process",
+            "types",
+            "env",
+            "token",
+            "proto",
+            "client",
+            "store-core",
+            "store-client",
+        ],
     ),
     ("paper", &["version", "types", "env", "token", "push-sim", "proto", "lab", "client"]),
     ("xtask", &["types", "proto"]),
