@@ -50,6 +50,25 @@ fn the_reference_in_the_docs_is_the_protocol() {
     );
 }
 
+/// `Deliver` is written by hand, so that its entries stay as they are encoded.
+#[test]
+fn a_deliver_has_the_fields_that_its_file_says() {
+    let set =
+        FileDescriptorSet::decode(tidemark_proto::FILE_DESCRIPTOR_SET).expect("it was encoded");
+    let messages = set.file.iter().flat_map(|file| &file.message_type);
+    let deliver = messages.filter(|message| message.name() == "Deliver");
+    let fields: Vec<_> = deliver
+        .flat_map(|deliver| &deliver.field)
+        .map(|field| (field.name(), field.number(), field.r#type(), field.type_name()))
+        .collect();
+    let wanted = [
+        ("epoch", 1, Type::Uint32, ""),
+        ("prev_seq", 2, Type::Uint32, ""),
+        ("entries", 3, Type::Message, ".tidemark.v1.Entry"),
+    ];
+    assert_eq!(fields, wanted, "proto/src/deliver.rs is to follow");
+}
+
 /// A name in backquotes in the prose that looks like a field's is one.
 #[test]
 fn the_prose_names_only_fields_that_exist() {
