@@ -22,6 +22,7 @@ mod catch_up;
 mod crew;
 mod device;
 mod disturbance;
+mod gathering;
 mod inbox;
 mod ledger;
 mod lookout;
@@ -90,11 +91,7 @@ fn runtime(threads: u32) -> io::Result<Runtime> {
             eprintln!("the load interrupts the servers: {error}");
         }
     };
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads as usize)
-        .on_thread_start(in_batches)
-        .enable_all()
-        .build()
+    tidemark_process::runtime().worker_threads(threads as usize).on_thread_start(in_batches).build()
 }
 
 async fn measure(arguments: &Arguments) -> Result<Report> {

@@ -9,6 +9,7 @@ use futures::future::try_join_all;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use tidemark_client::Numbers;
+use tidemark_proto::over::Over;
 use tidemark_proto::v1::devices_client::DevicesClient;
 use tidemark_proto::v1::gateway_client::GatewayClient;
 use tidemark_proto::v1::groups_client::GroupsClient;
@@ -24,6 +25,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Request;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
+
+use crate::gathering::GatheringConnector;
 
 /// A gateway that does not answer in this time is not there.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -95,12 +98,12 @@ impl Gateway {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .with_context(|| format!("{address} is not host:port"))?
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);
         let mut channels = Vec::new();
         for _ in 0..connections.max(streams.div_ceil(STREAMS_MAX)) {
-            let channel = endpoint.connect().await;
+            let connector = Over::new(Arc::new(GatheringConnector), address);
+            let channel = endpoint.connect_with_connector(connector).await;
             channels.push(channel.with_context(|| format!("no gateway at {address}"))?);
         }
         Ok(Gateway { channels: channels.into() })

@@ -111,7 +111,7 @@ fn run(arguments: &RunArguments) -> Result<()> {
     if let Err(error) = take_small_pages() {
         tracing::warn!(%error, "memory comes in huge pages: quiet devices take more of it");
     }
-    let runtime = tokio::runtime::Runtime::new().context("no threads can be started")?;
+    let runtime = tidemark_process::runtime().build().context("no threads can be started")?;
     runtime.block_on(until_stopped(config))
 }
 

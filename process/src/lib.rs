@@ -3,6 +3,7 @@
 
 mod config;
 mod manual;
+mod runtime;
 mod scheduling;
 mod telemetry;
 pub mod usage;
@@ -10,6 +11,7 @@ mod watchdog;
 
 pub use config::{ConfigError, load};
 pub use manual::hold_metrics_table;
+pub use runtime::runtime;
 pub use scheduling::work_in_batches;
 pub use telemetry::{LogFormat, logs, recorder};
 pub use watchdog::watch_runtime;

@@ -203,7 +203,7 @@ fn run(arguments: RunArguments) -> Result<ExitCode> {
         tracing::warn!(%error, "memory comes in huge pages: while it grows messages wait longer");
     }
     end_with_panics();
-    let runtime = tokio::runtime::Runtime::new().context("no threads can be started")?;
+    let runtime = tidemark_process::runtime().build().context("no threads can be started")?;
     runtime.block_on(serve::until_stopped(config))
 }
 
