@@ -123,6 +123,12 @@ pub(crate) const RATE_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A hook may take up to this long: a send waits for it, and those of its session behind it.
 pub(crate) const HOOK_DEADLINE_MAX: Duration = Duration::from_secs(2);
 
+/// A hook over gRPC of which nothing was heard for so long is pinged, whether it is asked something or not,
+/// and its connection given up if it does not answer within the other: a peer that has vanished says nothing, and
+/// TCP waits for it for a quarter of an hour.
+pub(crate) const HOOK_PING_EVERY: Duration = Duration::from_secs(10);
+pub(crate) const HOOK_PONG_WITHIN: Duration = Duration::from_secs(5);
+
 /// Bytes of a word list, and of one word in it.
 pub(crate) const WORD_LIST_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub(crate) const WORD_BYTES_MAX: usize = 256;

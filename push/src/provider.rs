@@ -17,8 +17,8 @@ pub type Sending<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 
 /// Speaks one service's protocol.
 ///
-/// It makes one attempt per call, and says what the answer means. It never retries (a request that an
-/// outdated credential spoiled is repeated once, with a fresh one), never waits, and knows nothing of
+/// It makes one attempt per call, and says what the answer means. It never retries (a request that a
+/// credential spoiled is repeated once, with another one), never waits, and knows nothing of
 /// other hints. It may be dropped at any point: the attempt's outcome is unknown then, and the hint
 /// is sent again.
 pub trait PushProvider: Send + Sync + 'static {

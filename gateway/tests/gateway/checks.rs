@@ -21,7 +21,9 @@ use tidemark_types::ErrorCode;
 use tokio::time::Instant;
 
 use crate::device::{Device, checking, gateway, hello, hello_at, send, texts};
-use crate::hooks::{Hook, SECRET, serve_grpc, serve_grpcs, serve_http, serve_https, silent};
+use crate::hooks::{
+    Hook, SECRET, serve_grpc, serve_grpcs, serve_http, serve_https, silent, way_to,
+};
 use crate::store::Cluster;
 
 fn kinds(ranges: &[&str]) -> Kinds {
@@ -429,6 +431,33 @@ async fn a_hook_that_takes_connections_and_says_nothing_is_left_alone() {
         assert_eq!(acks(&mut alice, 1).await, [format!("{n} ok")]);
     }
     assert!(connections.load(Ordering::SeqCst) <= 2, "after two failures nobody asks");
+}
+
+/// Nothing tells of it but that pings stay without an answer.
+#[tokio::test(start_paused = true)]
+async fn a_hook_whose_host_vanishes_is_connected_to_anew() {
+    let cluster = Cluster::new();
+    let hook = Hook::new();
+    let (address, vanishes) = way_to(serve_grpc(hook.clone(), None).await).await;
+    let here = checking(&cluster, &hooked(asking(format!("grpc://{address}"), None)));
+    let (mut alice, session) = Device::with_session(&here, "alice").await;
+    alice.say(say(session, 1, "reject")).await;
+    assert_eq!(acks(&mut alice, 1).await, ["1 HOOK_REFUSED"]);
+    // While nobody is asked anything: the next one is judged at once.
+    vanishes.send_replace(());
+    tokio::time::sleep(Duration::from_secs(16)).await;
+    let began = Instant::now();
+    alice.say(say(session, 2, "reject")).await;
+    assert_eq!(acks(&mut alice, 1).await, ["2 HOOK_REFUSED"]);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    // While it is: that call fails with the connection, long before its time is up.
+    vanishes.send_replace(());
+    let began = Instant::now();
+    alice.say(say(session, 3, "reject")).await;
+    assert_eq!(acks(&mut alice, 1).await, ["3 ok"]);
+    assert!(began.elapsed() < Duration::from_secs(16), "{:?}", began.elapsed());
+    alice.say(say(session, 4, "reject")).await;
+    assert_eq!(acks(&mut alice, 1).await, ["4 HOOK_REFUSED"]);
 }
 
 /// A gateway that lets nothing go without this hook, where nobody listens yet.

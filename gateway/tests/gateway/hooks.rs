@@ -120,6 +120,29 @@ pub(crate) async fn serve_grpc(hook: Arc<Hook>, at: Option<SocketAddr>) -> Socke
     address
 }
 
+/// A way to a host, which vanishes whenever it is told so: connections that there are by then hear nothing any
+/// more, not even an end. Those that are made afterwards find it again.
+pub(crate) async fn way_to(host: SocketAddr) -> (SocketAddr, watch::Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let vanished = watch::Sender::new(());
+    let watched = vanished.clone();
+    tokio::spawn(async move {
+        while let Ok((mut from, _)) = listener.accept().await {
+            let mut to = TcpStream::connect(host).await.unwrap();
+            let mut vanishes = watched.subscribe();
+            tokio::spawn(async move {
+                tokio::select! {
+                    // Either end may break off.
+                    _ = copy_bidirectional(&mut from, &mut to) => {}
+                    _ = vanishes.changed() => std::future::pending().await,
+                }
+            });
+        }
+    });
+    (address, vanished)
+}
+
 /// The same over TLS, as a proxy of the operator's would; what `serve_https` gives.
 pub(crate) async fn serve_grpcs(hook: Arc<Hook>) -> (u16, String) {
     let plain = serve_grpc(hook, None).await;

@@ -21,5 +21,6 @@ mod sim;
 mod state;
 
 pub use credentials::Credentials;
+pub use services::Counted;
 pub use sim::{Sim, SimConfig};
 pub use state::{Fault, Received, Service, Subscription};

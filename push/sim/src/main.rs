@@ -24,7 +24,8 @@ struct Args {
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    let sim = Sim::start(SimConfig { apns: args.apns, http: args.http }).await?;
+    let sim =
+        Sim::start(SimConfig { apns: args.apns, http: args.http, ..SimConfig::default() }).await?;
     sim.write(&std::path::absolute(&args.dir)?)?;
     println!("APNs on https://{}, all others on http://{}", sim.apns(), sim.http());
     println!("credentials and push.toml are in {}", args.dir.display());

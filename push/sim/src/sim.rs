@@ -16,23 +16,26 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::credentials::{Credentials, random_hex};
+use crate::services::Counted;
 use crate::state::{Fault, Received, Service, State, Subscriber, Subscription};
 use crate::{apns_server, http_server};
 
-/// Where it listens.
+/// Where it listens, and what vendors leave open.
 #[derive(Clone, Copy, Debug)]
 pub struct SimConfig {
     /// APNs.
     pub apns: SocketAddr,
     /// Everything else.
     pub http: SocketAddr,
+    /// How Apple counts tokens.
+    pub counted: Counted,
 }
 
 impl Default for SimConfig {
     /// Ports that are free.
     fn default() -> Self {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        SimConfig { apns: any, http: any }
+        SimConfig { apns: any, http: any, counted: Counted::default() }
     }
 }
 
@@ -50,7 +53,7 @@ impl Sim {
         for address in [config.apns, config.http] {
             ensure!(address.ip().is_loopback(), "{address} is not loopback");
         }
-        let state = Arc::new(State::new(Credentials::new()?));
+        let state = Arc::new(State::new(Credentials::new()?, config.counted));
         let apns = TcpListener::bind(config.apns).await.context("the port of APNs")?;
         let http = TcpListener::bind(config.http).await.context("the port of all others")?;
         let (apns_at, http_at) = (apns.local_addr()?, http.local_addr()?);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::credentials::Credentials;
 use crate::http::Call;
-use crate::services::Judged;
+use crate::services::{Counted, Judged, Taken};
 
 /// Notifications that are kept; older ones are forgotten.
 const RECEIVED_MAX: usize = 10_000;
@@ -115,6 +115,8 @@ pub(crate) struct Subscriber {
 /// Everything.
 pub(crate) struct State {
     pub(crate) credentials: Credentials,
+    /// How Apple counts tokens.
+    pub(crate) counted: Counted,
     pub(crate) inner: Mutex<Inner>,
 }
 
@@ -128,8 +130,8 @@ pub(crate) struct Inner {
     /// Tokens that were given out, and until when they are good, in seconds.
     pub(crate) bearers: BTreeMap<String, u64>,
     pub(crate) subscribers: BTreeMap<String, Subscriber>,
-    /// Apple's: tokens that were taken, and as of when each was made, in seconds.
-    pub(crate) provider_tokens: BTreeMap<String, u64>,
+    /// Apple's: tokens that were taken.
+    pub(crate) provider_tokens: BTreeMap<String, Taken>,
     /// PAP's: ids of pushes that were taken.
     pub(crate) once: BTreeSet<String>,
     /// Streams that were refused as too early.
@@ -137,8 +139,8 @@ pub(crate) struct Inner {
 }
 
 impl State {
-    pub(crate) fn new(credentials: Credentials) -> State {
-        State { credentials, inner: Mutex::default() }
+    pub(crate) fn new(credentials: Credentials, counted: Counted) -> State {
+        State { credentials, counted, inner: Mutex::default() }
     }
 
     /// The simulator's time, in milliseconds.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tidemark_env::{Clock, ManualClock, Rng, SystemClock, SystemRng};
 use tidemark_push::{Hint, Outcome, Providers, PushConfig};
-use tidemark_push_sim::{Service, Sim, SimConfig};
+use tidemark_push_sim::{Counted, Service, Sim, SimConfig};
 use tidemark_types::{DeviceId, Epoch, Seq, UnixMs, UserId};
 
 /// The providers of the configuration that the simulator writes, and their services.
@@ -36,7 +36,16 @@ impl Bench {
 
     /// With a configuration that was changed.
     pub(crate) async fn with(change: impl FnOnce(String) -> String) -> Bench {
-        let sim = Sim::start(SimConfig::default()).await.expect("it starts");
+        Self::of(SimConfig::default(), change).await
+    }
+
+    /// With an Apple that counts tokens so.
+    pub(crate) async fn counting(counted: Counted) -> Bench {
+        Self::of(SimConfig { counted, ..SimConfig::default() }, |text| text).await
+    }
+
+    async fn of(vendors: SimConfig, change: impl FnOnce(String) -> String) -> Bench {
+        let sim = Sim::start(vendors).await.expect("it starts");
         let folder = tempfile::tempdir().expect("a folder");
         sim.write(folder.path()).expect("written");
         let text = std::fs::read_to_string(folder.path().join("push.toml")).expect("it is there");
@@ -52,11 +61,11 @@ impl Bench {
         providers(&self.config, self.clock.clone())
     }
 
-    /// Lets time pass until all gateways make a new token for Apple, a minute ago.
-    pub(crate) fn past_apples_mark(&self) {
+    /// Lets time pass until all gateways have made a new token for Apple, so many minutes ago.
+    pub(crate) fn past_apples_mark(&self, minutes: u64) {
         const EVERY_S: u64 = 40 * 60;
         let now_s = self.clock.wall().get() / 1_000;
-        self.advance(Duration::from_secs(EVERY_S - now_s % EVERY_S + 60));
+        self.advance(Duration::from_secs(EVERY_S - now_s % EVERY_S + minutes * 60));
     }
 
     /// Lets time pass, here and at the vendors.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tidemark_push::{BuildError, Hint, Outcome, Providers, PushConfig};
-use tidemark_push_sim::{Credentials, Fault, Service};
+use tidemark_push_sim::{Counted, Credentials, Fault, Service};
 use tidemark_types::{DeviceId, UnixMs};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -114,34 +114,58 @@ async fn apple_sees_one_id_for_all_attempts_at_a_hint_and_one_collapse_id_for_a_
 
 #[tokio::test]
 async fn apples_token_is_renewed_in_time_and_not_too_often() {
-    let bench = Bench::start().await;
-    let (target, _) = bench.target(Service::Apns);
-    // More than an hour, so that one token would not do, and in steps below what allows two.
-    for minutes in 0..14 {
-        let outcome = bench.send(&hint("apns", &target, 7)).await;
-        assert_eq!(outcome, Outcome::Accepted, "after {} minutes", 10 * minutes);
-        bench.advance(Duration::from_secs(10 * 60));
+    for counted in [Counted::Made, Counted::Came, Counted::Either] {
+        let bench = Bench::counting(counted).await;
+        let (target, _) = bench.target(Service::Apns);
+        // More than an hour, so that one token would not do, and in steps below what allows two.
+        for minutes in 0..14 {
+            let outcome = bench.send(&hint("apns", &target, 7)).await;
+            assert_eq!(outcome, Outcome::Accepted, "{counted:?} after {} minutes", 10 * minutes);
+            bench.advance(Duration::from_secs(10 * 60));
+        }
     }
 }
 
-/// Apple counts the tokens of a key, whoever makes them.
+/// Apple counts the tokens of a key, whoever makes them, and perhaps by when they come: the first one may
+/// come at any time before the next one is due.
 #[tokio::test]
 async fn gateways_that_start_all_the_time_are_one_sender_to_apple() {
-    let bench = Bench::start().await;
-    let (target, _) = bench.target(Service::Apns);
-    for minutes in 0..25 {
-        let gateway = bench.another();
-        let apns = gateway.get("apns").expect("it is configured");
-        let outcome = apns.send(&hint("apns", &target, 7)).await;
-        assert_eq!(outcome, Outcome::Accepted, "after {} minutes", 4 * minutes);
-        bench.advance(Duration::from_secs(4 * 60));
+    for counted in [Counted::Made, Counted::Came, Counted::Either] {
+        for first in [30, 39] {
+            let bench = Bench::counting(counted).await;
+            bench.past_apples_mark(first);
+            let (target, _) = bench.target(Service::Apns);
+            for minutes in (0..80).step_by(5) {
+                for gateway in [&bench.providers, &bench.another()] {
+                    let apns = gateway.get("apns").expect("it is configured");
+                    let outcome = apns.send(&hint("apns", &target, 7)).await;
+                    let after = format!("{counted:?} {minutes} minutes after {first}");
+                    assert_eq!(outcome, Outcome::Accepted, "{after}");
+                }
+                bench.advance(Duration::from_secs(5 * 60));
+            }
+        }
     }
+}
+
+/// Of another sender with the key nothing is known, and no token that Apple would take.
+#[tokio::test]
+async fn a_token_too_many_without_one_before_waits_until_apple_takes_it() {
+    let bench = Bench::start().await;
+    bench.past_apples_mark(21);
+    let (target, _) = bench.target(Service::Apns);
+    let too_many = Fault::new(Service::Apns, 429, "TooManyProviderTokenUpdates");
+    bench.sim.fail(too_many);
+    let outcome = bench.send(&hint("apns", &target, 7)).await;
+    let Outcome::Retry { after, .. } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(after, Some(Duration::from_secs(20 * 60)));
+    assert_eq!(bench.send(&hint("apns", &target, 7)).await, Outcome::Accepted);
 }
 
 #[tokio::test]
 async fn a_token_that_apple_calls_expired_is_renewed_once() {
     let bench = Bench::start().await;
-    bench.past_apples_mark();
+    bench.past_apples_mark(1);
     let (target, _) = bench.target(Service::Apns);
     assert_eq!(bench.send(&hint("apns", &target, 7)).await, Outcome::Accepted);
     bench.advance(Duration::from_secs(30 * 60));

@@ -12,6 +12,7 @@ use tidemark_push::tls_client;
 use tonic::transport::{Channel, Endpoint};
 
 use super::{Error, Failed, Verdict};
+use crate::limits::{HOOK_PING_EVERY, HOOK_PONG_WITHIN};
 
 /// How long a connection may take to be made. Whoever takes it and says nothing would hold up all calls
 /// for ever: they share it.
@@ -26,7 +27,11 @@ impl Caller {
     pub(super) fn new(url: &str, ca_file: Option<&Path>) -> Result<Self, Error> {
         let endpoint = Endpoint::from_shared(url.replacen("grpc", "http", 1));
         let endpoint = endpoint.map_err(|error| Error::Url(error.to_string()))?;
-        let endpoint = endpoint.connect_timeout(CONNECT_MAX);
+        let endpoint = endpoint
+            .connect_timeout(CONNECT_MAX)
+            .http2_keep_alive_interval(HOOK_PING_EVERY)
+            .keep_alive_timeout(HOOK_PONG_WITHIN)
+            .keep_alive_while_idle(true);
         let channel = match url.starts_with("grpcs://") {
             false => endpoint.connect_lazy(),
             true => {

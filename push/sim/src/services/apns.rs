@@ -20,7 +20,7 @@ const COLLAPSE_BYTES_MAX: usize = 64;
 /// Seconds that a token is good for.
 const TOKEN_S: u64 = 3_600;
 
-/// Seconds within which no more than one token may be made, by its own account.
+/// Seconds within which no more than one token is taken.
 const UPDATE_S: u64 = 1_200;
 
 /// Seconds that a sender's clock may be ahead.
@@ -47,6 +47,38 @@ const HEADERS: [&str; 7] = [
     "apns-expiration",
     "apns-collapse-id",
 ];
+
+/// By which time APNs counts how often an application changes its token. Apple does not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Counted {
+    /// That of which it says that it was made then.
+    Made,
+    /// That at which it came first.
+    Came,
+    /// Either: what one of them forbids is refused.
+    #[default]
+    Either,
+}
+
+/// A token that was taken, with both times, in seconds.
+#[derive(Clone, Copy)]
+pub(crate) struct Taken {
+    made: u64,
+    came: u64,
+}
+
+impl Counted {
+    /// Is one of these tokens too soon after the other?
+    fn is_soon(self, one: Taken, other: Taken) -> bool {
+        let made = one.made.abs_diff(other.made) < UPDATE_S;
+        let came = one.came.abs_diff(other.came) < UPDATE_S;
+        match self {
+            Counted::Made => made,
+            Counted::Came => came,
+            Counted::Either => made || came,
+        }
+    }
+}
 
 /// The id of a notification: the sender's, or a new one.
 pub(crate) fn apns_id(call: &Call) -> String {
@@ -148,10 +180,11 @@ fn token(state: &State, header: Option<&str>) -> Result<(), (u16, &'static str)>
     }
     let mut inner = state.inner.lock();
     if !inner.provider_tokens.contains_key(token) {
-        if inner.provider_tokens.values().any(|other| other.abs_diff(made) < UPDATE_S) {
+        let taken = Taken { made, came: now };
+        if inner.provider_tokens.values().any(|other| state.counted.is_soon(taken, *other)) {
             return Err((429, "TooManyProviderTokenUpdates"));
         }
-        inner.provider_tokens.insert(token.to_owned(), made);
+        inner.provider_tokens.insert(token.to_owned(), taken);
     }
     Ok(())
 }

@@ -9,7 +9,8 @@ mod webhook;
 mod webpush;
 mod wns;
 
-pub(crate) use self::apns::{apns, apns_id};
+pub use self::apns::Counted;
+pub(crate) use self::apns::{Taken, apns, apns_id};
 pub(crate) use self::bbpush::bbpush;
 pub(crate) use self::fcm::{fcm, fcm_token};
 pub(crate) use self::mpns::mpns;

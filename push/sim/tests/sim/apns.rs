@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::{Method, Request};
 use serde_json::json;
-use tidemark_push_sim::{Fault, Service, Sim, SimConfig};
+use tidemark_push_sim::{Counted, Fault, Service, Sim, SimConfig};
 use tokio::net::TcpStream;
 
 use crate::raw::{Raw, client, es256, now};
@@ -111,22 +111,42 @@ async fn a_token_is_signed_by_the_key_for_the_team_and_young() {
         let answer = good(&sim, &token).send(&client).await;
         assert_eq!((answer.status, answer.json()), (403, json!({ "reason": reason })));
     }
-    let made = now();
-    let first = token(&sim, made);
+    let first = token(&sim, now());
     assert_eq!(good(&sim, &first).send(&client).await.status, 200);
-    // Whoever makes another, on whichever connection, whenever it comes.
-    for (at, later) in [(made - 1, 0), (made - 1_190, 0), (made + 1_190, 1_200)] {
-        sim.advance(Duration::from_secs(later));
-        let answer = good(&sim, &token(&sim, at)).send(&self::client(&sim, true)).await;
-        assert_eq!(answer.json(), json!({ "reason": "TooManyProviderTokenUpdates" }));
-        assert_eq!(answer.status, 429);
-    }
-    for known in [&token(&sim, made + 1_210), &first] {
-        assert_eq!(good(&sim, known).send(&client).await.status, 200);
-    }
-    sim.advance(Duration::from_secs(3_600));
+    sim.advance(Duration::from_secs(3_700));
     let answer = good(&sim, &first).send(&client).await;
     assert_eq!(answer.json(), json!({ "reason": "ExpiredProviderToken" }));
+}
+
+/// Whoever makes another one, on whichever connection.
+#[tokio::test]
+async fn tokens_change_no_more_often_than_every_20_minutes_by_either_time() {
+    // By when each is made, after the first one, by how much it comes later than the one before, and who
+    // refuses it.
+    let cases = [
+        (-1_300, 0, [false, true, true]),
+        (-1, 1_300, [true, false, true]),
+        (1_190, 1_300, [true, false, true]),
+        (1_300, 1_300, [false, false, false]),
+    ];
+    let all = [Counted::Made, Counted::Came, Counted::Either];
+    for (which, counted) in all.into_iter().enumerate() {
+        for (after, later, refused) in cases {
+            let config = SimConfig { counted, ..SimConfig::default() };
+            let sim = Sim::start(config).await.expect("it starts");
+            let made = now();
+            let first = token(&sim, made);
+            assert_eq!(good(&sim, &first).send(&client(&sim, true)).await.status, 200);
+            sim.advance(Duration::from_secs(later));
+            let other = token(&sim, made.saturating_add_signed(after));
+            let answer = good(&sim, &other).send(&client(&sim, true)).await;
+            let told = (answer.status, answer.json());
+            let too_many = (429, json!({ "reason": "TooManyProviderTokenUpdates" }));
+            assert_eq!(told == too_many, refused[which], "{counted:?} {after} {later}: {told:?}");
+            assert_eq!(told.0 == 200, !refused[which], "{counted:?} {after} {later}: {told:?}");
+            assert_eq!(good(&sim, &first).send(&client(&sim, true)).await.status, 200, "known");
+        }
+    }
 }
 
 #[tokio::test]

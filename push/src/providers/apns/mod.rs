@@ -29,7 +29,7 @@ use crate::wire::{Answer, Protocol, call, client, endpoint};
 /// Apple's tokens have 32 bytes today, and it says that this will change.
 const TOKEN_HEX: std::ops::RangeInclusive<usize> = 64..=200;
 
-/// After too many new tokens: Apple counts them over this time.
+/// After too many new tokens, where none before them serves: Apple counts them over this time.
 const TOKEN_UPDATES: Duration = Duration::from_secs(20 * 60);
 
 /// Speaks to Apple.
@@ -72,15 +72,10 @@ impl Apns {
         let ahead = ahead.filter(|_| !self.trusted.load(Ordering::Acquire));
         let token = self.token.get(&*self.clock);
         let outcome = match self.post(hint, &token).await {
-            Ok(answer) if reason(&answer) == "ExpiredProviderToken" => {
-                match self.token.refresh(&token, &*self.clock) {
-                    Some(token) => self.post(hint, &token).await.map(|answer| self.judge(&answer)),
-                    None => Ok(Outcome::broken(
-                        "Apple calls a new token expired: look at this machine's clock",
-                    )),
-                }
-            }
-            Ok(answer) => Ok(self.judge(&answer)),
+            Ok(answer) => match self.instead(&token, &answer) {
+                Some(other) => self.post(hint, &other).await.map(|answer| self.judge(&answer)),
+                None => Ok(self.judge(&answer)),
+            },
             Err(unreachable) => Err(unreachable),
         };
         // A service that is busy may be closing the connection, and the next one is a new one.
@@ -89,6 +84,15 @@ impl Apns {
         self.trusted.store(!lost, Ordering::Release);
         drop(ahead);
         outcome.unwrap_or_else(|unreachable| unreachable)
+    }
+
+    /// The token with which an attempt is repeated that was refused for the one it had.
+    fn instead(&self, token: &str, answer: &Answer) -> Option<String> {
+        match reason(answer).as_str() {
+            "ExpiredProviderToken" => self.token.refresh(token, &*self.clock),
+            "TooManyProviderTokenUpdates" => self.token.before(token, &*self.clock),
+            _ => None,
+        }
     }
 
     async fn post(&self, hint: &Hint, token: &str) -> Result<Answer, Outcome> {
@@ -163,6 +167,9 @@ fn judge(answer: &Answer, after: Option<Duration>) -> Outcome {
         (400, "BadDeviceToken" | "DeviceTokenNotForTopic") => Outcome::dead(),
         (400, "BadTopic" | "MissingTopic" | "TopicDisallowed") => Outcome::broken(line),
         (400, "IdleTimeout") => Outcome::retry(after, line),
+        (403, "ExpiredProviderToken") => {
+            Outcome::broken("Apple calls a good token expired: look at this machine's clock")
+        }
         (403, _) => Outcome::broken(line),
         (410, _) => {
             let since = answer.json()["timestamp"].as_u64().map(UnixMs::new);
