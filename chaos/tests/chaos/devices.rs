@@ -13,11 +13,12 @@ use tidemark_chaos::ledger::Ledger;
 use tidemark_chaos::login::Login;
 use tidemark_chaos::phone::{Note, Phone};
 use tidemark_chaos::senders::{Acked, users_on};
-use tidemark_chaos::stores;
+use tidemark_chaos::{stores, wire};
 use tidemark_client::{
     AppError, Config, ConnectionState, Connector, Content, Device, Entry, GrpcConnector, Handler,
     MemoryStore, Outcome, Parts, Sending, Status, Wire,
 };
+use tidemark_env::{Clock as _, SystemClock};
 use tidemark_proto::convert::bytes_of;
 use tidemark_proto::{v1, v1::server_frame::Frame};
 use tidemark_types::{ClientMsgId, DeviceId, Recipient, Seq, SessionId, ShardId, UnixMs, UserId};
@@ -230,6 +231,19 @@ impl Raw {
         }
     }
 
+    /// Opens its first session.
+    async fn open(&mut self) -> Result<u64> {
+        self.send(v1::Open { open_id: vec![7; 16].into(), ends: 0 }).await?;
+        loop {
+            if let Frame::Opened(opened) = self.next().await? {
+                match opened.result {
+                    Some(v1::opened::Result::Session(session)) => break Ok(session),
+                    other => bail!("{other:?}"),
+                }
+            }
+        }
+    }
+
     async fn send(&self, frame: impl Into<v1::ClientFrame>) -> Result<()> {
         Ok(self.wire.outgoing.send(frame.into()).await?)
     }
@@ -258,21 +272,36 @@ impl Raw {
     }
 }
 
+/// A back end's way to a gateway.
+fn back_end(cluster: &Cluster, gateway: usize) -> Result<wire::Wire> {
+    wire::Wire::new(&cluster.gateway(gateway)?, &Login::service(&cluster.key())?.sign())
+}
+
+/// Nobody displaces a back end: the gateway that held its send answers it once it goes on.
+async fn held_for_a_back_end(cluster: &Cluster, from: &UserId, to: &UserId) -> Result<()> {
+    let (first, second) = (back_end(cluster, 0)?, back_end(cluster, 1)?);
+    let id = ClientMsgId::new(SystemClock::new().wall(), [2; 10]);
+    let to = [Recipient::User(to.clone())];
+    let send = async |gateway: &wire::Wire| gateway.send(from, id, &to, 1, "once".into()).await;
+    cluster.pause(Member::Gateway(0))?;
+    let through_second = async {
+        let seq = send(&second).await?;
+        cluster.resume(Member::Gateway(0))?;
+        anyhow::Ok(seq)
+    };
+    let through_first = async { Ok(send(&first).await?) };
+    let (through_first, through_second) = tokio::try_join!(through_first, through_second)?;
+    assert_eq!(through_first, through_second);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_send_that_one_gateway_holds_gets_the_same_ack_through_another() -> Result<()> {
     let mut cluster = Cluster::start(SPEC).await?;
     let [alice, bob] = users(&cluster).await?;
     let (mut first, live) = Raw::hello(&cluster, 0, &alice).await?;
     assert_eq!(live, 0);
-    first.send(v1::Open { open_id: vec![7; 16].into(), ends: 0 }).await?;
-    let session = loop {
-        if let Frame::Opened(opened) = first.next().await? {
-            match opened.result {
-                Some(v1::opened::Result::Session(session)) => break session,
-                other => bail!("{other:?}"),
-            }
-        }
-    };
+    let session = first.open().await?;
     let id = ClientMsgId::new(UnixMs::new(1_800_000_000_000), [1; 10]);
     let send = v1::Send {
         session,
@@ -291,20 +320,25 @@ async fn a_send_that_one_gateway_holds_gets_the_same_ack_through_another() -> Re
     let (mut second, live) = Raw::hello(&cluster, 1, &alice).await?;
     assert_eq!(live, session);
     second.send(send.clone()).await?;
-    let through_second = second.ack().await?.context("nobody took its seat")?;
+    let ack = second.ack().await?.context("nobody took its seat")?;
     cluster.resume(Member::Gateway(0))?;
     // It finds the send and that the device has gone elsewhere, in no order.
-    if let Some(through_first) = first.ack().await? {
-        assert_eq!(through_first, through_second);
+    if let Some(late) = first.ack().await? {
+        assert_eq!(late, ack);
     }
-    let Some(v1::send_ack::Result::Accepted(accepted)) = &through_second.result else {
-        bail!("{through_second:?}");
-    };
+    // The device comes back, as if it had not heard.
+    let (mut back, live) = Raw::hello(&cluster, 0, &alice).await?;
+    assert_eq!(live, session);
+    back.send(send.clone()).await?;
+    assert_eq!(back.ack().await?.context("nobody took its seat")?, ack);
+    let Some(v1::send_ack::Result::Accepted(accepted)) = &ack.result else { bail!("{ack:?}") };
+    held_for_a_back_end(&cluster, &alice, &bob).await?;
 
     let reader = Phone::open(&cluster, &bob, "phone", &[0, 1]).await?;
-    reader.has_all_to(1).await?;
+    reader.has_all_to(2).await?;
     reader.device.close().await;
     stores::settled(&cluster.client(PATIENCE).await?).await?;
+    assert_eq!(back_end(&cluster, 0)?.head(&bob).await?, Seq::new(2), "each was taken once");
     cluster.kill_stores()?;
     let acked = Acked {
         sender: alice,
