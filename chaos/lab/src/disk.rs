@@ -39,7 +39,7 @@ pub enum Cut {
     Torn,
 }
 
-/// What a power cut lost: bytes by which files of the data folder came back shorter, or not at all.
+/// What a power cut lost: bytes of files of the data folder that came back as others, or not at all.
 #[derive(Clone, Debug, Default)]
 pub struct Loss(pub BTreeMap<PathBuf, u64>);
 
@@ -54,7 +54,7 @@ impl Loss {
 pub struct LoopFs {
     folder: TempDir,
     mounted: bool,
-    before: BTreeMap<PathBuf, u64>,
+    before: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 impl LoopFs {
@@ -97,7 +97,7 @@ impl LoopFs {
         if cut == Cut::Torn {
             self.write_some_pages(rng)?;
         }
-        self.before = files(&self.data());
+        self.before = contents(&self.data());
         // The ioctl has the same number on XFS and ext4; `-x` lets xfs_io try it here.
         let command = if cut == Cut::Plain { "shutdown" } else { "shutdown -f" };
         let mount_point = self.mount_point();
@@ -112,10 +112,12 @@ impl LoopFs {
     pub fn restore(&mut self) -> Result<Loss> {
         self.unmount()?;
         self.mount()?;
-        let after = files(&self.data());
-        let lost = |(path, before): (PathBuf, u64)| {
-            let left = after.get(&path).copied().unwrap_or_default();
-            (before > left).then(|| (path, before - left))
+        let after = contents(&self.data());
+        let lost = |(path, before): (PathBuf, Vec<u8>)| {
+            let left = after.get(&path).map(Vec::as_slice).unwrap_or_default();
+            let other = before.iter().zip(left).filter(|(was, is)| was != is).count();
+            let lost = before.len().saturating_sub(left.len()) + other;
+            (lost > 0).then_some((path, lost as u64))
         };
         let loss = std::mem::take(&mut self.before).into_iter().filter_map(lost).collect();
         let synced = fs::read(self.mount_point().join("synced"))?;
@@ -130,21 +132,24 @@ impl LoopFs {
     /// Lets the disk have a few pages of the newest files, as it pleases.
     fn write_some_pages(&self, rng: &dyn Rng) -> Result<()> {
         const FILES: usize = 3;
-        const PAGES: u64 = 4;
+        const PAGES: u64 = 256;
         let mut newest = Vec::new();
-        for (path, bytes) in files(&self.data()) {
+        for path in files(&self.data()) {
             // The child may have removed it.
-            if let Ok(modified) = fs::metadata(&path).and_then(|metadata| metadata.modified()) {
-                newest.push((modified, path, bytes));
+            let Ok(metadata) = fs::metadata(&path) else { continue };
+            if let Ok(modified) = metadata.modified() {
+                newest.push((modified, path, metadata.len()));
             }
         }
         newest.sort();
         for (_, path, bytes) in newest.into_iter().rev().filter(|file| file.2 > 0).take(FILES) {
             let pages = bytes.div_ceil(PAGE);
             let mut arguments = vec!["-r".to_owned()];
-            for _ in 0..PAGES {
-                // What is not synced yet lies at the end.
-                let page = pages - 1 - rng.number() % pages.min(16);
+            // What is not synced yet lies at the end, or anywhere in a file that is written over.
+            for page in pages.saturating_sub(PAGES)..pages {
+                if rng.number().is_multiple_of(2) {
+                    continue;
+                }
                 for flag in ["-w", "-a"] {
                     arguments.push("-c".to_owned());
                     arguments.push(format!("sync_range {flag} {} {PAGE}", page * PAGE));
@@ -196,15 +201,21 @@ impl Drop for LoopFs {
     }
 }
 
-/// All files below a folder with their lengths; those that vanish meanwhile are left out.
-fn files(folder: &Path) -> BTreeMap<PathBuf, u64> {
-    let mut found = BTreeMap::new();
+/// All files below a folder with what is in them; those that vanish meanwhile are left out.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let read = |path: PathBuf| fs::read(&path).ok().map(|content| (path, content));
+    files(folder).into_iter().filter_map(read).collect()
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             match entry.metadata() {
                 Ok(metadata) if metadata.is_dir() => folders.push(entry.path()),
-                Ok(metadata) => drop(found.insert(entry.path(), metadata.len())),
+                Ok(_) => found.push(entry.path()),
                 Err(_) => {}
             }
         }

@@ -118,7 +118,11 @@ impl Stage {
             return Ok(Vec::new());
         };
         let pristine = fs::read(&path).with_context(|| path.display().to_string())?;
-        fs::write(&path, self.damaged(&pristine, damage))?;
+        let length = match damage.target {
+            Target::LogTail | Target::LogSegment => SegmentLog::written(&path)?,
+            _ => pristine.len(),
+        };
+        fs::write(&path, self.damaged(&pristine, length, damage))?;
         if damage.target.is_log() {
             self.start_on_damaged_log(node, &path, &pristine).await
         } else {
@@ -126,9 +130,14 @@ impl Stage {
         }
     }
 
-    fn damaged(&self, pristine: &[u8], Damage { target, cut_short }: Damage) -> Vec<u8> {
+    /// What is made of a file of which so many bytes count.
+    fn damaged(
+        &self,
+        pristine: &[u8],
+        length: usize,
+        Damage { target, cut_short }: Damage,
+    ) -> Vec<u8> {
         let mut bytes = pristine.to_vec();
-        let length = bytes.len();
         if cut_short {
             bytes.truncate(length / 2);
         } else if target == Target::LogTail {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tidemark_lab::preload::Call;
 use tidemark_store::node::{log_dir, state_dir};
+use tidemark_store::storage::SegmentLog;
 use tidemark_types::NodeId;
 
 use super::Effects;
@@ -134,11 +135,11 @@ impl Forgets {
     }
 }
 
-/// The file that the log was written to last, and how long it is.
+/// The file that the log was written to last, and how far.
 fn newest_log(data: &Path) -> Result<(PathBuf, u64)> {
     let path = Target::LogTail.newest(data)?.context("the log has a newest file")?;
-    let length = fs::metadata(&path)?.len();
-    Ok((path, length))
+    let length = SegmentLog::written(&path)?;
+    Ok((path, length as u64))
 }
 
 impl Aside {

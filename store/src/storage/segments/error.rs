@@ -90,6 +90,12 @@ pub enum LogDamage {
     /// The segment's first record, without which the others mean nothing, is not whole.
     #[error("its checkpoint is not whole")]
     Checkpoint,
+    /// A sector of a segment does not say whose it is.
+    #[error("sector {at} was written by no segment")]
+    Sector {
+        /// Which of the file's sectors.
+        at: usize,
+    },
     /// A record that had been synced is not whole any more.
     #[error("the record at {at} is not whole, and no power cut leaves one so")]
     Record {

@@ -1,7 +1,9 @@
 //! Where each entry of each group is, in memory: what the segments say, put together.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -29,13 +31,22 @@ struct Group {
     entries: VecDeque<Place>,
 }
 
-/// How much of a segment is still needed.
-#[derive(Clone, Copy, Debug, Default)]
+/// A segment's file, and how much of it is still needed.
+#[derive(Debug)]
 pub(super) struct Segment {
+    /// Everybody who reads from it has it: it is written over when nobody does.
+    pub(super) file: Arc<File>,
     /// Entries in it that are not removed.
     pub(super) live: u64,
     /// And their bytes.
     pub(super) live_bytes: u64,
+}
+
+impl Segment {
+    /// One in which nothing is yet that is needed.
+    pub(super) fn new(file: File) -> Self {
+        Segment { file: Arc::new(file), live: 0, live_bytes: 0 }
+    }
 }
 
 /// All groups and all segments.
@@ -132,13 +143,12 @@ impl Index {
 
     /// Lets go of the oldest segments of which nothing is needed, but not of the newest; which is the oldest
     /// then, and which went.
-    pub(super) fn let_go(&mut self) -> (u32, Vec<u32>) {
+    pub(super) fn let_go(&mut self) -> (u32, BTreeMap<u32, Segment>) {
         let newest = *self.segments.last_key_value().expect("there is one to write to").0;
         let needed = |(number, segment): &(&u32, &Segment)| segment.live > 0 || **number == newest;
         let oldest = self.segments.iter().find(needed).map_or(newest, |(number, _)| *number);
         let kept = self.segments.split_off(&oldest);
-        let gone = std::mem::replace(&mut self.segments, kept);
-        (oldest, gone.into_keys().collect())
+        (oldest, std::mem::replace(&mut self.segments, kept))
     }
 
     /// An entry is stored at `place`.

@@ -15,7 +15,7 @@ use super::super::sync_parent;
 use super::error::{LogDamage, SegmentLogError, damaged, io_error};
 
 /// The version of the files that this build reads and writes. Version 1 was a RocksDB database.
-pub(super) const FORMAT_VERSION: u32 = 5;
+pub(super) const FORMAT_VERSION: u32 = 6;
 
 /// The manifest's name.
 pub(super) const MANIFEST: &str = "MANIFEST";

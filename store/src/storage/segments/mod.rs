@@ -9,8 +9,9 @@
 //!
 //! Its own format, because its needs are the reverse of the state's: every commit is synced, nothing is
 //! read back while the node is well, everything is deleted soon after. A segment goes when no entry in it
-//! is needed; a few that hold up the others are copied. Each segment begins with a checkpoint of all marks
-//! and of which entries there are, so that the ones before are needed for their entries only.
+//! is needed, and its file becomes a later one's; a few entries that hold up the others are copied. Each
+//! segment begins with a checkpoint of all marks and of which entries there are, so that the ones before are
+//! needed for their entries only.
 //!
 //! What is on the disk when:
 //! * a record with a durable batch, and all before it, before the batch's commit returns;
@@ -30,9 +31,11 @@ mod newest;
 mod reads;
 mod record;
 mod replay;
+mod sectors;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -51,6 +54,7 @@ use manifest::Manifest;
 use newest::Newest;
 use record::Record;
 use replay::{Replayed, replay};
+use sectors::Content;
 
 /// With fewer segments nobody minds what is not needed any more.
 const SEGMENTS_FEW: usize = 4;
@@ -60,6 +64,9 @@ const COPIED_PART: usize = 8;
 
 /// Records of a segment before the manifest names it: its checkpoint, and what was copied.
 const BEGINNING_RECORDS: usize = 2;
+
+/// Files that wait for being written over.
+const SPARES: usize = 2;
 
 /// What a new log takes until it is opened.
 const FIRST_BYTES: usize = 4 << 10;
@@ -72,6 +79,9 @@ pub struct SegmentLog {
     reads: SegmentReads,
     newest: Newest,
     segment_bytes: usize,
+    /// By the number that each had last. A start finds none: whether they are still called so on the disk is
+    /// not known then, and a file must not be written by two segments of one number.
+    spares: VecDeque<u32>,
     /// Reused for every record.
     buffer: Vec<u8>,
     /// A write or a sync has failed: what is on the disk is not known, so nothing more is taken.
@@ -91,7 +101,8 @@ impl SegmentLog {
             Err(refusal) => return Err(refusal),
             Ok(_) => return Err(SegmentLogError::Exists { path: path.to_owned() }),
         }
-        Newest::create(path, 1, Index::default().checkpoint(), FIRST_BYTES).map_err(&io)?;
+        let file = newest::allocated(path, 1, FIRST_BYTES).map_err(&io)?;
+        Newest::create(file, 1, Index::default().checkpoint()).map_err(&io)?;
         save(Manifest { oldest: 1, newest: 1 }, path).map_err(&io)?;
         sync_parent(path).map_err(&io)
     }
@@ -115,12 +126,13 @@ impl SegmentLog {
         let (oldest, unneeded) = index.let_go();
         // Like the newest segment's end: what can be seen need not be on the disk.
         save(Manifest { oldest, ..manifest }, path).map_err(&io)?;
-        remove(path, leftovers.into_iter().chain(unneeded)).map_err(&io)?;
+        remove(path, leftovers.into_iter().chain(unneeded.into_keys())).map_err(&io)?;
         Ok(SegmentLog {
             folder: path.to_owned(),
-            reads: SegmentReads::new(path, index),
+            reads: SegmentReads::new(index),
             newest,
             segment_bytes,
+            spares: VecDeque::new(),
             buffer: Vec::new(),
             failed: false,
             _lock: lock,
@@ -130,13 +142,20 @@ impl SegmentLog {
     /// Opens the log of a node that is down, to look at it: nothing is written, no lock is taken.
     pub fn open_read_only(path: &Path) -> Result<SegmentReads, SegmentLogError> {
         let Replayed { index, .. } = replay(path, Manifest::load(path)?)?;
-        Ok(SegmentReads::new(path, index))
+        Ok(SegmentReads::new(index))
     }
 
     /// The files of the segments of the log at `path`, the oldest first.
     pub fn segments(path: &Path) -> Result<Vec<PathBuf>, SegmentLogError> {
         let segments = Manifest::load(path)?.segments();
         Ok(segments.map(|number| segment_path(path, number)).collect())
+    }
+
+    /// How many bytes of a segment's file the segment has taken; behind them is what the file was before.
+    pub fn written(segment: &Path) -> Result<usize, SegmentLogError> {
+        let number = segment_number(segment).unwrap_or_default();
+        let bytes = fs::read(segment).map_err(io_error(segment))?;
+        Ok(Content::of(number, bytes).map_err(error::damaged(segment))?.file_bytes())
     }
 
     fn write(&mut self, batch: LogBatch) -> io::Result<()> {
@@ -152,16 +171,37 @@ impl SegmentLog {
 
     /// Goes on in a new segment, and lets go of old ones.
     fn begin_next(&mut self) -> io::Result<()> {
-        // Whatever is durable from now on, so is all before it.
-        self.newest.sync()?;
+        self.newest.finish()?;
         let number = self.newest.number + 1;
         let checkpoint = self.reads.index.read().checkpoint();
-        self.newest = Newest::create(&self.folder, number, checkpoint, self.segment_bytes)?;
-        self.reads.index.write().segments.insert(number, Segment::default());
+        let (file, to_read) = self.next_file(number)?;
+        self.newest = Newest::create(file, number, checkpoint)?;
+        self.reads.index.write().segments.insert(number, Segment::new(to_read));
         self.copy_what_holds_up_others()?;
         let (oldest, unneeded) = self.reads.index.write().let_go();
         save(Manifest { oldest, newest: number }, &self.folder)?;
-        remove(&self.folder, unneeded)
+        for (gone, segment) in unneeded {
+            // Else somebody still reads from it.
+            match Arc::into_inner(segment.file).is_some() && self.spares.len() < SPARES {
+                true => self.spares.push_back(gone),
+                false => remove(&self.folder, [gone])?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The file of the next segment, to write to and to read from: an old one, if there is one.
+    fn next_file(&mut self, number: u32) -> io::Result<(File, File)> {
+        let path = segment_path(&self.folder, number);
+        // In turn: what was removed must be written over some time.
+        let file = match self.spares.pop_front() {
+            Some(spare) => {
+                fs::rename(segment_path(&self.folder, spare), &path)?;
+                File::options().write(true).open(&path)?
+            }
+            None => newest::allocated(&self.folder, number, self.segment_bytes)?,
+        };
+        Ok((file, File::open(path)?))
     }
 
     /// Copies needed entries of the oldest segment into the newest, a part of them at a time, if most of what
@@ -220,19 +260,21 @@ fn leftovers(folder: &Path, manifest: Manifest) -> Result<Vec<u32>, SegmentLogEr
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(&io)? {
         let path = entry.map_err(&io)?.path();
-        let is_segment = path.extension().is_some_and(|extension| extension == "log");
-        let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
-        let Some(number) = number.filter(|_| is_segment) else { continue };
+        let Some(number) = segment_number(&path) else { continue };
         if manifest.segments().contains(&number) {
             continue;
         }
+        let damaged = error::damaged(&path);
         let is_more = match number.checked_sub(manifest.newest) {
-            Some(1) => record::count(&fs::read(&path).map_err(&io)?, number) > BEGINNING_RECORDS,
+            Some(1) => {
+                let content = Content::of(number, fs::read(&path).map_err(&io)?);
+                record::count(&content.map_err(&damaged)?.bytes, number) > BEGINNING_RECORDS
+            }
             Some(_) => true,
             None => false,
         };
         if is_more {
-            return Err(error::damaged(&path)(LogDamage::Unnamed));
+            return Err(damaged(LogDamage::Unnamed));
         }
         found.push(number);
     }
@@ -245,6 +287,12 @@ fn remove(folder: &Path, segments: impl IntoIterator<Item = u32>) -> io::Result<
 
 fn segment_path(folder: &Path, number: u32) -> PathBuf {
     folder.join(format!("{number:010}.log"))
+}
+
+/// The number of the segment in this file, if it is one.
+fn segment_number(path: &Path) -> Option<u32> {
+    let is_segment = path.extension().is_some_and(|extension| extension == "log");
+    path.file_stem().filter(|_| is_segment)?.to_str()?.parse().ok()
 }
 
 fn lock(folder: &Path) -> Result<File, SegmentLogError> {

@@ -2,21 +2,25 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
 use tidemark_mutants::{Mutant, is};
 
 use super::index::Place;
-use super::record::{self, FILE_HEAD, Record};
-use super::segment_path;
+use super::record::{self, Record};
+use super::{sectors, segment_path};
+
+/// Zeros are written in pieces of this.
+const ZEROS: usize = 1 << 20;
 
 /// An open file with a part that is on the disk, and a part that may not be.
 ///
 /// ```text
-///   file head   checkpoint   record   record │ record   record │
-///                                     synced ┘             end ┘
+///   segment head   checkpoint   record   record │ record   record │ an older segment, zeros, or nothing
+///                                        synced ┘             end ┘
 /// ```
 pub(super) struct Newest {
     pub(super) number: u32,
@@ -25,24 +29,18 @@ pub(super) struct Newest {
     synced: usize,
     /// Where the next record goes.
     end: usize,
+    /// The content of the last page, which is not full: it is written again with what comes next.
+    page: Vec<u8>,
+    /// Reused for every write.
+    sealed: Vec<u8>,
 }
 
 impl Newest {
-    /// Makes segment `number`, which begins with `checkpoint`. All of it is on the disk at return, but for
-    /// its name in the folder.
-    pub(super) fn create(
-        folder: &Path,
-        number: u32,
-        checkpoint: Record,
-        segment_bytes: usize,
-    ) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        // One of this name is what an interrupted change of segments left.
-        options.write(true).create(true).truncate(true);
-        let file = options.open(segment_path(folder, number))?;
-        allocate(&file, segment_bytes);
-        file.write_all_at(&record::file_head(number), 0)?;
-        let mut newest = Newest { number, file, synced: FILE_HEAD, end: FILE_HEAD };
+    /// Makes `file`, whatever is in it, segment `number`, which begins with `checkpoint`. All of it is on
+    /// the disk at return, but for its name in the folder.
+    pub(super) fn create(file: File, number: u32, checkpoint: Record) -> io::Result<Self> {
+        let mut newest = Newest::at(file, number, 0);
+        newest.write(&record::segment_head(number))?;
         newest.append(checkpoint, true)?;
         Ok(newest)
     }
@@ -60,15 +58,24 @@ impl Newest {
         segment_bytes: usize,
     ) -> io::Result<Self> {
         let file = OpenOptions::new().write(true).open(segment_path(folder, number))?;
-        let end = segment.len();
-        file.set_len(end as u64)?;
-        allocate(&file, segment_bytes);
-        file.write_all_at(&segment[synced..], synced as u64)?;
-        file.sync_all()?;
-        Ok(Newest { number, file, synced: end, end })
+        let (_, from) = sectors::page(synced);
+        let mut newest = Newest::at(file, number, from);
+        newest.file.set_len(sectors::file_len(segment.len()))?;
+        newest.write(&segment[from..])?;
+        fill(&newest.file, sectors::file_len(newest.end)..sectors::file_len(segment_bytes))?;
+        newest.file.sync_all()?;
+        // The zeros are cached in large pieces, which each commit would go through.
+        fadvise(&newest.file, 0, None, Advice::DontNeed)?;
+        newest.synced = newest.end;
+        Ok(newest)
     }
 
-    /// How long it is.
+    /// Of which nothing is written behind `from`, where a page begins.
+    fn at(file: File, number: u32, from: usize) -> Self {
+        Newest { number, file, synced: from, end: from, page: Vec::new(), sealed: Vec::new() }
+    }
+
+    /// How long its content is.
     pub(super) fn bytes(&self) -> usize {
         self.end
     }
@@ -80,31 +87,73 @@ impl Newest {
         durable: bool,
     ) -> io::Result<(Vec<Place>, Vec<u8>)> {
         let at = self.end;
-        let bytes = record.finish(self.number, at, self.synced);
-        self.file.write_all_at(bytes, at as u64)?;
-        self.end += bytes.len();
+        self.write(record.finish(self.number, at, self.synced))?;
         if durable && !is(Mutant::NoFsync) {
             self.sync()?;
         }
-        let place = |range: &std::ops::Range<usize>| {
-            Place::new(self.number, at + range.start..at + range.end)
-        };
+        let place =
+            |range: &Range<usize>| Place::new(self.number, at + range.start..at + range.end);
         let places = record.entries().iter().map(place).collect();
         Ok((places, record.into_buffer()))
     }
 
+    /// Nothing more comes: all of it is on the disk at return, and nothing of what its file was before.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        self.file.set_len(sectors::file_len(self.end))?;
+        // Whatever is durable from now on, so is all before it.
+        self.sync()
+    }
+
     /// Everything that was written is on the disk at return.
-    pub(super) fn sync(&mut self) -> io::Result<()> {
+    fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()?;
         self.synced = self.end;
         Ok(())
     }
+
+    /// Goes on with `content`, in whole pages.
+    fn write(&mut self, content: &[u8]) -> io::Result<()> {
+        let (at, _) = sectors::page(self.end);
+        self.page.extend_from_slice(content);
+        self.end += content.len();
+        sectors::seal(&self.page, self.number, &mut self.sealed);
+        self.file.write_all_at(&self.sealed, at)?;
+        let (_, page) = sectors::page(self.end);
+        self.page.drain(..self.page.len() - (self.end - page));
+        Ok(())
+    }
 }
 
-/// Has the system choose one place for all of a file, which stays as long as it is: one that grows with each
-/// commit lies in pieces, and a sync writes them one by one. Where this cannot be done it does so.
-fn allocate(file: &File, segment_bytes: usize) {
-    if let Err(error) = fallocate(file, FallocateFlags::KEEP_SIZE, 0, segment_bytes as u64) {
+/// A new file for segment `number`, which has its place on the disk: one that grows with each commit lies in
+/// pieces, and a sync writes them one by one.
+pub(super) fn allocated(folder: &Path, number: u32, segment_bytes: usize) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    // One of this name is what an interrupted change of segments left.
+    options.write(true).create(true).truncate(true);
+    let file = options.open(segment_path(folder, number))?;
+    allocate(&file, 0..sectors::file_len(segment_bytes));
+    Ok(file)
+}
+
+/// Fills `range`, behind which the file ends, with zeros, unless the disk has no room: a sync of what is
+/// written there later need not change where the file's parts are.
+fn fill(file: &File, range: Range<u64>) -> io::Result<()> {
+    if range.is_empty() || !allocate(file, range.clone()) {
+        return Ok(());
+    }
+    let zeros = vec![0; ZEROS];
+    for at in range.clone().step_by(ZEROS) {
+        file.write_all_at(&zeros[..(range.end - at).min(ZEROS as u64) as usize], at)?;
+    }
+    Ok(())
+}
+
+/// Has the system choose the place for `range` of a file, whose length stays. Can it?
+fn allocate(file: &File, range: Range<u64>) -> bool {
+    let length = range.end - range.start;
+    let allocated = fallocate(file, FallocateFlags::KEEP_SIZE, range.start, length);
+    if let Err(error) = &allocated {
         tracing::debug!(%error, "a segment of the log is not allocated before it is written");
     }
+    allocated.is_ok()
 }

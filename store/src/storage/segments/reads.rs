@@ -1,11 +1,8 @@
 //! The reading half of the log; also what an offline look gets.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,18 +10,17 @@ use parking_lot::RwLock;
 
 use super::super::{GroupId, GroupMarks, LogReads};
 use super::index::{Index, Place};
-use super::segment_path;
+use super::sectors;
 
 /// Reads what the index knows, from the segments' files. Clones read the same log.
 #[derive(Clone)]
 pub struct SegmentReads {
-    folder: Arc<Path>,
     pub(super) index: Arc<RwLock<Index>>,
 }
 
 impl SegmentReads {
-    pub(super) fn new(folder: &Path, index: Index) -> Self {
-        SegmentReads { folder: folder.into(), index: Arc::new(RwLock::new(index)) }
+    pub(super) fn new(index: Index) -> Self {
+        SegmentReads { index: Arc::new(RwLock::new(index)) }
     }
 
     /// What entries in a segment are, with whose and which they are: the first one, and more up to so many
@@ -34,9 +30,10 @@ impl SegmentReads {
         segment: u32,
         bytes_max: usize,
     ) -> io::Result<Vec<(GroupId, u64, Bytes)>> {
-        let places = self.index.read().entries_in(segment);
-        let mut files = Files::default();
-        files.open(&self.folder, segment)?;
+        let (file, places) = {
+            let index = self.index.read();
+            (file(&index, segment)?, index.entries_in(segment))
+        };
         let mut bytes = 0;
         let mut entries = Vec::new();
         for (group, index, place) in places {
@@ -44,7 +41,7 @@ impl SegmentReads {
             if bytes > bytes_max && !entries.is_empty() {
                 break;
             }
-            entries.push((group, index, files.read(place)?));
+            entries.push((group, index, read(&file, place)?));
         }
         Ok(entries)
     }
@@ -67,7 +64,6 @@ impl LogReads for SegmentReads {
     ) -> io::Result<Vec<(u64, Bytes)>> {
         let mut bytes = 0;
         let mut places = Vec::new();
-        let mut files = Files::default();
         {
             let index = self.index.read();
             for (at, place) in index.places(group, range) {
@@ -75,31 +71,21 @@ impl LogReads for SegmentReads {
                 if bytes > bytes_max && !places.is_empty() {
                     break;
                 }
-                // Under the lock: a segment leaves the index before its file goes, and an open file stays.
-                files.open(&self.folder, place.segment)?;
-                places.push((at, place));
+                // Under the lock: a segment leaves the index before its file becomes another's.
+                places.push((at, place, file(&index, place.segment)?));
             }
         }
-        places.into_iter().map(|(index, place)| Ok((index, files.read(place)?))).collect()
+        places.into_iter().map(|(index, place, file)| Ok((index, read(&file, place)?))).collect()
     }
 }
 
-/// The segments that a read needs.
-#[derive(Default)]
-struct Files(BTreeMap<u32, File>);
+/// The file of a segment, which stays what it is as long as it is held.
+fn file(index: &Index, segment: u32) -> io::Result<Arc<File>> {
+    let missing = || io::Error::new(io::ErrorKind::NotFound, format!("no segment {segment}"));
+    index.segments.get(&segment).map(|segment| Arc::clone(&segment.file)).ok_or_else(missing)
+}
 
-impl Files {
-    fn open(&mut self, folder: &Path, segment: u32) -> io::Result<()> {
-        if let std::collections::btree_map::Entry::Vacant(vacant) = self.0.entry(segment) {
-            vacant.insert(File::open(segment_path(folder, segment))?);
-        }
-        Ok(())
-    }
-
-    fn read(&self, place: Place) -> io::Result<Bytes> {
-        let file = self.0.get(&place.segment).expect("it was opened for this place");
-        let mut bytes = vec![0; place.length as usize];
-        file.read_exact_at(&mut bytes, place.offset.into())?;
-        Ok(bytes.into())
-    }
+fn read(file: &File, place: Place) -> io::Result<Bytes> {
+    let from = place.offset as usize;
+    Ok(sectors::read_at(file, place.segment, from..from + place.length as usize)?.into())
 }

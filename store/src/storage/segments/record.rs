@@ -1,13 +1,12 @@
-//! What is in a segment's file, byte by byte.
+//! What a segment's content is, byte by byte; [`super::sectors`] has where in the file it lies.
 //!
 //! ```text
-//!   magic 8   number u32   crc u32   zeros 16                                       the file's head
-//!   crc u32   crc of the body u32   length u32   number u32   offset u32
-//!             synced u32   blank sectors u32                                       a record's head
-//!   body, and zeros up to the next multiple of 32
+//!   magic 8   number u32   crc u32                                                  the segment's head
+//!   crc u32   crc of the body u32   length u32   number u32   offset u32   synced u32   a record's head
+//!   body, and zeros up to the next multiple of 8
 //! ```
 //!
-//! Numbers are little-endian. A head's checksum covers what follows in it; no head lies in two sectors.
+//! Numbers are little-endian. A head's checksum covers what follows in it.
 //! It says where it stands, so that bytes of another place never pass for it, and up to where its segment
 //! had been synced when it was written: a damaged record before that had been acknowledged, and is loss.
 //!
@@ -28,22 +27,18 @@
 use std::ops::Range;
 
 use super::super::{Change, GroupId, GroupMarks, LogWrite};
+use super::sectors::Content;
 
-/// The file's head.
-pub(super) const FILE_HEAD: usize = 32;
+/// The segment's head.
+pub(super) const SEGMENT_HEAD: usize = 16;
 
 /// A record's head.
-const HEAD: usize = 28;
+const HEAD: usize = 24;
 
 /// Records begin at multiples of this.
-const ALIGN: usize = 32;
+const ALIGN: usize = 8;
 
-/// A disk writes these whole.
-const SECTOR: usize = 512;
-
-const _: () = assert!(HEAD <= ALIGN && SECTOR.is_multiple_of(ALIGN), "no head lies in two sectors");
-
-const MAGIC: [u8; 8] = *b"TIDELOG\x02";
+const MAGIC: [u8; 8] = *b"TIDELOG\x03";
 
 const VOTE: u8 = 1;
 const COMMITTED: u8 = 2;
@@ -72,12 +67,12 @@ pub(super) enum Read<'a> {
 }
 
 /// The head of segment `number`.
-pub(super) fn file_head(number: u32) -> [u8; FILE_HEAD] {
-    let mut head = [0; FILE_HEAD];
+pub(super) fn segment_head(number: u32) -> [u8; SEGMENT_HEAD] {
+    let mut head = [0; SEGMENT_HEAD];
     head[..8].copy_from_slice(&MAGIC);
     head[8..12].copy_from_slice(&number.to_le_bytes());
     let crc = crc32fast::hash(&head[..12]);
-    head[12..16].copy_from_slice(&crc.to_le_bytes());
+    head[12..].copy_from_slice(&crc.to_le_bytes());
     head
 }
 
@@ -159,14 +154,8 @@ impl Record {
         let small = |at: usize| u32::try_from(at).expect("a segment's size is bounded");
         let length = small(self.bytes.len() - HEAD);
         self.bytes.resize(self.len(), 0);
-        let fields = [
-            crc32fast::hash(&self.bytes[HEAD..]),
-            length,
-            number,
-            small(offset),
-            small(synced),
-            blank_sectors(&self.bytes, offset),
-        ];
+        let fields =
+            [crc32fast::hash(&self.bytes[HEAD..]), length, number, small(offset), small(synced)];
         for (at, field) in (4..HEAD).step_by(4).zip(fields) {
             self.bytes[at..at + 4].copy_from_slice(&field.to_le_bytes());
         }
@@ -203,14 +192,6 @@ impl Record {
     }
 }
 
-/// Sectors of a record at `offset` that are zeros, but for the one with its head.
-fn blank_sectors(record: &[u8], offset: usize) -> u32 {
-    let with_head = (SECTOR - offset % SECTOR).min(record.len());
-    let blank =
-        record[with_head..].chunks(SECTOR).filter(|sector| sector.iter().all(|byte| *byte == 0));
-    u32::try_from(blank.count()).expect("a record's size is bounded")
-}
-
 /// A whole record in a segment.
 #[derive(Clone, Debug)]
 pub(super) struct Found {
@@ -227,7 +208,6 @@ struct Head {
     body_crc: u32,
     body: Range<usize>,
     synced: usize,
-    blank_sectors: u32,
     end: usize,
 }
 
@@ -240,13 +220,12 @@ fn head(segment: &[u8], number: u32, at: usize) -> Option<Head> {
     let is_whole = is_here && field(0) == crc32fast::hash(&bytes[4..]);
     let body = at + HEAD..at + HEAD + field(8) as usize;
     let end = body.end.next_multiple_of(ALIGN);
-    let (body_crc, synced, blank_sectors) = (field(4), field(20) as usize, field(24));
-    is_whole.then_some(Head { body_crc, body, synced, blank_sectors, end })
+    is_whole.then_some(Head { body_crc: field(4), body, synced: field(20) as usize, end })
 }
 
 /// The record at `at` of segment `number`, if it is whole.
 pub(super) fn at(segment: &[u8], number: u32, at: usize) -> Option<Found> {
-    let Head { body_crc, body, synced, end, .. } = head(segment, number, at)?;
+    let Head { body_crc, body, synced, end } = head(segment, number, at)?;
     // The zeros behind it are a part of it: whatever changes in a segment is noticed.
     let is_whole = crc32fast::hash(segment.get(body.start..end)?) == body_crc;
     is_whole.then_some(Found { synced, body, end })
@@ -265,31 +244,24 @@ pub(super) enum End {
 
 /// How many whole records segment `number` begins with.
 pub(super) fn count(segment: &[u8], number: u32) -> usize {
-    std::iter::successors(at(segment, number, FILE_HEAD), |found| at(segment, number, found.end))
-        .count()
+    let first = at(segment, number, SEGMENT_HEAD);
+    std::iter::successors(first, |found| at(segment, number, found.end)).count()
 }
 
 /// Looks at the end of the newest segment, behind its last whole record.
 ///
-/// A power cut leaves of what was not synced any sectors and not the others, and the file as long as it
-/// likes: a record that ends behind the file's end, or has more blank sectors than when it was written, was
-/// not written whole. (A flipped bit makes one only of a sector with a single bit in it.) A head further
-/// on that was written after a sync behind `from` proves that it had been: then it is damage.
-pub(super) fn end(segment: &[u8], number: u32, from: usize) -> End {
-    let rest = &segment[from..];
-    if rest.is_empty() {
-        return End::Clean;
-    }
+/// A power cut leaves of what was not synced any sectors and not the others: a record with a sector that
+/// the segment never wrote was not written whole. A record may begin in the sector where the one before
+/// it ends; without it that one goes on with zeros. A head further on that was written after a sync behind
+/// `from` proves that what is there had been: then it is damage.
+pub(super) fn end(content: &Content, number: u32, from: usize) -> End {
+    let segment = &content.bytes[..];
+    let is_blank = content.rest_of_sector(from).iter().all(|byte| *byte == 0);
     let is_unwritten = match head(segment, number, from) {
-        Some(Head { end, blank_sectors: written, .. }) => match segment.get(from..end) {
-            Some(record) => blank_sectors(record, from) > written,
-            None => true,
-        },
+        Some(Head { end, .. }) => content.has_hole(from..end),
+        None if is_blank && content.is_last(from) => return End::Clean,
         // It is the head that was not written: nobody knows how long the record is.
-        None => {
-            let sector = &rest[..(SECTOR - from % SECTOR).min(rest.len())];
-            rest.len() < HEAD || sector.iter().all(|byte| *byte == 0)
-        }
+        None => is_blank || content.has_hole(from..from + HEAD),
     };
     let behind = (from..segment.len()).step_by(ALIGN).skip(1);
     let mut proofs = behind.filter_map(|at| head(segment, number, at));

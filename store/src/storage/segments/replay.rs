@@ -1,7 +1,7 @@
 //! Reading a log at start: everything is looked at, nothing is believed.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use tidemark_mutants::{Mutant, is};
@@ -9,14 +9,15 @@ use tidemark_mutants::{Mutant, is};
 use super::error::{LogDamage, SegmentLogError, damaged, io_error};
 use super::index::{Index, Segment};
 use super::manifest::{MANIFEST, Manifest};
-use super::record::{self, End, FILE_HEAD};
+use super::record::{self, End, SEGMENT_HEAD};
+use super::sectors::Content;
 use super::segment_path;
 
 /// A log as it was found.
 pub(super) struct Replayed {
     /// All that its segments say.
     pub(super) index: Index,
-    /// The newest segment, up to the end of its last whole record.
+    /// The newest segment's content, up to the end of its last whole record.
     pub(super) newest: Vec<u8>,
     /// Up to where that one had certainly been synced.
     pub(super) synced: usize,
@@ -32,25 +33,29 @@ pub(super) fn replay(folder: &Path, manifest: Manifest) -> Result<Replayed, Segm
         let damaged = damaged(&path);
         // Two segments are not in memory at once.
         drop(std::mem::take(&mut newest));
-        newest = fs::read(&path).map_err(|error| match error.kind() {
+        let mut file = File::open(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => damaged(LogDamage::Missing),
             _ => io_error(&path)(error),
         })?;
-        index.segments.insert(number, Segment::default());
-        let records = read(&newest, number, &mut index).map_err(&damaged)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(io_error(&path))?;
+        index.segments.insert(number, Segment::new(file));
+        let content = Content::of(number, bytes).map_err(&damaged)?;
+        let records = read(&content.bytes, number, &mut index).map_err(&damaged)?;
         let refusal = || damaged(LogDamage::Record { at: records.end });
         let is_newest = number == manifest.newest;
-        match record::end(&newest, number, records.end) {
+        match record::end(&content, number, records.end) {
             End::Clean => {}
             End::Torn if is_newest => tracing::warn!(
                 segment = number,
                 from = records.end,
-                bytes = newest.len() - records.end,
+                bytes = content.bytes.len() - records.end,
                 "a power cut tore the end of the log, which was never synced: a start cuts it off"
             ),
             End::Damaged if is_newest && is(Mutant::ForgetDamagedLog) => {}
             End::Torn | End::Damaged => return Err(refusal()),
         }
+        newest = content.bytes;
         newest.truncate(records.end);
         synced = records.synced;
     }
@@ -68,10 +73,10 @@ struct Records {
 }
 
 fn read(segment: &[u8], number: u32, index: &mut Index) -> Result<Records, LogDamage> {
-    if !segment.starts_with(&record::file_head(number)) {
+    if !segment.starts_with(&record::segment_head(number)) {
         return Err(LogDamage::Head);
     }
-    let mut records = Records { end: FILE_HEAD, synced: FILE_HEAD };
+    let mut records = Records { end: SEGMENT_HEAD, synced: SEGMENT_HEAD };
     while let Some(found) = record::at(segment, number, records.end) {
         for change in record::changes(segment, found.body) {
             let (group, change) = change.map_err(|_| LogDamage::Change { at: records.end })?;
@@ -80,7 +85,7 @@ fn read(segment: &[u8], number: u32, index: &mut Index) -> Result<Records, LogDa
         records = Records { end: found.end, synced: found.synced };
     }
     match records.end {
-        FILE_HEAD => Err(LogDamage::Checkpoint),
+        SEGMENT_HEAD => Err(LogDamage::Checkpoint),
         _ => Ok(records),
     }
 }

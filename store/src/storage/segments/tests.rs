@@ -1,5 +1,7 @@
 //! The segments against the simulated disk, across restarts; torn ends, and damage of every kind.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -7,13 +9,14 @@ use tempfile::TempDir;
 use super::super::{
     Change, ENTRY_HEAD_BYTES, EntryValue, GroupId, GroupMarks, LogWrite, SimulatedDisk,
 };
+use super::sectors::{CONTENT, SECTOR};
 use super::*;
 
 /// Small, so that a few batches fill one.
 const SMALL: usize = 2_000;
 
 /// So large that nothing here fills one.
-const LARGE: usize = 1 << 20;
+const LARGE: usize = 256 << 10;
 
 const A: GroupId = GroupId::new(1);
 
@@ -70,11 +73,24 @@ fn segment(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 /// Where the records of the first segment begin, and where the last one ends.
 fn records(path: &Path) -> Vec<usize> {
     let bytes = fs::read(segment_path(path, 1)).expect("a segment");
-    let mut at = vec![record::FILE_HEAD];
-    while let Some(found) = record::at(&bytes, 1, *at.last().expect("one")) {
+    let content = Content::of(1, bytes).expect("marked");
+    let mut at = vec![record::SEGMENT_HEAD];
+    while let Some(found) = record::at(&content.bytes, 1, *at.last().expect("one")) {
         at.push(found.end);
     }
     at
+}
+
+/// Where in its file a segment's content at `at` is.
+fn in_file(at: usize) -> usize {
+    at / CONTENT * SECTOR + at % CONTENT
+}
+
+/// Whole pages that an older segment wrote.
+fn old_pages(bytes: usize) -> Vec<u8> {
+    let mut pages = Vec::new();
+    sectors::seal(&vec![0xA5; bytes / SECTOR * CONTENT], 0, &mut pages);
+    pages
 }
 
 fn refusal(path: &Path) -> SegmentLogError {
@@ -113,16 +129,28 @@ fn what_a_power_cut_leaves_of_the_last_record_is_cut_off_and_the_log_goes_on() {
     let whole = fs::read(segment_path(&path, 1)).expect("a segment");
     let at = records(&path);
     let (from, to) = (at[at.len() - 2], at[at.len() - 1]);
-    let next = from.next_multiple_of(512);
-    let torn: [Tear<'_>; 6] = [
-        // A sector of its body was never written, its head was not, all but its end was not.
-        &|bytes| bytes[next..next + 512].fill(0),
-        &|bytes| bytes[from..(from + 1).next_multiple_of(512)].fill(0),
-        &|bytes| bytes[from..to - 40].fill(0),
-        // The file is longer than what was written, ends within it, or within its head.
-        &|bytes| bytes[from..].fill(0),
-        &|bytes| bytes.truncate(to - 300),
-        &|bytes| bytes.truncate(from + 9),
+    let (first, last_sector) = (from / CONTENT * SECTOR, (to - 1) / CONTENT * SECTOR);
+    assert!(from % CONTENT > 0 && first + SECTOR < last_sector, "it shares a sector, and has more");
+    let (shared, end) = (in_file(from)..first + CONTENT, last_sector + SECTOR);
+    let old = &old_pages(1 << 12)[..SECTOR];
+    let torn: [Tear<'_>; 8] = [
+        // A sector of its body was never written, by nobody or by this segment.
+        &|bytes| bytes[first + SECTOR..first + 2 * SECTOR].fill(0),
+        &|bytes| bytes[first + SECTOR..first + 2 * SECTOR].copy_from_slice(old),
+        &|bytes| bytes[last_sector..end].copy_from_slice(old),
+        // Its head was not, all but its end was not, nothing was.
+        &|bytes| bytes[shared.clone()].fill(0),
+        &|bytes| {
+            bytes[shared.clone()].fill(0);
+            bytes[first + SECTOR..last_sector].fill(0);
+        },
+        &|bytes| {
+            bytes[shared.clone()].fill(0);
+            bytes[first + SECTOR..].fill(0);
+        },
+        // The file ends within it.
+        &|bytes| bytes.truncate(last_sector),
+        &|bytes| bytes.truncate(last_sector + 100),
     ];
     for (number, tear) in torn.into_iter().enumerate() {
         segment(&path, |bytes| tear(bytes));
@@ -142,15 +170,18 @@ fn what_a_power_cut_leaves_of_the_last_record_is_cut_off_and_the_log_goes_on() {
 fn a_flipped_bit_refuses_wherever_it_is() {
     let (_dir, path) = folder();
     filled(&path);
-    let at = records(&path);
+    let mut at = records(&path);
     let whole = fs::read(segment_path(&path, 1)).expect("a segment");
-    for place in (0..whole.len()).step_by(7) {
+    let end = at.pop().expect("one");
+    for place in (0..in_file(end)).step_by(7) {
         segment(&path, |bytes| bytes[place] ^= 4);
-        let begins = *at.iter().rfind(|at| **at <= place).unwrap_or(&0);
+        let (sector, inside) = (place / SECTOR, place % SECTOR);
+        let begins = at.iter().rfind(|at| **at <= sector * CONTENT + inside);
         let expected = match begins {
-            0 => LogDamage::Head,
-            record::FILE_HEAD => LogDamage::Checkpoint,
-            at => LogDamage::Record { at },
+            _ if inside >= CONTENT => LogDamage::Sector { at: sector },
+            None => LogDamage::Head,
+            Some(&record::SEGMENT_HEAD) => LogDamage::Checkpoint,
+            Some(&at) => LogDamage::Record { at },
         };
         assert_eq!(damage(&path), expected, "{place}");
         fs::write(segment_path(&path, 1), &whole).expect("as before");
@@ -166,9 +197,9 @@ fn zeros_in_a_message_do_not_hide_a_flipped_bit() {
     log.commit(batch(A, vec![entry(1, &[0; 5_000])])).expect("written");
     drop(log);
     let at = records(&path)[1];
-    segment(&path, |bytes| bytes[at + 2_000] ^= 1);
+    segment(&path, |bytes| bytes[in_file(at + 2_000)] ^= 1);
     assert_eq!(damage(&path), LogDamage::Record { at });
-    segment(&path, |bytes| bytes[at + 2_000] ^= 1);
+    segment(&path, |bytes| bytes[in_file(at + 2_000)] ^= 1);
     assert_eq!(last(&path), 1);
 }
 
@@ -177,7 +208,8 @@ fn zeros_where_something_was_synced_refuse() {
     let (_dir, path) = folder();
     filled(&path);
     let at = records(&path);
-    segment(&path, |bytes| bytes[at[10] - 600..at[10] - 40].fill(0));
+    let sector = (at[9] / CONTENT + 1) * SECTOR;
+    segment(&path, |bytes| bytes[sector..sector + SECTOR].fill(0));
     assert_eq!(damage(&path), LogDamage::Record { at: at[9] });
 }
 
@@ -191,9 +223,10 @@ fn an_older_segment_cannot_be_torn() {
     drop(log);
     let at = records(&path);
     let last_record = at[at.len() - 2];
-    segment(&path, |bytes| bytes.truncate(last_record + 100));
+    let next_sector = (last_record / CONTENT + 1) * SECTOR;
+    segment(&path, |bytes| bytes.truncate(next_sector));
     assert_eq!(damage(&path), LogDamage::Record { at: last_record });
-    segment(&path, |bytes| bytes.truncate(last_record));
+    segment(&path, |bytes| bytes[in_file(last_record)..next_sector - 8].fill(0));
     let refused = refusal(&path);
     assert!(
         matches!(
@@ -267,9 +300,65 @@ fn only_one_process_opens_it_and_a_look_needs_no_lock() {
 fn a_segment_that_the_manifest_does_not_name_is_removed() {
     let (_dir, path) = folder();
     filled(&path);
-    fs::write(segment_path(&path, 2), record::file_head(2)).expect("written");
-    assert_eq!(last(&path), 20);
-    assert!(!segment_path(&path, 2).exists());
+    // A new file, and an old one whose name was changed.
+    for left in [b"TIDE".to_vec(), fs::read(segment_path(&path, 1)).expect("a segment")] {
+        fs::write(segment_path(&path, 2), left).expect("written");
+        assert_eq!(last(&path), 20);
+        assert!(!segment_path(&path, 2).exists());
+    }
+}
+
+/// A group whose every entry is needed until the next one is there.
+struct Lonely {
+    log: SegmentLog,
+    index: u64,
+}
+
+impl Lonely {
+    fn write_until(&mut self, is_done: impl Fn(&SegmentLog) -> bool) {
+        while !is_done(&self.log) {
+            self.index += 1;
+            assert!(self.index < 1_000, "it never comes");
+            let range = self.index - 1..self.index;
+            let purge = Change::Purge { range, mark: Bytes::from_static(b"mark") };
+            self.log.commit(batch(A, vec![entry(self.index, &[7; 300]), purge])).expect("written");
+        }
+    }
+}
+
+fn inode(path: &Path, number: u32) -> u64 {
+    fs::metadata(segment_path(path, number)).expect("a segment").ino()
+}
+
+#[test]
+fn a_file_that_is_not_needed_becomes_a_later_segments() {
+    let (_dir, path) = folder();
+    let mut lonely = Lonely { log: new(&path, SMALL), index: 0 };
+    let first = inode(&path, 1);
+    lonely.write_until(|log| log.newest.number == 4);
+    assert!(
+        (2..=4).any(|number| segment_path(&path, number).exists() && inode(&path, number) == first)
+    );
+    lonely.write_until(|log| log.newest.number == 30);
+    let files = fs::read_dir(&path).expect("a folder").count();
+    assert!(files <= SPARES + 4, "{files}: the newest, the manifest, and the lock as well");
+    let index = lonely.index;
+    drop(lonely);
+    assert_eq!(last(&path), index);
+}
+
+#[test]
+fn a_file_that_is_read_from_is_not_written_over() {
+    let (_dir, path) = folder();
+    let mut lonely = Lonely { log: new(&path, SMALL), index: 0 };
+    let (read, first) = (inode(&path, 1), lonely.log.reads.index.read().segments[&1].file.clone());
+    let before = sectors::read_at(&first, 1, 0..record::SEGMENT_HEAD).expect("readable");
+    lonely.write_until(|log| log.newest.number == 9);
+    let numbers = 1..=9;
+    let files = numbers.filter(|number| segment_path(&path, *number).exists());
+    assert!(files.clone().count() > 1);
+    assert!(files.into_iter().all(|number| inode(&path, number) != read));
+    assert_eq!(sectors::read_at(&first, 1, 0..record::SEGMENT_HEAD).expect("readable"), before);
 }
 
 /// A manifest that is older than the segments would have what was acknowledged removed.
@@ -436,6 +525,7 @@ proptest! {
         pending in proptest::collection::vec(0..2_500usize, 1..5),
         versions in proptest::collection::vec(any::<prop::sample::Index>(), 32),
         length in any::<prop::sample::Index>(),
+        behind in 0..3usize,
     ) {
         let (_dir, path) = folder();
         let mut log = new(&path, LARGE);
@@ -445,6 +535,15 @@ proptest! {
             log.commit(batch(A, vec![entry(index, &body(index, 900))])).expect("written");
         }
         let file = segment_path(&path, 1);
+        let mut start = fs::read(&file).expect("a segment");
+        let end = sectors::file_len(records(&path).pop().expect("one")) as usize;
+        match behind {
+            // The file grows, is filled with zeros, or an older segment's.
+            0 => start.truncate(end),
+            1 => {}
+            _ => start.splice(end.., old_pages(LARGE)).for_each(drop),
+        }
+        fs::write(&file, &start).expect("written");
         let mut images = vec![fs::read(&file).expect("a segment")];
         for (index, bytes) in (synced + 1..).zip(&pending) {
             let lazy = LogBatch { durable: false, ..batch(A, vec![entry(index, &body(index, *bytes))]) };
@@ -453,11 +552,11 @@ proptest! {
         }
         drop(log);
         let (kept, whole) = (images[0].len(), images[images.len() - 1].len());
-        let mut left = vec![0; whole.next_multiple_of(512)];
-        for (number, sector) in left.chunks_mut(512).enumerate() {
+        let mut left = vec![0; whole.next_multiple_of(SECTOR)];
+        for (number, sector) in left.chunks_mut(SECTOR).enumerate() {
             let image = versions[number % versions.len()].get(&images);
-            let there = image.get(512 * number..).unwrap_or_default();
-            let bytes = there.len().min(512);
+            let there = image.get(SECTOR * number..).unwrap_or_default();
+            let bytes = there.len().min(SECTOR);
             sector[..bytes].copy_from_slice(&there[..bytes]);
         }
         left.truncate(kept + length.index(whole - kept + 1));

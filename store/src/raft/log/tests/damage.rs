@@ -93,10 +93,10 @@ fn a_torn_tail_opens_without_its_last_record() {
     let path = create_segments(folder.path());
     fill(&path, 0..10);
     let newest = newest(&path);
-    let whole = fs::metadata(&newest).expect("a file").len();
+    let whole = SegmentLog::written(&newest).expect("a segment");
     // The last record is the commit mark, the one before the last entry: tear both.
     let torn = fs::OpenOptions::new().write(true).open(&newest).expect("a file");
-    torn.set_len(whole - 100).expect("shorter");
+    torn.set_len(whole as u64 - 100).expect("shorter");
     drop(torn);
     let (store, _writer) = reopen(&path).expect("a torn tail is no damage");
     let entries = now(store.group(group(7)).try_get_log_entries(..)).expect("readable");
@@ -138,7 +138,7 @@ fn damage_in_the_middle_of_the_newest_segment_refuses() {
 
 fn refuses_with_a_flipped_bit(path: &Path, file: &Path) {
     let mut bytes = fs::read(file).expect("readable");
-    let middle = bytes.len() / 2;
+    let middle = SegmentLog::written(file).expect("a segment") / 2;
     bytes[middle] ^= 1;
     fs::write(file, bytes).expect("writable");
     let refused = reopen(path).err().expect("a flipped bit must not open");
