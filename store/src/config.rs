@@ -104,8 +104,9 @@ pub struct RaftConfig {
     /// Entries kept behind that point, so that a follower that was away needs no snapshot: more
     /// than are written while one is sent and installed.
     pub keep_entries: u64,
-    /// A file of the log that is as long as this is not written to any more. Changing to the next one
-    /// takes half a dozen syncs, and one that is not needed any more goes as a whole.
+    /// A segment of the log that is as long as this is not written to any more; its file is 1.6 % longer.
+    /// Changing to the next one takes half a dozen syncs. One that is not needed any more is deleted or
+    /// written over as a whole.
     pub segment_bytes: usize,
 }
 

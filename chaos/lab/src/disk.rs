@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hasher as _};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -39,7 +40,7 @@ pub enum Cut {
     Torn,
 }
 
-/// What a power cut lost: bytes of files of the data folder that came back as others, or not at all.
+/// What a power cut lost: bytes of pages of files of the data folder that came back as others, or not at all.
 #[derive(Clone, Debug, Default)]
 pub struct Loss(pub BTreeMap<PathBuf, u64>);
 
@@ -54,8 +55,11 @@ impl Loss {
 pub struct LoopFs {
     folder: TempDir,
     mounted: bool,
-    before: BTreeMap<PathBuf, Vec<u8>>,
+    before: BTreeMap<PathBuf, Pages>,
 }
+
+/// A file's pages, by what stands for their content.
+type Pages = Vec<u64>;
 
 impl LoopFs {
     /// Makes and mounts one of `bytes`; the file is sparse.
@@ -97,7 +101,7 @@ impl LoopFs {
         if cut == Cut::Torn {
             self.write_some_pages(rng)?;
         }
-        self.before = contents(&self.data());
+        self.before = pages(&self.data());
         // The ioctl has the same number on XFS and ext4; `-x` lets xfs_io try it here.
         let command = if cut == Cut::Plain { "shutdown" } else { "shutdown -f" };
         let mount_point = self.mount_point();
@@ -112,12 +116,12 @@ impl LoopFs {
     pub fn restore(&mut self) -> Result<Loss> {
         self.unmount()?;
         self.mount()?;
-        let after = contents(&self.data());
-        let lost = |(path, before): (PathBuf, Vec<u8>)| {
+        let after = pages(&self.data());
+        let lost = |(path, before): (PathBuf, Pages)| {
             let left = after.get(&path).map(Vec::as_slice).unwrap_or_default();
             let other = before.iter().zip(left).filter(|(was, is)| was != is).count();
             let lost = before.len().saturating_sub(left.len()) + other;
-            (lost > 0).then_some((path, lost as u64))
+            (lost > 0).then_some((path, lost as u64 * PAGE))
         };
         let loss = std::mem::take(&mut self.before).into_iter().filter_map(lost).collect();
         let synced = fs::read(self.mount_point().join("synced"))?;
@@ -202,8 +206,16 @@ impl Drop for LoopFs {
 }
 
 /// All files below a folder with what is in them; those that vanish meanwhile are left out.
-fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let read = |path: PathBuf| fs::read(&path).ok().map(|content| (path, content));
+fn pages(folder: &Path) -> BTreeMap<PathBuf, Pages> {
+    let read = |path: PathBuf| {
+        let content = fs::read(&path).ok()?;
+        let pages = content.chunks(PAGE as usize).map(|page| {
+            let mut hasher = DefaultHasher::new();
+            hasher.write(page);
+            hasher.finish()
+        });
+        Some((path, pages.collect()))
+    };
     files(folder).into_iter().filter_map(read).collect()
 }
 

@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tidemark_lab::preload::Call;
 use tidemark_store::node::{log_dir, state_dir};
 use tidemark_store::storage::SegmentLog;
@@ -115,11 +115,11 @@ impl Stage {
     fn flip_behind(&self, since: &(PathBuf, u64), data: &Path) -> Result<Aside> {
         let newest = newest_log(data)?;
         let from = if newest.0 == since.0 { since.1 } else { 0 };
+        ensure!(newest.1 > from, "nothing was written meanwhile");
         let copied = Aside::copied(newest.0)?;
         let mut bytes = fs::read(&copied.is)?;
-        let at = from + self.below((newest.1 - from).div_ceil(2).max(1));
-        let at = usize::try_from(at)?;
-        *bytes.get_mut(at).context("nothing was written meanwhile")? ^= 1 << self.below(8);
+        let at = usize::try_from(from + self.below((newest.1 - from).div_ceil(2)))?;
+        bytes[at] ^= 1 << self.below(8);
         fs::write(&copied.is, bytes)?;
         Ok(copied)
     }

@@ -179,6 +179,8 @@ impl Scenario {
             Kind::PowerCut | Kind::PowerCutAll => {
                 "[raft]\nsnapshot_entries = 300\nkeep_entries = 100\nsegment_bytes = 524288\n"
             }
+            // A disk that keeps some pages of what was not synced has a segment's among them.
+            Kind::PartKill | Kind::PauseKill => "[raft]\nsegment_bytes = 524288\n",
             // The state is on the disk soon, and soon the log no longer reaches back to it. It has more
             // than one segment.
             Kind::Corrupt => {

@@ -90,8 +90,8 @@ pub enum LogDamage {
     /// The segment's first record, without which the others mean nothing, is not whole.
     #[error("its checkpoint is not whole")]
     Checkpoint,
-    /// A sector of a segment does not say whose it is.
-    #[error("sector {at} was written by no segment")]
+    /// A sector does not say whose it is, or is a segment's that cannot have written it.
+    #[error("sector {at} is not this segment's, nor an older one's")]
     Sector {
         /// Which of the file's sectors.
         at: usize,

@@ -1,7 +1,6 @@
 //! Where each entry of each group is, in memory: what the segments say, put together.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -31,22 +30,15 @@ struct Group {
     entries: VecDeque<Place>,
 }
 
-/// A segment's file, and how much of it is still needed.
-#[derive(Debug)]
+/// How much of a segment is still needed.
+#[derive(Debug, Default)]
 pub(super) struct Segment {
-    /// Everybody who reads from it has it: it is written over when nobody does.
-    pub(super) file: Arc<File>,
+    /// Everybody who reads from its file has this too: it is written over when nobody does.
+    pub(super) in_use: Arc<()>,
     /// Entries in it that are not removed.
     pub(super) live: u64,
     /// And their bytes.
     pub(super) live_bytes: u64,
-}
-
-impl Segment {
-    /// One in which nothing is yet that is needed.
-    pub(super) fn new(file: File) -> Self {
-        Segment { file: Arc::new(file), live: 0, live_bytes: 0 }
-    }
 }
 
 /// All groups and all segments.

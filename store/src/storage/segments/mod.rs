@@ -17,7 +17,7 @@
 //! * a record with a durable batch, and all before it, before the batch's commit returns;
 //! * a whole segment, before there is a next one: only the newest can be torn;
 //! * a segment and its name, before the manifest names it, and that before a batch is written to it;
-//! * what makes a segment unneeded, and a manifest without it, before its file goes;
+//! * what makes a segment unneeded, and a manifest without it, before its file goes or is written over;
 //! * what was found at start, before anybody is told of it.
 //!
 //! It refuses to create what should be there, and to open what it does not fully understand: a log that is
@@ -129,7 +129,7 @@ impl SegmentLog {
         remove(path, leftovers.into_iter().chain(unneeded.into_keys())).map_err(&io)?;
         Ok(SegmentLog {
             folder: path.to_owned(),
-            reads: SegmentReads::new(index),
+            reads: SegmentReads::new(path, index),
             newest,
             segment_bytes,
             spares: VecDeque::new(),
@@ -142,7 +142,7 @@ impl SegmentLog {
     /// Opens the log of a node that is down, to look at it: nothing is written, no lock is taken.
     pub fn open_read_only(path: &Path) -> Result<SegmentReads, SegmentLogError> {
         let Replayed { index, .. } = replay(path, Manifest::load(path)?)?;
-        Ok(SegmentReads::new(index))
+        Ok(SegmentReads::new(path, index))
     }
 
     /// The files of the segments of the log at `path`, the oldest first.
@@ -174,15 +174,14 @@ impl SegmentLog {
         self.newest.finish()?;
         let number = self.newest.number + 1;
         let checkpoint = self.reads.index.read().checkpoint();
-        let (file, to_read) = self.next_file(number)?;
-        self.newest = Newest::create(file, number, checkpoint)?;
-        self.reads.index.write().segments.insert(number, Segment::new(to_read));
+        self.newest = Newest::create(self.next_file(number)?, number, checkpoint)?;
+        self.reads.index.write().segments.insert(number, Segment::default());
         self.copy_what_holds_up_others()?;
         let (oldest, unneeded) = self.reads.index.write().let_go();
         save(Manifest { oldest, newest: number }, &self.folder)?;
         for (gone, segment) in unneeded {
             // Else somebody still reads from it.
-            match Arc::into_inner(segment.file).is_some() && self.spares.len() < SPARES {
+            match Arc::into_inner(segment.in_use).is_some() && self.spares.len() < SPARES {
                 true => self.spares.push_back(gone),
                 false => remove(&self.folder, [gone])?,
             }
@@ -190,18 +189,15 @@ impl SegmentLog {
         Ok(())
     }
 
-    /// The file of the next segment, to write to and to read from: an old one, if there is one.
-    fn next_file(&mut self, number: u32) -> io::Result<(File, File)> {
-        let path = segment_path(&self.folder, number);
+    /// The file of the next segment: an old one, if there is one.
+    fn next_file(&mut self, number: u32) -> io::Result<File> {
         // In turn: what was removed must be written over some time.
-        let file = match self.spares.pop_front() {
-            Some(spare) => {
-                fs::rename(segment_path(&self.folder, spare), &path)?;
-                File::options().write(true).open(&path)?
-            }
-            None => newest::allocated(&self.folder, number, self.segment_bytes)?,
+        let Some(spare) = self.spares.pop_front() else {
+            return newest::allocated(&self.folder, number, self.segment_bytes);
         };
-        Ok((file, File::open(path)?))
+        let path = segment_path(&self.folder, number);
+        fs::rename(segment_path(&self.folder, spare), &path)?;
+        File::options().write(true).open(path)
     }
 
     /// Copies needed entries of the oldest segment into the newest, a part of them at a time, if most of what

@@ -62,10 +62,14 @@ impl Newest {
         let mut newest = Newest::at(file, number, from);
         newest.file.set_len(sectors::file_len(segment.len()))?;
         newest.write(&segment[from..])?;
-        fill(&newest.file, sectors::file_len(newest.end)..sectors::file_len(segment_bytes))?;
+        let end = sectors::file_len(newest.end);
+        if let Err(error) = fill(&newest.file, end..sectors::file_len(segment_bytes)) {
+            tracing::debug!(%error, "the log grows with each commit until its next segment");
+            newest.file.set_len(end)?;
+        }
         newest.file.sync_all()?;
         // The zeros are cached in large pieces, which each commit would go through.
-        fadvise(&newest.file, 0, None, Advice::DontNeed)?;
+        let _ = fadvise(&newest.file, 0, None, Advice::DontNeed);
         newest.synced = newest.end;
         Ok(newest)
     }
@@ -131,29 +135,23 @@ pub(super) fn allocated(folder: &Path, number: u32, segment_bytes: usize) -> io:
     // One of this name is what an interrupted change of segments left.
     options.write(true).create(true).truncate(true);
     let file = options.open(segment_path(folder, number))?;
-    allocate(&file, 0..sectors::file_len(segment_bytes));
+    let bytes = sectors::file_len(segment_bytes);
+    if let Err(error) = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, bytes) {
+        tracing::debug!(%error, "a segment of the log is not allocated before it is written");
+    }
     Ok(file)
 }
 
-/// Fills `range`, behind which the file ends, with zeros, unless the disk has no room: a sync of what is
-/// written there later need not change where the file's parts are.
+/// Fills `range`, behind which the file ends, with zeros: a sync of what is written there later need not change
+/// where the file's parts are.
 fn fill(file: &File, range: Range<u64>) -> io::Result<()> {
-    if range.is_empty() || !allocate(file, range.clone()) {
+    if range.is_empty() {
         return Ok(());
     }
+    fallocate(file, FallocateFlags::KEEP_SIZE, range.start, range.end - range.start)?;
     let zeros = vec![0; ZEROS];
     for at in range.clone().step_by(ZEROS) {
         file.write_all_at(&zeros[..(range.end - at).min(ZEROS as u64) as usize], at)?;
     }
     Ok(())
-}
-
-/// Has the system choose the place for `range` of a file, whose length stays. Can it?
-fn allocate(file: &File, range: Range<u64>) -> bool {
-    let length = range.end - range.start;
-    let allocated = fallocate(file, FallocateFlags::KEEP_SIZE, range.start, length);
-    if let Err(error) = &allocated {
-        tracing::debug!(%error, "a segment of the log is not allocated before it is written");
-    }
-    allocated.is_ok()
 }

@@ -1,8 +1,10 @@
 //! The reading half of the log; also what an offline look gets.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,17 +12,18 @@ use parking_lot::RwLock;
 
 use super::super::{GroupId, GroupMarks, LogReads};
 use super::index::{Index, Place};
-use super::sectors;
+use super::{sectors, segment_path};
 
 /// Reads what the index knows, from the segments' files. Clones read the same log.
 #[derive(Clone)]
 pub struct SegmentReads {
+    folder: Arc<Path>,
     pub(super) index: Arc<RwLock<Index>>,
 }
 
 impl SegmentReads {
-    pub(super) fn new(index: Index) -> Self {
-        SegmentReads { index: Arc::new(RwLock::new(index)) }
+    pub(super) fn new(folder: &Path, index: Index) -> Self {
+        SegmentReads { folder: folder.into(), index: Arc::new(RwLock::new(index)) }
     }
 
     /// What entries in a segment are, with whose and which they are: the first one, and more up to so many
@@ -30,9 +33,11 @@ impl SegmentReads {
         segment: u32,
         bytes_max: usize,
     ) -> io::Result<Vec<(GroupId, u64, Bytes)>> {
-        let (file, places) = {
+        let mut files = Files::default();
+        let places = {
             let index = self.index.read();
-            (file(&index, segment)?, index.entries_in(segment))
+            files.open(&self.folder, &index, segment)?;
+            index.entries_in(segment)
         };
         let mut bytes = 0;
         let mut entries = Vec::new();
@@ -41,7 +46,7 @@ impl SegmentReads {
             if bytes > bytes_max && !entries.is_empty() {
                 break;
             }
-            entries.push((group, index, read(&file, place)?));
+            entries.push((group, index, files.read(place)?));
         }
         Ok(entries)
     }
@@ -64,6 +69,7 @@ impl LogReads for SegmentReads {
     ) -> io::Result<Vec<(u64, Bytes)>> {
         let mut bytes = 0;
         let mut places = Vec::new();
+        let mut files = Files::default();
         {
             let index = self.index.read();
             for (at, place) in index.places(group, range) {
@@ -71,21 +77,39 @@ impl LogReads for SegmentReads {
                 if bytes > bytes_max && !places.is_empty() {
                     break;
                 }
-                // Under the lock: a segment leaves the index before its file becomes another's.
-                places.push((at, place, file(&index, place.segment)?));
+                files.open(&self.folder, &index, place.segment)?;
+                places.push((at, place));
             }
         }
-        places.into_iter().map(|(index, place, file)| Ok((index, read(&file, place)?))).collect()
+        places.into_iter().map(|(index, place)| Ok((index, files.read(place)?))).collect()
     }
 }
 
-/// The file of a segment, which stays what it is as long as it is held.
-fn file(index: &Index, segment: u32) -> io::Result<Arc<File>> {
-    let missing = || io::Error::new(io::ErrorKind::NotFound, format!("no segment {segment}"));
-    index.segments.get(&segment).map(|segment| Arc::clone(&segment.file)).ok_or_else(missing)
+/// The segments that a read needs.
+#[derive(Default)]
+struct Files(BTreeMap<u32, Reading>);
+
+/// A file that stays what it is as long as this is there.
+struct Reading {
+    file: File,
+    _in_use: Arc<()>,
 }
 
-fn read(file: &File, place: Place) -> io::Result<Bytes> {
-    let from = place.offset as usize;
-    Ok(sectors::read_at(file, place.segment, from..from + place.length as usize)?.into())
+impl Files {
+    /// With the index locked: a segment leaves it before its file goes or becomes another's.
+    fn open(&mut self, folder: &Path, index: &Index, segment: u32) -> io::Result<()> {
+        if let std::collections::btree_map::Entry::Vacant(vacant) = self.0.entry(segment) {
+            let file = File::open(segment_path(folder, segment))?;
+            let in_use = index.segments.get(&segment).map(|segment| segment.in_use.clone());
+            vacant.insert(Reading { file, _in_use: in_use.unwrap_or_default() });
+        }
+        Ok(())
+    }
+
+    fn read(&self, place: Place) -> io::Result<Bytes> {
+        let Reading { file, .. } =
+            self.0.get(&place.segment).expect("it was opened for this place");
+        let from = place.offset as usize;
+        Ok(sectors::read_at(file, place.segment, from..from + place.length as usize)?.into())
+    }
 }

@@ -1,7 +1,7 @@
 //! Reading a log at start: everything is looked at, nothing is believed.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use tidemark_mutants::{Mutant, is};
@@ -33,15 +33,13 @@ pub(super) fn replay(folder: &Path, manifest: Manifest) -> Result<Replayed, Segm
         let damaged = damaged(&path);
         // Two segments are not in memory at once.
         drop(std::mem::take(&mut newest));
-        let mut file = File::open(&path).map_err(|error| match error.kind() {
+        let bytes = fs::read(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => damaged(LogDamage::Missing),
             _ => io_error(&path)(error),
         })?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(io_error(&path))?;
-        index.segments.insert(number, Segment::new(file));
+        index.segments.insert(number, Segment::default());
         let content = Content::of(number, bytes).map_err(&damaged)?;
-        let records = read(&content.bytes, number, &mut index).map_err(&damaged)?;
+        let records = read(&content, number, &mut index).map_err(&damaged)?;
         let refusal = || damaged(LogDamage::Record { at: records.end });
         let is_newest = number == manifest.newest;
         match record::end(&content, number, records.end) {
@@ -72,12 +70,17 @@ struct Records {
     synced: usize,
 }
 
-fn read(segment: &[u8], number: u32, index: &mut Index) -> Result<Records, LogDamage> {
+fn read(content: &Content, number: u32, index: &mut Index) -> Result<Records, LogDamage> {
+    let segment = &content.bytes[..];
     if !segment.starts_with(&record::segment_head(number)) {
         return Err(LogDamage::Head);
     }
     let mut records = Records { end: SEGMENT_HEAD, synced: SEGMENT_HEAD };
     while let Some(found) = record::at(segment, number, records.end) {
+        // What it does not have would be zeros, and is not on the disk.
+        if content.has_hole(records.end..found.end) {
+            break;
+        }
         for change in record::changes(segment, found.body) {
             let (group, change) = change.map_err(|_| LogDamage::Change { at: records.end })?;
             index.replay(number, group, change)?;
