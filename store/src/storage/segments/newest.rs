@@ -63,9 +63,12 @@ impl Newest {
         newest.file.set_len(sectors::file_len(segment.len()))?;
         newest.write(&segment[from..])?;
         let end = sectors::file_len(newest.end);
-        if let Err(error) = fill(&newest.file, end..sectors::file_len(segment_bytes)) {
-            tracing::debug!(%error, "the log grows with each commit until its next segment");
-            newest.file.set_len(end)?;
+        match fill(&newest.file, end..sectors::file_len(segment_bytes)) {
+            Err(error) if is_no_room(&error) => {
+                tracing::debug!(%error, "the log grows with each commit until its next segment");
+                newest.file.set_len(end)?;
+            }
+            filled => filled?,
         }
         newest.file.sync_all()?;
         // The zeros are cached in large pieces, which each commit would go through.
@@ -126,6 +129,12 @@ impl Newest {
         self.page.drain(..self.page.len() - (self.end - page));
         Ok(())
     }
+}
+
+/// Has the disk no room, or a file system that cannot say so beforehand? All else is a disk that fails.
+fn is_no_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull, Unsupported};
+    matches!(error.kind(), StorageFull | QuotaExceeded | Unsupported)
 }
 
 /// A new file for segment `number`, which has its place on the disk: one that grows with each commit lies in
