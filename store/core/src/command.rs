@@ -414,6 +414,11 @@ impl Command {
         }
     }
 
+    /// May it wait a little for others? Nobody waits for what becomes of it.
+    pub fn is_patient(&self) -> bool {
+        matches!(self, Command::Confirm { .. })
+    }
+
     /// Is it the cluster's own, which never waits behind clients (R7)?
     pub fn is_internal(&self) -> bool {
         match self {

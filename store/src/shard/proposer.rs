@@ -6,7 +6,8 @@
 //!   propose ─┘                └ up to `batches_in_flight_max` under way
 //! ```
 //!
-//! No linger: while batches are under way the next one fills up, so batches grow with the load.
+//! No linger: while batches are under way the next one fills up, so batches grow with the load. Only what
+//! nobody waits for waits for company.
 //! A command's room is given back when it is answered, so what waits and what is under way are
 //! bounded together. Where no majority answers nobody waits either: what is under way is unknown then,
 //! and who asks again finds the next leader.
@@ -39,6 +40,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A leader that has no time yet takes nothing for so long: ten times what measuring takes where most
 /// clocks answer and are trusted.
 pub(crate) const TIMELESS_MAX: Duration = Duration::from_secs(10);
+
+/// What nobody waits for is proposed with what somebody waits for, or together after this: each batch is a
+/// commit on all nodes, whatever it carries, and devices confirm all through the second.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 const NOBODY_ANSWERS: &str = "the leader hears no majority";
 
@@ -186,7 +191,8 @@ impl Task {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !closed || !self.next.is_empty() || !in_flight.is_empty() {
             let may_submit = in_flight.len() < self.in_flight_max();
-            if may_submit && !self.next.is_empty() {
+            let wait = self.wait().filter(|_| may_submit);
+            if wait.is_some_and(|wait| wait.is_zero()) {
                 in_flight.extend(self.submit().await);
                 continue;
             }
@@ -194,6 +200,7 @@ impl Task {
                 taken = take(&mut self.commands, &mut self.next, &self.config),
                     if may_submit && !closed => closed = taken == 0,
                 Some(()) = in_flight.next() => {}
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
                 _ = look.tick(), if !in_flight.is_empty() => {
                     // Twice: after a pause of this process the first look is at what was before it.
                     let is_deaf = self.group.is_deaf();
@@ -204,6 +211,16 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// How long what was taken waits for company; `None` if there is nothing.
+    fn wait(&self) -> Option<Duration> {
+        let oldest = self.next.front()?;
+        let is_full = self.next.len() >= self.config.batch_commands_max;
+        if is_full || !self.next.iter().all(|next| next.command.is_patient()) {
+            return Some(Duration::ZERO);
+        }
+        Some((oldest.waiting.since + PATIENCE).saturating_sub(self.clock.monotonic()))
     }
 
     fn in_flight_max(&self) -> usize {
