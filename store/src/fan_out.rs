@@ -9,8 +9,9 @@
 //!
 //! What is left to do stands in the state, so nothing is kept here: whoever leads next finds the
 //! marks. One command of a group is under way at a time, and of a few groups together, so that a
-//! large group does not keep the others waiting. It gives way to what clients ask for: after each
-//! portion it rests for as long as that took, and half of the outbox is left to them (R7).
+//! large group does not keep the others waiting. It gives way to what clients ask for: portions have a
+//! pace, since all who are told of one take processors too, unless entries wait behind the one that is
+//! given; and half of the outbox is left to clients (R7).
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -32,8 +33,11 @@ const GROUPS_AT_ONCE: usize = 16;
 /// outbox is half full.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
-/// The longest rest after a portion: a group of 10,000 takes 20 of them.
-const REST_MAX: Duration = Duration::from_millis(20);
+/// From one portion to the next: a group of 10,000 takes some 22 of them.
+const PACE: Duration = Duration::from_millis(20);
+
+/// So much that was late is made up for.
+const LATE_MAX: Duration = Duration::from_millis(100);
 
 /// Gives what is left to give whenever this node leads the shard; ends when the group stops.
 pub async fn run(
@@ -63,51 +67,65 @@ pub async fn run(
 
 /// Gives for ever; ends only when the state cannot be read.
 async fn give(shard: &Shard, wake: &Notify) -> Result<Infallible, Fatal> {
+    let mut due = Instant::now();
     loop {
-        let mut behind = None;
+        let mut last = None;
         loop {
             let look = |state: &dyn tidemark_store_core::Read| {
-                group_read::waiting(state, behind.as_ref(), GROUPS_AT_ONCE)
+                group_read::waiting(state, last.as_ref(), GROUPS_AT_ONCE)
             };
             let groups = shard.peek(look)?;
-            let Some(last) = groups.last().cloned() else { break };
+            let Some(group) = groups.last().cloned() else { break };
             let mut portions: FuturesUnordered<_> =
                 groups.into_iter().map(|group| portion(shard, group)).collect();
-            let mut failed = false;
-            while let Some(done) = portions.next().await {
-                failed |= !done?;
+            let mut then = Then::KeepPace;
+            while let Some(wanted) = portions.next().await {
+                then = then.max(wanted?);
             }
-            if failed {
-                tokio::time::sleep(AGAIN_AFTER).await;
+            match then {
+                Then::KeepPace => {
+                    due = due.max(Instant::now() - LATE_MAX) + PACE;
+                    tokio::time::sleep_until(due).await;
+                }
+                Then::Hurry => due = Instant::now(),
+                Then::TryAgain => tokio::time::sleep(AGAIN_AFTER).await,
             }
-            behind = Some(last);
+            last = Some(group);
         }
-        if behind.is_none() {
+        if last.is_none() {
             // A mark that was set after the look has left a permit.
             wake.notified().await;
+            due = Instant::now();
         }
     }
 }
 
-/// Proposes one portion; was it given? Who proposes it again does no harm: the position is in the
-/// state.
-async fn portion(shard: &Shard, group: GroupId) -> Result<bool, Fatal> {
+/// What comes after a portion; of several the last one here.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Then {
+    /// Nothing waits but what is left of the newest entry, if anything.
+    KeepPace,
+    /// Entries wait.
+    Hurry,
+    /// The portion was not given.
+    TryAgain,
+}
+
+/// Proposes one portion. Who proposes it again does no harm: the position is in the state.
+async fn portion(shard: &Shard, group: GroupId) -> Result<Then, Fatal> {
     while shard.is_outbox_half_full()? {
         tokio::time::sleep(AGAIN_AFTER).await;
     }
-    let began = Instant::now();
     match shard.propose(Command::FanOut { group }).await {
-        Ok(Reply::FannedOut { .. }) => {
-            tokio::time::sleep(began.elapsed().min(REST_MAX)).await;
-            Ok(true)
-        }
+        Ok(Reply::FannedOut { behind: false, .. }) => Ok(Then::KeepPace),
+        Ok(Reply::FannedOut { behind: true, .. }) => Ok(Then::Hurry),
         Ok(other) => {
             tracing::error!(?other, "no answer to a fan-out");
-            Ok(false)
+            Ok(Then::TryAgain)
         }
         Err(error) => {
             tracing::debug!(%error, "a portion is proposed again");
-            Ok(false)
+            Ok(Then::TryAgain)
         }
     }
 }

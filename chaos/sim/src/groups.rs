@@ -16,7 +16,7 @@ use tidemark_types::{ContentHash, GroupId, UnixMs, UserId};
 use crate::plan::Dice;
 use crate::world::{PROBER, World};
 
-/// Members of the second group who do nothing: an entry takes two portions.
+/// Members of the second group who do nothing: an entry takes several portions.
 const CROWD: u32 = 900;
 
 /// Lets the groups live while users write. Where mailboxes keep few entries, the logs could not be

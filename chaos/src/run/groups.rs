@@ -27,7 +27,7 @@ use crate::login::Login;
 use crate::notes::Notes;
 use crate::wire::Wire;
 
-/// Members of the second group who do nothing: an entry takes four portions, and half a second of two
+/// Members of the second group who do nothing: an entry takes several portions, and half a second of two
 /// processors.
 const CROWD: User = 1_800;
 

@@ -78,6 +78,8 @@ pub enum Reply {
     FannedOut {
         /// There is more.
         more: bool,
+        /// And not of the newest entry only.
+        behind: bool,
     },
 }
 

@@ -390,7 +390,7 @@ async fn what_nobody_waits_for_is_committed_with_what_somebody_waits_for() {
     assert_eq!(applied(), before + 1);
 
     let confirms = [confirm(), confirm()];
-    let sent = home.enqueue(send(&phone, 1, &[phone.user.clone()])).unwrap();
+    let sent = home.enqueue(send(&phone, 1, std::slice::from_ref(&phone.user))).unwrap();
     verdict(sent.reply().await).unwrap();
     for confirmed in confirms {
         assert!(matches!(confirmed.reply().await, Ok(Reply::Confirmed { .. })));

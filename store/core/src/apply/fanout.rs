@@ -30,8 +30,12 @@ use crate::storage::Fatal;
 use crate::transaction::{Step, Stop};
 use crate::value::{Content, Entry, Origin, Payload, Shard, Value};
 
-/// Members whom one command gives an entry, about: what a shard does without a pause.
-const PORTION_MEMBERS: usize = 512;
+/// A group of so many members is given an entry at once: what a shard does without a pause.
+const AT_ONCE_MEMBERS: u32 = 512;
+
+/// Members of a larger one whom one command gives an entry, at least, in whole buckets: few, since all who are
+/// told of it do so without a pause.
+const PORTION_MEMBERS: u32 = 256;
 
 /// Entries of a log that may wait to be given. Beyond it an append gives the oldest one to the end
 /// itself: relayed messages cannot be refused for lack of room, and the log must keep what waits.
@@ -120,7 +124,8 @@ impl Work {
         shard: &mut Shard,
         newest: Option<&Newest<'_>>,
     ) -> Result<(), Fatal> {
-        let mut left = PORTION_MEMBERS;
+        let is_large = self.group.members > AT_ONCE_MEMBERS;
+        let mut left = if is_large { PORTION_MEMBERS } else { AT_ONCE_MEMBERS };
         while left > 0 {
             match self.group.fan_out.clone() {
                 Some(FanOut::Giving { seq, buckets, open }) => {
@@ -155,7 +160,7 @@ impl Work {
         (seq, mut buckets, mut open): (Seq, u32, Vec<ShardId>),
         entry: &Entry,
         bytes: Option<&Bytes>,
-        left: &mut usize,
+        left: &mut u32,
     ) -> Result<(), Fatal> {
         let Content::Group(said) = &entry.content else {
             let text = format!("group {}: entry {seq} is none of a group", self.id);
@@ -165,7 +170,7 @@ impl Work {
         while buckets < self.group.buckets() && *left > 0 {
             let members = self.roll.at(step, buckets, seq)?;
             // Looking into a bucket costs something too.
-            *left = left.saturating_sub(members.len().max(1));
+            *left = left.saturating_sub(u32::try_from(members.len()).unwrap_or(u32::MAX).max(1));
             to.extend(members);
             if matches!(said.event, GroupEvent::Deleted) {
                 self.roll.empty(step, buckets)?;
@@ -243,14 +248,15 @@ pub(super) fn go_on(
     shard: &mut Shard,
     group: &GroupId,
 ) -> Result<Reply, Stop> {
-    let more = match Work::of(step, group)? {
+    let (more, behind) = match Work::of(step, group)? {
         Some(mut work) if work.group.fan_out.is_some() => {
             work.portion(step, shard, None)?;
-            work.save(step)
+            let behind = work.group.giving().is_some_and(|seq| seq < work.log.value.head);
+            (work.save(step), behind)
         }
-        Some(_) | None => false,
+        Some(_) | None => (false, false),
     };
-    Ok(Reply::FannedOut { more })
+    Ok(Reply::FannedOut { more, behind })
 }
 
 /// Brings an entry to these members: into mailboxes here, and as one record to each other shard. Those

@@ -150,7 +150,7 @@ impl Cluster {
     /// Gives the log of a group to its members as far as one command does; is there more?
     pub(crate) fn fan_out(&mut self, group: &GroupId) -> bool {
         match self.route(Command::FanOut { group: group.clone() }).reply {
-            Reply::FannedOut { more } => more,
+            Reply::FannedOut { more, .. } => more,
             other => panic!("{other:?}"),
         }
     }

@@ -28,7 +28,7 @@ const SHARDS: u16 = 3;
 /// Users who act. The first one owns both groups and never leaves; the last one never joins.
 const USERS: usize = 7;
 
-/// Members of the large group who do nothing: with them an entry takes two portions.
+/// Members of the large group who do nothing: with them an entry takes several portions.
 const CROWD: usize = 700;
 
 /// One in so many of these is looked at, and the one after it may lose what it was given.
