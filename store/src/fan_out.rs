@@ -10,8 +10,8 @@
 //! What is left to do stands in the state, so nothing is kept here: whoever leads next finds the
 //! marks. One command of a group is under way at a time, and of a few groups together, so that a
 //! large group does not keep the others waiting. It gives way to what clients ask for: portions have a
-//! pace, since all who are told of one take processors too, unless entries wait behind the one that is
-//! given; and half of the outbox is left to clients (R7).
+//! pace, since all who are told of one take processors too; where entries wait behind the one that is
+//! given, it rests for as long as a portion took. Half of the outbox is left to clients (R7).
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ pub async fn run(
 
 /// Gives for ever; ends only when the state cannot be read.
 async fn give(shard: &Shard, wake: &Notify) -> Result<Infallible, Fatal> {
-    let mut due = Instant::now();
+    let mut pace = Pace::from(Instant::now());
     loop {
         let mut last = None;
         loop {
@@ -76,6 +76,7 @@ async fn give(shard: &Shard, wake: &Notify) -> Result<Infallible, Fatal> {
             };
             let groups = shard.peek(look)?;
             let Some(group) = groups.last().cloned() else { break };
+            let began = Instant::now();
             let mut portions: FuturesUnordered<_> =
                 groups.into_iter().map(|group| portion(shard, group)).collect();
             let mut then = Then::KeepPace;
@@ -83,11 +84,11 @@ async fn give(shard: &Shard, wake: &Notify) -> Result<Infallible, Fatal> {
                 then = then.max(wanted?);
             }
             match then {
-                Then::KeepPace => {
-                    due = due.max(Instant::now() - LATE_MAX) + PACE;
-                    tokio::time::sleep_until(due).await;
+                Then::KeepPace => tokio::time::sleep_until(pace.next(Instant::now())).await,
+                Then::Hurry => {
+                    tokio::time::sleep(began.elapsed().min(PACE)).await;
+                    pace = Pace::from(Instant::now());
                 }
-                Then::Hurry => due = Instant::now(),
                 Then::TryAgain => tokio::time::sleep(AGAIN_AFTER).await,
             }
             last = Some(group);
@@ -95,8 +96,23 @@ async fn give(shard: &Shard, wake: &Notify) -> Result<Infallible, Fatal> {
         if last.is_none() {
             // A mark that was set after the look has left a permit.
             wake.notified().await;
-            due = Instant::now();
+            pace = Pace::from(Instant::now());
         }
+    }
+}
+
+/// When portions are due, one after the other: the first at once.
+struct Pace(Instant);
+
+impl Pace {
+    fn from(now: Instant) -> Self {
+        Pace(now)
+    }
+
+    /// When the next one is due, behind one that is over `now`.
+    fn next(&mut self, now: Instant) -> Instant {
+        self.0 = self.0.max(now - LATE_MAX) + PACE;
+        self.0
     }
 }
 
@@ -127,5 +143,21 @@ async fn portion(shard: &Shard, group: GroupId) -> Result<Then, Fatal> {
             tracing::debug!(%error, "a portion is proposed again");
             Ok(Then::TryAgain)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_late_is_made_up_for_but_not_all_of_it() {
+        let start = Instant::now() + Duration::from_secs(60);
+        let mut pace = Pace::from(start);
+        assert_eq!(pace.next(start), start + PACE);
+        // It took longer: the one after it is due when it would have been.
+        assert_eq!(pace.next(start + 2 * PACE), start + 2 * PACE);
+        let much_later = start + Duration::from_secs(9);
+        assert_eq!(pace.next(much_later), much_later - LATE_MAX + PACE);
     }
 }

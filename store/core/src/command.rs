@@ -414,7 +414,7 @@ impl Command {
         }
     }
 
-    /// May it wait a little for others? Nobody waits for what becomes of it.
+    /// May it wait a little for others? No user waits for what becomes of it.
     pub fn is_patient(&self) -> bool {
         matches!(self, Command::Confirm { .. })
     }

@@ -78,7 +78,7 @@ pub enum Reply {
     FannedOut {
         /// There is more.
         more: bool,
-        /// And not of the newest entry only.
+        /// Entries wait behind the one that is given.
         behind: bool,
     },
 }

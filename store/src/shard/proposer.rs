@@ -217,7 +217,8 @@ impl Task {
     fn wait(&self) -> Option<Duration> {
         let oldest = self.next.front()?;
         let is_full = self.next.len() >= self.config.batch_commands_max;
-        if is_full || !self.next.iter().all(|next| next.command.is_patient()) {
+        let waits = |next: &Proposal| next.command.is_patient();
+        if is_full || !self.group.is_leader() || !self.next.iter().all(waits) {
             return Some(Duration::ZERO);
         }
         Some((oldest.waiting.since + PATIENCE).saturating_sub(self.clock.monotonic()))
@@ -237,9 +238,14 @@ impl Task {
         let mut waiting = Vec::new();
         let mut bytes = 0;
         while let Some(proposal) = self.next.pop_front() {
-            bytes += proposal.command.cost();
-            commands.push(proposal.command);
-            waiting.push(proposal.waiting);
+            let Proposal { command, waiting: mut caller } = proposal;
+            if command.is_patient() {
+                // That it waited for others is no time that a proposal takes.
+                caller.since = self.clock.monotonic();
+            }
+            bytes += command.cost();
+            commands.push(command);
+            waiting.push(caller);
             let full = commands.len() == self.config.batch_commands_max;
             let next = self.next.front().map_or(0, |next| next.command.cost());
             if full || bytes + next > self.config.batch_bytes_max {

@@ -17,7 +17,7 @@ use crate::node::{config, start, start_new, stop, user};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// An entry takes three portions.
+/// An entry takes several portions.
 const MEMBERS: usize = 1_200;
 
 const POSTS: u8 = 20;

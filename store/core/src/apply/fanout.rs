@@ -124,7 +124,8 @@ impl Work {
         shard: &mut Shard,
         newest: Option<&Newest<'_>>,
     ) -> Result<(), Fatal> {
-        let is_large = self.group.members > AT_ONCE_MEMBERS;
+        // A group that is deleted has no members any more, but its entries still go to all it had.
+        let is_large = self.group.deleted || self.group.members > AT_ONCE_MEMBERS;
         let mut left = if is_large { PORTION_MEMBERS } else { AT_ONCE_MEMBERS };
         while left > 0 {
             match self.group.fan_out.clone() {

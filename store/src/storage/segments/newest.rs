@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
+use rustix::io::retry_on_intr;
 use tidemark_mutants::{Mutant, is};
 
 use super::index::Place;
@@ -132,7 +133,7 @@ impl Newest {
 }
 
 /// Has the disk no room, or a file system that cannot say so beforehand? All else is a disk that fails.
-fn is_no_room(error: &io::Error) -> bool {
+pub(super) fn is_no_room(error: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, StorageFull, Unsupported};
     matches!(error.kind(), StorageFull | QuotaExceeded | Unsupported)
 }
@@ -145,7 +146,7 @@ pub(super) fn allocated(folder: &Path, number: u32, segment_bytes: usize) -> io:
     options.write(true).create(true).truncate(true);
     let file = options.open(segment_path(folder, number))?;
     let bytes = sectors::file_len(segment_bytes);
-    if let Err(error) = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, bytes) {
+    if let Err(error) = retry_on_intr(|| fallocate(&file, FallocateFlags::KEEP_SIZE, 0, bytes)) {
         tracing::debug!(%error, "a segment of the log is not allocated before it is written");
     }
     Ok(file)
@@ -157,7 +158,8 @@ fn fill(file: &File, range: Range<u64>) -> io::Result<()> {
     if range.is_empty() {
         return Ok(());
     }
-    fallocate(file, FallocateFlags::KEEP_SIZE, range.start, range.end - range.start)?;
+    let bytes = range.end - range.start;
+    retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, range.start, bytes))?;
     let zeros = vec![0; ZEROS];
     for at in range.clone().step_by(ZEROS) {
         file.write_all_at(&zeros[..(range.end - at).min(ZEROS as u64) as usize], at)?;

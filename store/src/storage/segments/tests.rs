@@ -586,3 +586,17 @@ proptest! {
         prop_assert_eq!(last(&path), upto + 1);
     }
 }
+
+#[test]
+fn only_the_lack_of_room_is_passed_over_while_a_segment_is_filled() {
+    use rustix::io::Errno;
+    for (errno, passes) in [
+        (Errno::NOSPC, true),
+        (Errno::DQUOT, true),
+        (Errno::OPNOTSUPP, true),
+        (Errno::IO, false),
+        (Errno::ROFS, false),
+    ] {
+        assert_eq!(newest::is_no_room(&errno.into()), passes, "{errno}");
+    }
+}
