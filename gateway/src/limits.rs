@@ -29,7 +29,7 @@ pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// From a token's expiry to the cut; devices are promised at most 60 s, and their clocks differ.
 pub(crate) const TOKEN_GRACE: Duration = Duration::from_secs(30);
 
-/// From one command with a device's cursor to the next: a busy device costs one a second.
+/// A cursor waits this long for newer ones, so that a busy device costs one command a second.
 pub(crate) const CONFIRM_EVERY: Duration = Duration::from_secs(1);
 
 /// How long closing frames may take to be written; a device that reads nothing is just cut.

@@ -172,8 +172,8 @@ impl Peer {
 
     /// Starts what is due: a page, a confirmation; of each at most one is under way.
     pub(super) fn start(&mut self, pending: &mut Pending) {
-        let Parts { store, clock, .. } = &self.shared.parts;
-        let (user, number) = (&self.user, self.places);
+        let now = self.shared.parts.clock.monotonic();
+        let (store, user, number) = (&self.shared.parts.store, &self.user, self.places);
         let Some(place) = &mut self.place else { return };
         if let Some(sync) = place.asks.take_if(|_| !place.paging && pending.answers.is_empty()) {
             place.paging = true;
@@ -181,8 +181,8 @@ impl Peer {
             let page = receive::page(store.clone(), user.clone(), epoch, seq_cli, sync.limit);
             pending.work(page.map(move |page| Done::Paged(number, sync.request_id, page)));
         }
-        if place.cursor.due().is_some()
-            && let Some((epoch, seq)) = place.cursor.take(clock.monotonic())
+        if place.cursor.due().is_some_and(|due| due <= now)
+            && let Some((epoch, seq)) = place.cursor.take()
         {
             let device = self.device.clone();
             let confirm = receive::confirm(store.clone(), user.clone(), device, epoch, seq);
@@ -319,8 +319,9 @@ impl Peer {
     }
 
     fn confirm(&mut self, epoch: u32, seq: u32) {
+        let now = self.shared.parts.clock.monotonic();
         if let Some(place) = &mut self.place {
-            place.cursor.heard(Epoch::new(epoch), Seq::new(seq));
+            place.cursor.heard(Epoch::new(epoch), Seq::new(seq), now);
         }
     }
 
@@ -415,6 +416,7 @@ impl Peer {
         confirmed: Result<(Epoch, Seq), Failure>,
         pending: &mut Pending,
     ) -> Result<(), Failure> {
+        let now = self.shared.parts.clock.monotonic();
         let Some(place) = &mut self.place else { return Ok(()) };
         match confirmed {
             Ok((epoch, seq)) => place.cursor.confirmed(epoch, seq),
@@ -424,7 +426,7 @@ impl Peer {
                 pending.answer(refusal(failure, Frame::ACK, 0));
             }
             Err(failure) if failure.code == ErrorCode::LoggedOut => return Err(failure),
-            Err(_) => place.cursor.failed(),
+            Err(_) => place.cursor.failed(now),
         }
         Ok(())
     }

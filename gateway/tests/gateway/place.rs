@@ -125,22 +125,14 @@ async fn acks_are_collected_and_the_last_one_survives_the_connection() {
     }
     bob.say(v1::Ack { epoch: 1, seq: 2 }).await;
     assert!(bob.hears_nothing().await);
-    assert_eq!(
-        cluster.confirms(),
-        [1, 5],
-        "the first at once, and the newest of the others a second later"
-    );
+    assert_eq!(cluster.confirms(), [5]);
     bob.say(v1::Ping { nonce: 4, epoch: 1, seq_cli: 8 }).await;
     assert!(matches!(bob.hear().await, Frame::Pong(pong) if pong.nonce == 4 && pong.seq_svr == 9));
-    bob.say(v1::Ack { epoch: 1, seq: 9 }).await;
-    bob.say(v1::Ping { nonce: 5, epoch: 1, seq_cli: 9 }).await;
-    assert!(matches!(bob.hear().await, Frame::Pong(pong) if pong.nonce == 5));
-    assert_eq!(cluster.confirms(), [1, 5, 8], "the next one is not due yet");
     drop(bob);
-    while cluster.confirms().len() < 4 {
+    while cluster.confirms().len() < 2 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(cluster.confirms(), [1, 5, 8, 9]);
+    assert_eq!(cluster.confirms(), [5, 8]);
 }
 
 #[tokio::test(start_paused = true)]
