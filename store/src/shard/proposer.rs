@@ -218,7 +218,7 @@ impl Task {
         let oldest = self.next.front()?;
         let is_full = self.next.len() >= self.config.batch_commands_max;
         let waits = |next: &Proposal| next.command.is_patient();
-        if is_full || !self.group.is_leader() || !self.next.iter().all(waits) {
+        if is_full || !self.next.iter().all(waits) || !self.group.is_leader() {
             return Some(Duration::ZERO);
         }
         Some((oldest.waiting.since + PATIENCE).saturating_sub(self.clock.monotonic()))
