@@ -1,36 +1,27 @@
 //! The servers' memory allocator, what it takes from the system, and how long it keeps what was freed.
 //!
-//! Servers allocate a lot of small things, and free tens of megabytes at once when a state is written
-//! out, to ask for them again within seconds. What is given back to the system meanwhile comes back page
-//! by page, each cleared by the kernel: a tenth of a store node's time under full load.
+//! Servers allocate a lot of small things that live for a moment. jemalloc gives out first what was freed
+//! last, which is still in the processor's caches; an allocator that goes through its pages in order finds
+//! each block in memory, a sixth of a gateway's time (`docs/adr/0027-what-memory-costs.md`).
 //!
-//! A huge page is cleared as one, and whoever touched it first waits: for milliseconds where the system
-//! has to get its memory from a host. All of it is taken, however little is used.
+//! Tens of megabytes are freed at once when a state is written out, to be asked for again within seconds.
+//! What is given back to the system meanwhile comes back page by page, each cleared by the kernel: a tenth
+//! of a store node's time under full load. So it is kept for a while. A huge page is cleared as one, and
+//! whoever touched it first waits: for milliseconds where the system has to get its memory from a host. All
+//! of it is taken, however little is used.
 
-use std::ffi::{c_int, c_long};
 use std::io;
-use std::time::Duration;
 
-pub use mimalloc::MiMalloc as Allocator;
+pub use tikv_jemallocator::Jemalloc as Allocator;
 
-/// mimalloc's `mi_option_purge_delay`, which its crate does not name.
-const PURGE_DELAY: c_int = 15;
-
-/// How long freed memory is kept. A server under load asks for it again long before; one that has nothing
-/// to do gives it back.
-const KEPT: Duration = Duration::from_secs(10);
-
-/// By which whoever starts a server may say something else, in milliseconds; the allocator reads it.
-const KEPT_VARIABLE: &str = "MIMALLOC_PURGE_DELAY";
-
-/// Has the allocator keep freed memory for a while; called once, when a server begins.
-pub fn keep_freed_memory() {
-    if std::env::var_os(KEPT_VARIABLE).is_some() {
-        return;
-    }
-    let millis = c_long::try_from(KEPT.as_millis()).expect("a few seconds");
-    set(PURGE_DELAY, millis);
-}
+/// jemalloc's options, by the name under which it looks for them. What was freed is kept for 10 s, at most,
+/// and then given back by a thread of its own, since a server that has nothing to do frees nothing either.
+/// Whoever starts a server may say something else by `MALLOC_CONF`.
+#[expect(unsafe_code, reason = "the allocator reads its options from a symbol")]
+#[unsafe(no_mangle)]
+#[used]
+pub static malloc_conf: &[u8; 61] =
+    b"background_thread:true,dirty_decay_ms:10000,muzzy_decay_ms:0\0";
 
 /// Has the system give this process memory in pages of the usual size; called once, when a server begins.
 ///
@@ -41,28 +32,24 @@ pub fn take_small_pages() -> io::Result<()> {
     Ok(rustix::thread::disable_transparent_huge_pages(true)?)
 }
 
-#[expect(unsafe_code, reason = "the option is a number in a table of the allocator's")]
-fn set(option: c_int, value: c_long) {
-    // SAFETY: any number may be written into the table, whose length the allocator checks; it reads it
-    // from all threads.
-    unsafe { libmimalloc_sys::mi_option_set(option, value) }
-}
-
 #[cfg(test)]
 mod tests {
+    use tikv_jemalloc_ctl::{opt, raw};
+
     use super::*;
 
-    #[expect(unsafe_code, reason = "the option is a number in a table of the allocator's")]
-    fn get(option: c_int) -> c_long {
-        // SAFETY: as for writing.
-        unsafe { libmimalloc_sys::mi_option_get(option) }
-    }
+    #[global_allocator]
+    static ALLOCATOR: Allocator = Allocator;
 
-    /// An update of the allocator might move the option: then its default is another one.
     #[test]
-    fn the_option_is_the_one_that_is_meant() {
-        assert_eq!(get(PURGE_DELAY), 1_000, "milliseconds, as mimalloc 3 documents it");
-        keep_freed_memory();
-        assert_eq!(get(PURGE_DELAY), 10_000);
+    fn the_options_are_what_the_allocator_goes_by() {
+        assert!(opt::background_thread::read().expect("an option"));
+        let kept = |name: &[u8]| {
+            #[expect(unsafe_code, reason = "an option is read by its name")]
+            // SAFETY: the name ends with a 0, and the option is an `ssize_t`.
+            unsafe { raw::read::<isize>(name) }.expect("an option")
+        };
+        assert_eq!(kept(b"opt.dirty_decay_ms\0"), 10_000);
+        assert_eq!(kept(b"opt.muzzy_decay_ms\0"), 0);
     }
 }

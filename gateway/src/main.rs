@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use futures::future::join_all;
-use tidemark_allocator::{Allocator, keep_freed_memory, take_small_pages};
+use tidemark_allocator::{Allocator, take_small_pages};
 use tidemark_env::{Clock, Rng, SystemClock, SystemRng};
 use tidemark_gateway::app::App;
 use tidemark_gateway::config::{GatewayConfig, StoreConfig};
@@ -83,7 +83,6 @@ struct RunArguments {
 }
 
 pub(crate) fn main() -> ExitCode {
-    keep_freed_memory();
     let Command::Run(arguments) = Arguments::parse().command;
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,

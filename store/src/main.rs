@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
-use tidemark_allocator::{Allocator, keep_freed_memory, take_small_pages};
+use tidemark_allocator::{Allocator, take_small_pages};
 use tidemark_process::LogFormat;
 use tidemark_store::config::StoreConfig;
 use tidemark_store::inspect::{Inspector, Report};
@@ -135,7 +135,6 @@ enum Output {
 }
 
 pub(crate) fn main() -> ExitCode {
-    keep_freed_memory();
     let Arguments { command } = Arguments::parse();
     let done = match command {
         Command::Create { data_dir, cluster, shards, members, node, settings } => {

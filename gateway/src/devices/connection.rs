@@ -192,7 +192,7 @@ impl Connection {
         }
         self.written = 0;
         self.waiting.set(self.pending.answers.len());
-        self.alarm.set(self.wakes(), now);
+        self.alarm.set(self.wakes(now), now);
         let (uplink, mailbox, unseated) = match &mut self.peer {
             Some(Peer { uplink, seat: Seat { mailbox, unseated, .. }, .. }) => {
                 (Some(uplink), Some(mailbox), Some(unseated))
@@ -364,12 +364,12 @@ impl Connection {
     }
 
     /// When there is something to do of which no event tells, on the monotonic clock.
-    fn wakes(&self) -> Duration {
+    fn wakes(&self, now: Duration) -> Duration {
         let silent = self.heard.min(self.took) + self.shared.parts.limits.heartbeat_max;
         let times = match &self.peer {
             Some(peer) => {
-                let paused = peer.uplink.paused_until().filter(|until| *until > self.now());
-                [Some(self.expires(peer)), peer.due(), paused, self.closes]
+                let paused = peer.uplink.paused_until().filter(|until| *until > now);
+                [Some(self.expires(peer, now)), peer.due(), paused, self.closes]
             }
             None => [Some(self.began + HELLO_TIMEOUT), None, None, self.closes],
         };
@@ -383,7 +383,7 @@ impl Connection {
         }
         match &self.peer {
             None if self.began + HELLO_TIMEOUT <= now => return Err(End::NoHello),
-            Some(peer) if self.expires(peer) <= now => return Err(End::Expired),
+            Some(peer) if self.expires(peer, now) <= now => return Err(End::Expired),
             _ => {}
         }
         let over = |since: Duration| since + self.shared.parts.limits.heartbeat_max <= now;
@@ -395,10 +395,10 @@ impl Connection {
     }
 
     /// When the connection ends because of its token. The wall clock may jump meanwhile.
-    fn expires(&self, peer: &Peer) -> Duration {
+    fn expires(&self, peer: &Peer, now: Duration) -> Duration {
         let left = peer.expires.plus(TOKEN_GRACE).get();
         let left = left.saturating_sub(self.shared.parts.clock.wall().get());
-        self.now().saturating_add(Duration::from_millis(left))
+        now.saturating_add(Duration::from_millis(left))
     }
 
     /// Writes what is left and why it ends, while somebody reads it; the last thing that is done

@@ -11,6 +11,8 @@ use serde::de::{DeserializeOwned, Visitor};
 use serde::{Deserializer, Serialize};
 use thiserror::Error;
 
+use crate::value_bytes::ValueBytes;
+
 /// Bytes that are not what they should be.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DecodeError {
@@ -75,17 +77,26 @@ pub fn encode<T: Serialize>(version: u8, value: &T) -> Vec<u8> {
 /// As [`encode`], for values that are many and do not live long, since they keep their neighbours in
 /// memory: some hundreds of them share one allocation.
 pub(crate) fn encode_chunked<T: Serialize>(version: u8, value: &T) -> Bytes {
-    encoded(version, value, |bytes| {
-        if bytes.len() > CHUNKED_MAX {
-            return Bytes::copy_from_slice(bytes);
+    encoded(version, value, chunked)
+}
+
+/// As [`encode_chunked`]; small values have their bytes in place.
+pub(crate) fn encode_stored<T: Serialize>(version: u8, value: &T) -> ValueBytes {
+    let stored =
+        |bytes: &[u8]| ValueBytes::in_place(bytes).unwrap_or_else(|| chunked(bytes).into());
+    encoded(version, value, stored)
+}
+
+fn chunked(bytes: &[u8]) -> Bytes {
+    if bytes.len() > CHUNKED_MAX {
+        return Bytes::copy_from_slice(bytes);
+    }
+    REST.with_borrow_mut(|rest| {
+        if rest.capacity() < bytes.len() {
+            *rest = BytesMut::with_capacity(CHUNK);
         }
-        REST.with_borrow_mut(|rest| {
-            if rest.capacity() < bytes.len() {
-                *rest = BytesMut::with_capacity(CHUNK);
-            }
-            rest.extend_from_slice(bytes);
-            rest.split().freeze()
-        })
+        rest.extend_from_slice(bytes);
+        rest.split().freeze()
     })
 }
 
@@ -188,6 +199,7 @@ mod tests {
             let encoded: Vec<_> = values.iter().map(|value| encode_chunked(3, value)).collect();
             for (bytes, value) in encoded.iter().zip(&values) {
                 assert_eq!(*bytes, encode(3, value));
+                assert_eq!(*encode_stored(3, value), **bytes);
             }
         }
     }

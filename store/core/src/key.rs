@@ -99,8 +99,8 @@ impl Kind {
 /// Room for the keys of users whose names are UUIDs, without a place of their own in memory.
 const INLINE_BYTES: usize = 64;
 
-/// The bytes of a key while they are collected.
-type Collected = SmallVec<[u8; INLINE_BYTES]>;
+/// The bytes of a key without their hash.
+pub type Collected = SmallVec<[u8; INLINE_BYTES]>;
 
 /// The factor by which a number in a log is spread over hashes: odd, so that no two numbers meet.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -203,10 +203,12 @@ fn be(bytes: &[u8]) -> u64 {
 }
 
 /// The bytes of the key with this number in the log with this prefix.
-pub fn in_log(prefix: &[u8], number: u64) -> Vec<u8> {
+pub fn in_log(prefix: &[u8], number: u64) -> Collected {
     let bytes = number.to_be_bytes();
     let skipped = prefix.len() + bytes.len() - len_in_log(prefix);
-    [prefix, &bytes[skipped..]].concat()
+    let mut key = Collected::from_slice(prefix);
+    key.extend_from_slice(&bytes[skipped..]);
+    key
 }
 
 /// How many bytes each key has in the log with this prefix.
@@ -624,7 +626,7 @@ mod tests {
             let next = KeyBytes::new(&in_log(prefix, 8));
             assert_ne!(next.hash(), key.hash());
             assert_eq!(next.place(), Place::Log { prefix, hash, number: 8 });
-            assert_eq!(in_log(prefix, 7), **key);
+            assert_eq!(*in_log(prefix, 7), **key);
         }
         let [entry, ack, record] = keys;
         let upto = in_log(&ack[..ack.len() - 8], 9);

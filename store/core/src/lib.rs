@@ -41,8 +41,10 @@ pub mod storage;
 mod transaction;
 pub mod unread;
 pub mod value;
+mod value_bytes;
 
 pub use command::{Batch, Command};
 pub use reply::{Alarm, Applied, Effect, Reject, Reply};
 pub use storage::{Change, Fatal, Layered, Read, StorageError, Writes};
 pub use transaction::Transaction;
+pub use value_bytes::ValueBytes;

@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use bytes::Bytes;
-
 use crate::key::KeyBytes;
 use crate::storage::{Change, Read, StorageError, Visit, Writes};
+use crate::value_bytes::ValueBytes;
 
 /// Keys and values, in key order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryState {
-    pairs: BTreeMap<Vec<u8>, Bytes>,
+    pairs: BTreeMap<Vec<u8>, ValueBytes>,
 }
 
 impl MemoryState {
@@ -27,7 +26,7 @@ impl MemoryState {
 }
 
 impl Read for MemoryState {
-    fn get(&self, key: &KeyBytes) -> Result<Option<Bytes>, StorageError> {
+    fn get(&self, key: &KeyBytes) -> Result<Option<ValueBytes>, StorageError> {
         Ok(self.pairs.get(&**key).cloned())
     }
 

@@ -415,8 +415,8 @@ mod tests {
         let record = OutRecord { bytes_upto: 0, payload };
         let stream = Outbound { trim: OutSeq::new(trim), ..Outbound::default() };
         let key = |number: &u64| OutRecordKey { shard: TO, out_seq: OutSeq::new(*number) };
-        let records = records.iter().map(|number| (key(number).encode(), Some(record.encode())));
-        let stream = (OutboundKey { shard: TO }.encode(), Some(stream.encode()));
+        let records = records.iter().map(|number| (key(number).encode(), Some(record.stored())));
+        let stream = (OutboundKey { shard: TO }.encode(), Some(stream.stored()));
         let mut state = MemoryState::default();
         state.write(records.chain([stream]).collect::<Writes>());
         let limits = PageLimits { entries: 10, bytes: 1_000 };

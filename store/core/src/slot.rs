@@ -19,6 +19,7 @@ use crate::codec::DecodeError;
 use crate::key::{EntryKey, Key, SharedKey, after};
 use crate::storage::{Fatal, Read};
 use crate::value::{Entry, Value};
+use crate::value_bytes::ValueBytes;
 
 /// What stands under a number of a mailbox. Its bytes are those of what it is: their version tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +74,10 @@ impl Value for Slot {
             Slot::Own(entry) => entry.encode_chunked(),
             Slot::Shared(reference) => reference.encode_chunked(),
         }
+    }
+
+    fn stored(&self) -> ValueBytes {
+        self.encode_chunked().into()
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {

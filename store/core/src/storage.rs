@@ -5,12 +5,12 @@
 
 use std::ops::ControlFlow;
 
-use bytes::Bytes;
 use hashbrown::HashTable;
 use thiserror::Error;
 
 use crate::codec::DecodeError;
 use crate::key::KeyBytes;
+use crate::value_bytes::ValueBytes;
 
 /// What became of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Change {
     /// The key.
     pub key: KeyBytes,
     /// Its new value; none where it was deleted.
-    pub value: Option<Bytes>,
+    pub value: Option<ValueBytes>,
 }
 
 /// What a transaction changed: the newest change of each key, in the order in which keys were first
@@ -32,12 +32,12 @@ pub struct Writes {
 
 impl Writes {
     /// What became of `key`, if it was changed.
-    pub fn get(&self, key: &KeyBytes) -> Option<&Option<Bytes>> {
+    pub fn get(&self, key: &KeyBytes) -> Option<&Option<ValueBytes>> {
         self.place(key).map(|place| &self.changes[place].value)
     }
 
     /// Changes `key`.
-    pub fn insert(&mut self, key: KeyBytes, value: Option<Bytes>) {
+    pub fn insert(&mut self, key: KeyBytes, value: Option<ValueBytes>) {
         self.replace(key, value);
     }
 
@@ -67,8 +67,8 @@ impl Writes {
     pub(crate) fn replace(
         &mut self,
         key: KeyBytes,
-        value: Option<Bytes>,
-    ) -> (usize, Option<Option<Bytes>>) {
+        value: Option<ValueBytes>,
+    ) -> (usize, Option<Option<ValueBytes>>) {
         if let Some(place) = self.place(&key) {
             let before = std::mem::replace(&mut self.changes[place].value, value);
             return (place, Some(before));
@@ -82,7 +82,7 @@ impl Writes {
     }
 
     /// Takes back the newest [`Writes::replace`] that was not taken back yet.
-    pub(crate) fn take_back(&mut self, place: usize, before: Option<Option<Bytes>>) {
+    pub(crate) fn take_back(&mut self, place: usize, before: Option<Option<ValueBytes>>) {
         match before {
             Some(before) => self.changes[place].value = before,
             None => {
@@ -118,8 +118,8 @@ impl IntoIterator for Writes {
     }
 }
 
-impl FromIterator<(KeyBytes, Option<Bytes>)> for Writes {
-    fn from_iter<I: IntoIterator<Item = (KeyBytes, Option<Bytes>)>>(changes: I) -> Self {
+impl FromIterator<(KeyBytes, Option<ValueBytes>)> for Writes {
+    fn from_iter<I: IntoIterator<Item = (KeyBytes, Option<ValueBytes>)>>(changes: I) -> Self {
         let mut writes = Writes::default();
         for (key, value) in changes {
             writes.insert(key, value);
@@ -134,14 +134,14 @@ pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// A shard's state at one moment: a snapshot, or a state that nobody else changes meanwhile.
 pub trait Read {
     /// The value of `key`.
-    fn get(&self, key: &KeyBytes) -> Result<Option<Bytes>, StorageError>;
+    fn get(&self, key: &KeyBytes) -> Result<Option<ValueBytes>, StorageError>;
 
     /// Visits the pairs with `from <= key < to`, in key order.
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StorageError>;
 }
 
 impl<R: Read + ?Sized> Read for &R {
-    fn get(&self, key: &KeyBytes) -> Result<Option<Bytes>, StorageError> {
+    fn get(&self, key: &KeyBytes) -> Result<Option<ValueBytes>, StorageError> {
         (**self).get(key)
     }
 
@@ -154,7 +154,7 @@ impl<R: Read + ?Sized> Read for &R {
 /// keys, in key order.
 pub fn scan_over<'c, K: AsRef<[u8]>>(
     base: &dyn Read,
-    changes: impl Iterator<Item = (K, Option<&'c Bytes>)>,
+    changes: impl Iterator<Item = (K, Option<&'c ValueBytes>)>,
     (from, to): (&[u8], &[u8]),
     visit: &mut Visit<'_>,
 ) -> Result<(), StorageError> {
@@ -193,7 +193,7 @@ pub struct Layered<'a> {
 }
 
 impl Read for Layered<'_> {
-    fn get(&self, key: &KeyBytes) -> Result<Option<Bytes>, StorageError> {
+    fn get(&self, key: &KeyBytes) -> Result<Option<ValueBytes>, StorageError> {
         match self.writes.get(key) {
             Some(written) => Ok(written.clone()),
             None => self.base.get(key),
@@ -245,7 +245,7 @@ mod tests {
             from in 0u8..40, to in 0u8..40, limit in 1usize..30,
         ) {
             let write = |(key, value): (&u8, &Option<u8>)| {
-                (KeyBytes::new(&[*key]), value.map(|value| Bytes::from(vec![value])))
+                (KeyBytes::new(&[*key]), value.map(|value| ValueBytes::from(vec![value])))
             };
             let mut state = MemoryState::default();
             let pairs = base.iter().map(|(key, value)| (*key, Some(*value)));
@@ -273,7 +273,7 @@ mod tests {
             dropped in proptest::collection::vec((0u8..20, any::<Option<u8>>()), 0..30),
         ) {
             let change = |(key, value): &(u8, Option<u8>)| {
-                (KeyBytes::new(&[*key]), value.map(|value| Bytes::from(vec![value])))
+                (KeyBytes::new(&[*key]), value.map(|value| ValueBytes::from(vec![value])))
             };
             let mut writes: Writes = kept.iter().map(change).collect();
             let before = writes.changes.clone();

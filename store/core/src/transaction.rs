@@ -23,6 +23,7 @@ use crate::key::{ChainKey, Key, KeyBytes, ShardKey};
 use crate::reply::{Applied, Effect, Reject, Reply};
 use crate::storage::{Change, Fatal, Layered, Read, Writes};
 use crate::value::{Chain, Shard, Value};
+use crate::value_bytes::ValueBytes;
 
 /// What a send changes: two heads, two entries, a session, its acknowledgement, and one that is dropped.
 const CHANGES_PER_COMMAND: usize = 7;
@@ -38,7 +39,7 @@ pub struct Transaction<'a> {
 /// A change that can be taken back.
 struct Undo {
     place: usize,
-    before: Option<Option<Bytes>>,
+    before: Option<Option<ValueBytes>>,
 }
 
 impl<'a> Transaction<'a> {
@@ -196,17 +197,17 @@ impl Step<'_> {
 
     /// Sets the value of a key that was taken.
     pub(crate) fn put_back<K: Key>(&mut self, held: Held<K>, value: &K::Value) {
-        self.change_bytes(held.bytes, Some(value.encode_chunked()));
+        self.change_bytes(held.bytes, Some(value.stored()));
     }
 
     /// Sets the value of `key`.
     pub(crate) fn put<K: Key>(&mut self, key: &K, value: &K::Value) {
-        self.put_encoded(key, value.encode_chunked());
+        self.change(key, Some(value.stored()));
     }
 
     /// Sets the value of `key`, encoded.
     pub(crate) fn put_encoded<K: Key>(&mut self, key: &K, value: Bytes) {
-        self.change(key, Some(value));
+        self.change(key, Some(value.into()));
     }
 
     /// Removes `key`.
@@ -214,11 +215,11 @@ impl Step<'_> {
         self.change(key, None);
     }
 
-    fn change<K: Key>(&mut self, key: &K, value: Option<Bytes>) {
+    fn change<K: Key>(&mut self, key: &K, value: Option<ValueBytes>) {
         self.change_bytes(key.encode(), value);
     }
 
-    fn change_bytes(&mut self, key: KeyBytes, value: Option<Bytes>) {
+    fn change_bytes(&mut self, key: KeyBytes, value: Option<ValueBytes>) {
         let (place, before) = self.writes.replace(key, value);
         self.undo.push(Undo { place, before });
     }

@@ -22,6 +22,7 @@ use crate::codec::{self, DecodeError};
 use crate::feed::{Feed, FeedRecord};
 use crate::group::{Group, GroupEntry, Members, Waiting};
 use crate::slot::{Holders, Reference, Shared};
+use crate::value_bytes::ValueBytes;
 
 /// A kind of value, with the version in which it is written.
 pub trait Value: Serialize + DeserializeOwned {
@@ -38,6 +39,11 @@ pub trait Value: Serialize + DeserializeOwned {
     /// Its bytes, beside those of others in memory: for what is not kept long.
     fn encode_chunked(&self) -> Bytes {
         codec::encode_chunked(Self::VERSION, self)
+    }
+
+    /// Its bytes, as a state keeps them.
+    fn stored(&self) -> ValueBytes {
+        codec::encode_stored(Self::VERSION, self)
     }
 
     /// The value with these bytes.

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use tidemark_store_core::ValueBytes;
 use tidemark_store_core::value::Placement;
 use tidemark_types::{NodeId, ShardId};
 use tokio::task::JoinSet;
@@ -186,7 +186,7 @@ impl Starter {
 }
 
 /// The last entry of an applied position.
-fn position(applied: Option<Bytes>) -> Result<Option<LogId>, NodeError> {
+fn position(applied: Option<ValueBytes>) -> Result<Option<LogId>, NodeError> {
     let applied = Applied::decode(applied.as_deref()).map_err(io::Error::other)?;
     Ok(applied.last)
 }

@@ -200,7 +200,9 @@ impl Task {
                 taken = take(&mut self.commands, &mut self.next, &self.config),
                     if may_submit && !closed => closed = taken == 0,
                 Some(()) = in_flight.next() => {}
-                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+                // A timer costs something though nobody polls it: this one is made when it is polled.
+                () = async { tokio::time::sleep(wait.unwrap_or_default()).await },
+                    if wait.is_some() => {}
                 _ = look.tick(), if !in_flight.is_empty() => {
                     // Twice: after a pause of this process the first look is at what was before it.
                     let is_deaf = self.group.is_deaf();
@@ -237,11 +239,12 @@ impl Task {
         let mut commands = Vec::new();
         let mut waiting = Vec::new();
         let mut bytes = 0;
+        let now = self.clock.monotonic();
         while let Some(proposal) = self.next.pop_front() {
             let Proposal { command, waiting: mut caller } = proposal;
             if command.is_patient() {
                 // That it waited for others is no time that a proposal takes.
-                caller.since = self.clock.monotonic();
+                caller.since = now;
             }
             bytes += command.cost();
             commands.push(command);

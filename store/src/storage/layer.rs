@@ -9,14 +9,16 @@
 //! A key costs a hash and no comparison with its neighbours, and an entry goes behind the one before
 //! it; their order is only made when somebody asks for it, as whoever writes a layer out does once.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
+use std::hint::black_box;
 use std::ops::{Bound, Range};
 
-use bytes::Bytes;
 use hashbrown::HashTable;
-use tidemark_store_core::Change;
-use tidemark_store_core::key::{self, KeyBytes, Place};
+use smallvec::SmallVec;
+use tidemark_store_core::key::{self, Collected, KeyBytes, Place};
+use tidemark_store_core::{Change, ValueBytes};
+
+use super::touch::touch;
 
 /// What a change takes beside its key and value, by and large.
 const CHANGE_BYTES: usize = 96;
@@ -24,15 +26,19 @@ const CHANGE_BYTES: usize = 96;
 /// Numbers that a log's queue may lack in one place; what lies further away goes into the tree.
 const GAP_MAX: u64 = 64;
 
+/// Room for the prefixes of logs of users whose names are UUIDs, without a place of its own in memory: the longest
+/// is that of acknowledgements.
+const PREFIX_BYTES: usize = 47;
+
 /// A key and what became of it.
-pub(super) type Pair<'a> = (Cow<'a, [u8]>, Option<&'a Bytes>);
+pub(super) type Pair<'a> = (Collected, Option<&'a ValueBytes>);
 
 /// Some changes, as one.
 #[derive(Debug, Default)]
 pub(super) struct Layer {
     points: HashTable<Change>,
     logs: HashTable<Log>,
-    ordered: BTreeMap<Vec<u8>, Option<Bytes>>,
+    ordered: BTreeMap<Vec<u8>, Option<ValueBytes>>,
     changes: usize,
     bytes: usize,
 }
@@ -40,12 +46,12 @@ pub(super) struct Layer {
 /// The changes of one log.
 #[derive(Debug)]
 struct Log {
-    prefix: Box<[u8]>,
+    prefix: SmallVec<[u8; PREFIX_BYTES]>,
     hash: u64,
     /// The number that `changes` begins with.
     first: u64,
     /// By number; none of a number that is not changed here.
-    changes: VecDeque<Option<Option<Bytes>>>,
+    changes: VecDeque<Option<Option<ValueBytes>>>,
 }
 
 impl Layer {
@@ -60,17 +66,38 @@ impl Layer {
     }
 
     /// What became of `key`, if it was changed.
-    pub(super) fn get(&self, key: &KeyBytes) -> Option<&Option<Bytes>> {
+    pub(super) fn get(&self, key: &KeyBytes) -> Option<&Option<ValueBytes>> {
         match key.place() {
             Place::Point => {
                 let found = self.points.find(key.hash(), |change| change.key == *key);
                 found.map(|change| &change.value)
             }
             Place::Log { prefix, hash, number } => {
-                let log = self.logs.find(hash, |log| *log.prefix == *prefix);
+                let log = self.logs.find(hash, |log| log.hash == hash && *log.prefix == *prefix);
                 log.and_then(|log| log.get(number)).or_else(|| self.ordered.get(&**key))
             }
             Place::Ordered => self.ordered.get(&**key),
+        }
+    }
+
+    /// Has that come from memory at which a change of `key` looks.
+    pub(super) fn touch(&self, key: &KeyBytes) {
+        match key.place() {
+            Place::Point => {
+                self.points.find(key.hash(), |change| {
+                    touch(&change.key);
+                    black_box(change.value.is_some());
+                    false
+                });
+            }
+            Place::Log { hash, .. } => {
+                self.logs.find(hash, |log| {
+                    touch(&log.prefix);
+                    black_box(log.changes.back().is_some_and(Option::is_some));
+                    false
+                });
+            }
+            Place::Ordered => {}
         }
     }
 
@@ -79,14 +106,14 @@ impl Layer {
     pub(super) fn read_often(&self) -> impl Iterator<Item = Change> {
         let often = self.points.iter().filter(|change| key::is_read_often(&change.key));
         often.map(|Change { key, value }| {
-            let value = value.as_deref().map(Bytes::copy_from_slice);
+            let value = value.as_deref().map(ValueBytes::copy_of);
             Change { key: key.clone(), value }
         })
     }
 
     /// Changes a key.
     pub(super) fn insert(&mut self, Change { key, value }: Change) {
-        let (len, new) = (key.len(), value.as_ref().map_or(0, Bytes::len));
+        let (len, new) = (key.len(), value.as_ref().map_or(0, |value| value.len()));
         let before = match key.place() {
             Place::Point => {
                 let hash = key.hash();
@@ -108,18 +135,18 @@ impl Layer {
     }
 
     /// Changes what stands under a number of the log with this prefix, whose hash is `hash`.
-    fn insert_in_log(&mut self, prefix: &[u8], hash: u64, number: u64, value: Option<Bytes>) {
-        let log = match self.logs.find_mut(hash, |log| *log.prefix == *prefix) {
+    fn insert_in_log(&mut self, prefix: &[u8], hash: u64, number: u64, value: Option<ValueBytes>) {
+        let log = match self.logs.find_mut(hash, |log| log.hash == hash && *log.prefix == *prefix) {
             Some(log) => log,
             None => {
                 let log = Log::new(prefix, hash, number);
                 self.logs.insert_unique(hash, log, |log| log.hash).into_mut()
             }
         };
-        let (len, new) = (key::len_in_log(prefix), value.as_ref().map(Bytes::len));
+        let (len, new) = (key::len_in_log(prefix), value.as_ref().map(|value| value.len()));
         let before = match log.reaches(number) {
             true => log.insert(number, value),
-            false => self.ordered.insert(key::in_log(prefix, number), value),
+            false => self.ordered.insert(key::in_log(prefix, number).to_vec(), value),
         };
         match before {
             Some(Some(before)) if new.is_none() => {
@@ -133,9 +160,9 @@ impl Layer {
     }
 
     /// Counts a change of a key of `len` bytes to a value of `new` bytes.
-    fn count(&mut self, len: usize, new: usize, before: Option<Option<Bytes>>) {
+    fn count(&mut self, len: usize, new: usize, before: Option<Option<ValueBytes>>) {
         match before {
-            Some(before) => self.bytes -= before.as_ref().map_or(0, Bytes::len),
+            Some(before) => self.bytes -= before.as_ref().map_or(0, |value| value.len()),
             None => {
                 self.changes += 1;
                 self.bytes += len + CHANGE_BYTES;
@@ -146,10 +173,12 @@ impl Layer {
 
     /// As if a log's key had never been changed.
     fn forget(&mut self, prefix: &[u8], hash: u64, number: u64) {
-        if self.ordered.remove(&key::in_log(prefix, number)).is_some() {
+        if self.ordered.remove(&*key::in_log(prefix, number)).is_some() {
             return;
         }
-        if let Ok(mut found) = self.logs.find_entry(hash, |log| *log.prefix == *prefix) {
+        if let Ok(mut found) =
+            self.logs.find_entry(hash, |log| log.hash == hash && *log.prefix == *prefix)
+        {
             found.get_mut().forget(number);
             if found.get().changes.is_empty() {
                 found.remove();
@@ -180,17 +209,13 @@ impl Layer {
         let ordered = Run::Ordered(self.ordered.range::<[u8], _>(bounds));
         if let Some((prefix, numbers)) = key::log_range(from, to) {
             let hash = KeyBytes::hash_of_log(prefix);
-            let log = self.logs.find(hash, |log| *log.prefix == *prefix);
+            let log = self.logs.find(hash, |log| log.hash == hash && *log.prefix == *prefix);
             let log = log.map(|log| Run::Log(log.range(numbers)));
             return log.into_iter().chain([ordered]).collect();
         }
-        let mut parts: Vec<Part<'a>> = Vec::new();
-        parts.extend(self.points.iter().map(Part::Point));
-        parts.extend(self.logs.iter().map(Part::Log));
-        parts.retain(|part| part.is_within(from, to));
-        parts.sort_unstable_by(|one, other| one.begin().cmp(other.begin()));
-        let parts = Parts { parts: parts.into_iter(), log: None, from, to };
-        vec![Run::Parts(parts), ordered]
+        let all = self.points.iter().map(Part::Point).chain(self.logs.iter().map(Part::Log));
+        let parts = sorted(all.filter(|part| part.is_within(from, to)));
+        vec![Run::Parts(Parts { parts: parts.into_iter(), log: None, from, to }), ordered]
     }
 }
 
@@ -203,7 +228,7 @@ impl Log {
         self.first + self.changes.len() as u64
     }
 
-    fn get(&self, number: u64) -> Option<&Option<Bytes>> {
+    fn get(&self, number: u64) -> Option<&Option<ValueBytes>> {
         let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
         self.changes.get(at)?.as_ref()
     }
@@ -214,7 +239,12 @@ impl Log {
         (from..self.end().saturating_add(GAP_MAX)).contains(&number)
     }
 
-    fn insert(&mut self, number: u64, value: Option<Bytes>) -> Option<Option<Bytes>> {
+    fn insert(&mut self, number: u64, value: Option<ValueBytes>) -> Option<Option<ValueBytes>> {
+        if number == self.end() {
+            // By far the most often.
+            self.changes.push_back(Some(value));
+            return None;
+        }
         while number < self.first {
             self.changes.push_front(None);
             self.first -= 1;
@@ -256,7 +286,7 @@ impl<'a> Iterator for Numbers<'a> {
             let number = self.next;
             self.next += 1;
             if let Some(change) = self.log.get(number) {
-                return Some((Cow::Owned(key::in_log(&self.log.prefix, number)), change.as_ref()));
+                return Some((key::in_log(&self.log.prefix, number), change.as_ref()));
             }
         }
         None
@@ -288,11 +318,29 @@ impl Part<'_> {
     }
 }
 
+/// In key order. Their first bytes say it of nearly all, and are compared without a look at the keys, each of
+/// which lies elsewhere.
+fn sorted<'a>(parts: impl Iterator<Item = Part<'a>>) -> Vec<Part<'a>> {
+    let mut parts: Vec<_> = parts.map(|part| (lead(part.begin()), part)).collect();
+    parts.sort_unstable_by(|(lead, part), (other_lead, other)| {
+        lead.cmp(other_lead).then_with(|| part.begin().cmp(other.begin()))
+    });
+    parts.into_iter().map(|(_, part)| part).collect()
+}
+
+/// The first bytes of a key, as a number that is not larger than that of a larger key.
+fn lead(key: &[u8]) -> u128 {
+    let mut first = [0; size_of::<u128>()];
+    let len = key.len().min(first.len());
+    first[..len].copy_from_slice(&key[..len]);
+    u128::from_be_bytes(first)
+}
+
 /// Points and logs in key order.
 pub(super) struct Parts<'a> {
     parts: std::vec::IntoIter<Part<'a>>,
-    /// The log that is being gone through.
-    log: Option<Numbers<'a>>,
+    /// The log that is being gone through, and whether all of it is wanted.
+    log: Option<(Numbers<'a>, bool)>,
     from: &'a [u8],
     to: &'a [u8],
 }
@@ -302,17 +350,23 @@ impl<'a> Iterator for Parts<'a> {
 
     fn next(&mut self) -> Option<Pair<'a>> {
         loop {
-            if let Some(pair) = self.log.as_mut().and_then(Iterator::next) {
-                match self.from <= &*pair.0 && &*pair.0 < self.to {
+            if let Some((numbers, all)) = &mut self.log
+                && let Some(pair) = numbers.next()
+            {
+                match *all || self.from <= &*pair.0 && &*pair.0 < self.to {
                     true => return Some(pair),
                     false => continue,
                 }
             }
             match self.parts.next()? {
                 Part::Point(change) => {
-                    return Some((Cow::Borrowed(&*change.key), change.value.as_ref()));
+                    return Some((Collected::from_slice(&change.key), change.value.as_ref()));
                 }
-                Part::Log(log) => self.log = Some(log.range(0..u64::MAX)),
+                Part::Log(log) => {
+                    let cut =
+                        [self.from, self.to].iter().any(|bound| bound.starts_with(&log.prefix));
+                    self.log = Some((log.range(0..u64::MAX), !cut));
+                }
             }
         }
     }
@@ -321,7 +375,7 @@ impl<'a> Iterator for Parts<'a> {
 /// Changes of a layer in key order; no two runs of one layer have a key in common.
 pub(super) enum Run<'a> {
     Log(Numbers<'a>),
-    Ordered(std::collections::btree_map::Range<'a, Vec<u8>, Option<Bytes>>),
+    Ordered(std::collections::btree_map::Range<'a, Vec<u8>, Option<ValueBytes>>),
     Parts(Parts<'a>),
 }
 
@@ -332,9 +386,27 @@ impl<'a> Iterator for Run<'a> {
         match self {
             Run::Log(numbers) => numbers.next(),
             Run::Ordered(range) => {
-                range.next().map(|(key, value)| (Cow::Borrowed(&**key), value.as_ref()))
+                range.next().map(|(key, value)| (Collected::from_slice(key), value.as_ref()))
             }
             Run::Parts(parts) => parts.next(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// As keys with much in common have it, and short ones.
+        #[test]
+        fn a_larger_key_has_no_smaller_lead(
+            mut keys in proptest::collection::vec(proptest::collection::vec(0..3u8, 0..20), 2),
+        ) {
+            keys.sort();
+            prop_assert!(lead(&keys[0]) <= lead(&keys[1]));
         }
     }
 }

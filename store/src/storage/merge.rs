@@ -17,6 +17,14 @@ const MERGED_FILES: usize = 8;
 /// So many of them that a merge does not rest: each read looks into all.
 const YOUNG_FILES_MAX: usize = 24;
 
+/// So many that writing out waits for merges: RocksDB's own bound, which is lower, would be reached while
+/// these still rest. Only a disk that cannot follow is so far behind.
+const WAITED_FOR_FILES: usize = 2 * YOUNG_FILES_MAX;
+
+/// Merges at the same time, and a flush: while old files are rewritten, which may take a minute, young ones
+/// are merged with each other. Each has rests of its own.
+const JOBS: i32 = 4;
+
 /// A file that was not merged for so long is: what it says is deleted does not stay in older ones.
 const MERGED_WITHIN_S: u64 = 30 * 24 * 3_600;
 
@@ -38,6 +46,9 @@ impl Young {
     /// Has files merged as above; the filter, which every key of a merge passes, removes nothing.
     pub(super) fn pace_merges(self: &Arc<Self>, options: &mut Options) {
         options.set_level_zero_file_num_compaction_trigger(MERGED_FILES as i32);
+        options.set_level_zero_slowdown_writes_trigger(WAITED_FOR_FILES as i32);
+        options.set_level_zero_stop_writes_trigger(WAITED_FOR_FILES as i32);
+        options.set_max_background_jobs(JOBS);
         options.set_ttl(MERGED_WITHIN_S);
         let young = Arc::clone(self);
         options.set_compaction_filter("pace", move |_, key, value| {

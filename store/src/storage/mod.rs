@@ -20,6 +20,7 @@ mod spill_file;
 mod state_db;
 mod state_key;
 mod steps;
+mod touch;
 
 use std::fs::File;
 use std::io;

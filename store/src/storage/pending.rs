@@ -13,10 +13,9 @@
 use std::iter::Peekable;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tidemark_store_core::key::{self, KeyBytes};
 use tidemark_store_core::storage::{Visit, scan_over};
-use tidemark_store_core::{Change, Read, StorageError};
+use tidemark_store_core::{Change, Read, StorageError, ValueBytes};
 
 use super::layer::{Layer, Pair, Run};
 
@@ -62,6 +61,10 @@ impl Pending {
             self.layers.push(Arc::default());
         }
         let top = self.layers.last_mut().and_then(Arc::get_mut).expect("nobody looks at it yet");
+        let changes: Vec<_> = changes.into_iter().collect();
+        for change in &changes {
+            top.touch(&change.key);
+        }
         for change in changes {
             top.insert(change);
         }
@@ -104,7 +107,7 @@ pub(super) struct Over<'a, R> {
 }
 
 impl<R: Read> Read for Over<'_, R> {
-    fn get(&self, key: &KeyBytes) -> Result<Option<Bytes>, StorageError> {
+    fn get(&self, key: &KeyBytes) -> Result<Option<ValueBytes>, StorageError> {
         match self.layers.iter().rev().find_map(|layer| layer.get(key)) {
             Some(change) => Ok(change.clone()),
             None => self.below.get(key),
@@ -117,7 +120,7 @@ impl<R: Read> Read for Over<'_, R> {
         }
         let mut changes = changes(self.layers, from, to).peekable();
         // A relay reads what was written a moment ago, and again with each batch: there is nothing below.
-        let begins = |(key, change): &Pair<'_>| **key == *from && change.is_some();
+        let begins = |(key, change): &Pair<'_>| *key.as_slice() == *from && change.is_some();
         if key::is_out_record(from) && changes.peek().is_some_and(begins) {
             return scan_over(&Nothing, changes, (from, to), visit);
         }
@@ -129,7 +132,7 @@ impl<R: Read> Read for Over<'_, R> {
 struct Nothing;
 
 impl Read for Nothing {
-    fn get(&self, _: &KeyBytes) -> Result<Option<Bytes>, StorageError> {
+    fn get(&self, _: &KeyBytes) -> Result<Option<ValueBytes>, StorageError> {
         Ok(None)
     }
 
@@ -160,8 +163,8 @@ impl<'a> Iterator for Changes<'a> {
         if let [only] = &mut self.runs[..] {
             return only.next();
         }
-        let key = |run: &mut Peekable<Run<'a>>| run.peek().map(|(key, _)| key.clone());
-        let least = self.runs.iter_mut().filter_map(key).min()?;
+        let keys = self.runs.iter_mut().filter_map(|run| run.peek().map(|(key, _)| key));
+        let least = keys.min()?.clone();
         let mut newest = None;
         for run in &mut self.runs {
             let pair = run.next_if(|(key, _)| *key == least);
@@ -179,12 +182,17 @@ mod tests {
 
     use proptest::prelude::*;
     use tidemark_store_core::Writes;
-    use tidemark_store_core::key::{AckKey, BlockKey, EntryKey, Key, MailboxKey, OutRecordKey};
+    use tidemark_store_core::key::{
+        AckKey, BlockKey, Collected, EntryKey, Key, MailboxKey, OutRecordKey,
+    };
     use tidemark_store_core::memory::MemoryState;
     use tidemark_store_core::value::OutSeq;
     use tidemark_types::{Recipient, Seq, SessionId, ShardId, UserId};
 
     use super::*;
+
+    /// What names begin with: no first bytes of keys tell them apart.
+    const COMMON: &str = "somebody-of-a-large-company-";
 
     fn pairs(state: &dyn Read) -> Vec<(Vec<u8>, Vec<u8>)> {
         between(state, &[0], &[u8::MAX])
@@ -202,7 +210,7 @@ mod tests {
 
     /// Keys of all three places: heads, entries of three mailboxes, acknowledgements, an outbox, and blocks.
     fn key(number: u8) -> KeyBytes {
-        let user = |number: u8| UserId::new(format!("u{number}")).expect("a name");
+        let user = |number: u8| UserId::new(format!("{COMMON}{number}")).expect("a name");
         let mailbox = |number: u8| Recipient::User(user(number % 3));
         match number {
             0..6 => MailboxKey { mailbox: mailbox(number) }.encode(),
@@ -218,6 +226,11 @@ mod tests {
                 .encode(),
             _ => BlockKey { user: user(0), sender: user(number) }.encode(),
         }
+    }
+
+    /// Some are in place, others are not.
+    fn bytes(value: u8) -> ValueBytes {
+        vec![value; [1, 38, 39, 100][usize::from(value % 4)]].into()
     }
 
     /// What may follow on a state: keys of logs are written once, and deleted once; an outbox's in order.
@@ -258,7 +271,7 @@ mod tests {
                         looks.clear();
                         let layers = pending.layers();
                         let all = super::changes(&layers, &[0], &[u8::MAX]);
-                        let all: Vec<_> = all.map(|(key, value)| (key.into_owned(), value)).collect();
+                        let all: Vec<_> = all.collect();
                         prop_assert!(all.is_sorted_by(|one, next| one.0 < next.0));
                         let all = all.into_iter();
                         database.write(
@@ -271,7 +284,7 @@ mod tests {
                         let mut writes = Writes::default();
                         for (number, value) in changes {
                             if legal(number, value, &model, &mut gone) {
-                                writes.insert(key(number), value.map(|value| vec![value].into()));
+                                writes.insert(key(number), value.map(bytes));
                             }
                         }
                         model.write(writes.clone());
@@ -300,7 +313,7 @@ mod tests {
     fn what_nobody_looks_at_is_one_layer_and_counts_its_bytes() {
         let mut pending = Pending::default();
         let write = |pending: &mut Pending, number: u8, value: &'static [u8]| {
-            let value = Some(Bytes::from_static(value));
+            let value = Some(ValueBytes::copy_of(value));
             pending.write([Change { key: key(number), value }]);
         };
         let numbers = [0, 1, 2, 41, 42, 43, 44, 45];
@@ -327,7 +340,7 @@ mod tests {
     struct Closed;
 
     impl Read for Closed {
-        fn get(&self, key: &KeyBytes) -> Result<Option<Bytes>, StorageError> {
+        fn get(&self, key: &KeyBytes) -> Result<Option<ValueBytes>, StorageError> {
             panic!("{key:?} is asked for")
         }
 
@@ -341,7 +354,7 @@ mod tests {
         let mut pending = Pending::default();
         for number in 33..36 {
             pending
-                .write([Change { key: key(number), value: Some(Bytes::from_static(b"record")) }]);
+                .write([Change { key: key(number), value: Some(ValueBytes::copy_of(b"record")) }]);
         }
         let layers = pending.layers();
         let now = Over { layers: &layers, below: Closed };
@@ -354,14 +367,14 @@ mod tests {
     fn what_was_written_and_deleted_before_anybody_saw_it_is_no_change() {
         let mut pending = Pending::default();
         for number in 24..32 {
-            pending.write([Change { key: key(number), value: Some(Bytes::from_static(b"ack")) }]);
+            pending.write([Change { key: key(number), value: Some(ValueBytes::copy_of(b"ack")) }]);
         }
         for number in 24..31 {
             pending.write([Change { key: key(number), value: None }]);
         }
         let layers = pending.layers();
         let left: Vec<_> = changes(&layers, &[0], &[u8::MAX]).collect();
-        assert_eq!(left, [(key(31).to_vec().into(), Some(&Bytes::from_static(b"ack")))]);
+        assert_eq!(left, [(Collected::from_slice(&key(31)), Some(&ValueBytes::copy_of(b"ack")))]);
         pending.write([Change { key: key(31), value: None }]);
         let layers = pending.layers();
         let above = changes(&layers[1..], &[0], &[u8::MAX]);

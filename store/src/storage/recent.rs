@@ -6,11 +6,10 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tidemark_store_core::key::{self, KeyBytes};
 use tidemark_store_core::storage::Visit;
-use tidemark_store_core::{Change, Read, StorageError};
+use tidemark_store_core::{Change, Read, StorageError, ValueBytes};
 
 /// Values in each half, a megabyte or so. A node may have a thousand groups.
 const HALF: usize = 4_096;
@@ -19,12 +18,12 @@ const HALF: usize = 4_096;
 #[derive(Default)]
 pub(super) struct Recent {
     spills: u64,
-    young: HashMap<KeyBytes, Option<Bytes>>,
-    old: HashMap<KeyBytes, Option<Bytes>>,
+    young: HashMap<KeyBytes, Option<ValueBytes>>,
+    old: HashMap<KeyBytes, Option<ValueBytes>>,
 }
 
 impl Recent {
-    fn get(&mut self, key: &KeyBytes) -> Option<Option<Bytes>> {
+    fn get(&mut self, key: &KeyBytes) -> Option<Option<ValueBytes>> {
         if let Some(value) = self.young.get(key) {
             return Some(value.clone());
         }
@@ -33,7 +32,7 @@ impl Recent {
         Some(value)
     }
 
-    fn put(&mut self, key: KeyBytes, value: Option<Bytes>) {
+    fn put(&mut self, key: KeyBytes, value: Option<ValueBytes>) {
         if self.young.len() >= HALF {
             self.old = std::mem::take(&mut self.young);
         }
@@ -61,7 +60,7 @@ pub(super) struct Remembered<'a, R> {
 }
 
 impl<R: Read> Read for Remembered<'_, R> {
-    fn get(&self, key: &KeyBytes) -> Result<Option<Bytes>, StorageError> {
+    fn get(&self, key: &KeyBytes) -> Result<Option<ValueBytes>, StorageError> {
         if !key::is_read_often(key) {
             return self.state.get(key);
         }
@@ -101,7 +100,7 @@ mod tests {
             assert_eq!(known.expect("memory"), state.get(&key).expect("memory"), "step {step}");
             assert!(recent.lock().young.len() <= HALF);
             if step % 50 == 0 {
-                let value = (step % 100 > 0).then(|| Bytes::from(step.to_be_bytes().to_vec()));
+                let value = (step % 100 > 0).then(|| ValueBytes::copy_of(&step.to_be_bytes()));
                 state.write(Writes::from_iter([(key.clone(), value.clone())]));
                 // One change in three is missed, since another one has followed.
                 spills += 1 + u64::from(step % 150 == 0);

@@ -3,13 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use rocksdb::{Options, SstFileWriter};
+use smallvec::SmallVec;
 
 use super::layer::Layer;
 use super::pace::PIECE_BYTES;
 use super::pending::changes;
 use super::state_key::Prefix;
+use super::touch::touch;
+
+/// Changes whose values are fetched from memory together.
+const TOGETHER: usize = 16;
 
 /// What the names of these files begin with, beside the database's own.
 const NAME: &str = "spill-";
@@ -32,17 +36,27 @@ pub(super) fn write<'a>(
     let mut written = 0;
     for (prefix, layers) in parts {
         let mut place = prefix.to_vec();
-        for (key, value) in changes(layers, &[], &[u8::MAX]) {
-            place.truncate(prefix.len());
-            place.extend_from_slice(&key);
-            match value {
-                Some(value) => file.put(&place, value)?,
-                None => file.delete(&place)?,
+        let mut changes = changes(layers, &[], &[u8::MAX]);
+        loop {
+            let next: SmallVec<[_; TOGETHER]> = changes.by_ref().take(TOGETHER).collect();
+            if next.is_empty() {
+                break;
             }
-            written += place.len() + value.map_or(0, Bytes::len);
-            if written >= PIECE_BYTES {
-                written = 0;
-                rest();
+            for value in next.iter().filter_map(|(_, value)| *value) {
+                touch(value);
+            }
+            for (key, value) in next {
+                place.truncate(prefix.len());
+                place.extend_from_slice(&key);
+                match value {
+                    Some(value) => file.put(&place, value)?,
+                    None => file.delete(&place)?,
+                }
+                written += place.len() + value.map_or(0, |value| value.len());
+                if written >= PIECE_BYTES {
+                    written = 0;
+                    rest();
+                }
             }
         }
     }

@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use rocksdb::{
     DB, ErrorKind, IngestExternalFileOptions, Options, ReadOptions, Snapshot, WriteBatch,
@@ -28,7 +27,7 @@ use thiserror::Error;
 use tidemark_mutants::{Mutant, is};
 use tidemark_store_core::key::KeyBytes;
 use tidemark_store_core::storage::Visit;
-use tidemark_store_core::{Change, Read, StorageError, Writes};
+use tidemark_store_core::{Change, Read, StorageError, ValueBytes, Writes};
 
 use super::GroupId;
 use super::damage::{self, Damage};
@@ -358,7 +357,7 @@ impl StateDb {
     pub fn read<T>(
         &self,
         group: GroupId,
-        look: impl FnOnce(Option<Bytes>, &dyn Read) -> T,
+        look: impl FnOnce(Option<ValueBytes>, &dyn Read) -> T,
     ) -> Result<T, StateDbError> {
         let pending = self.pending(group);
         let (prefix, layers, snapshot) = {
@@ -481,9 +480,9 @@ impl StateDb {
         }
     }
 
-    fn applied(&self, prefix: Prefix) -> Result<Option<Bytes>, StateDbError> {
+    fn applied(&self, prefix: Prefix) -> Result<Option<ValueBytes>, StateDbError> {
         let value = self.inner.db.get(applied_key(prefix));
-        Ok(value.map_err(|error| self.inner.failed(error))?.map(Bytes::from))
+        Ok(value.map_err(|error| self.inner.failed(error))?.map(ValueBytes::from))
     }
 
     /// The pending part of a group.
@@ -576,7 +575,7 @@ pub struct GroupState {
 
 impl GroupState {
     /// The applied position, as it was written with the state.
-    pub fn applied(&self) -> Result<Option<Bytes>, StateDbError> {
+    pub fn applied(&self) -> Result<Option<ValueBytes>, StateDbError> {
         self.db
             .peek(self.group, |state| state.get(&KeyBytes::new(APPLIED)))
             .map_err(StateDbError::Unreadable)
@@ -591,10 +590,10 @@ impl GroupState {
     }
 
     /// Adds what applied entries changed, and the applied position, in one step.
-    pub fn write(&mut self, writes: Writes, applied: &[u8]) -> Result<(), StateDbError> {
+    pub fn write(&mut self, mut writes: Writes, applied: &[u8]) -> Result<(), StateDbError> {
         let inner = &*self.db.inner;
         let noted = inner.steps.as_ref().map(|steps| (steps, writes.clone()));
-        let value = Some(Bytes::copy_from_slice(applied));
+        let value = Some(ValueBytes::copy_of(applied));
         let position = Change { key: KeyBytes::new(APPLIED), value };
         self.db.step(Step::Apply, || {
             if is(Mutant::ApplyInTwoWrites) {
@@ -604,8 +603,8 @@ impl GroupState {
                 inner.change(&self.pending, |pending| pending.write([position]));
                 return Ok(());
             }
-            let all = writes.into_iter().chain([position]);
-            inner.change(&self.pending, |pending| pending.write(all));
+            writes.insert(position.key, position.value);
+            inner.change(&self.pending, |pending| pending.write(writes));
             Ok(())
         })?;
         match noted {
@@ -650,7 +649,7 @@ struct Top<'a, R> {
 }
 
 impl<R: Read> Read for Top<'_, R> {
-    fn get(&self, key: &KeyBytes) -> Result<Option<Bytes>, StorageError> {
+    fn get(&self, key: &KeyBytes) -> Result<Option<ValueBytes>, StorageError> {
         self.over().get(key)
     }
 
@@ -675,7 +674,7 @@ pub struct Staging {
 
 impl Staging {
     /// The applied position among its pairs.
-    pub fn applied(&self) -> Result<Option<Bytes>, StateDbError> {
+    pub fn applied(&self) -> Result<Option<ValueBytes>, StateDbError> {
         self.db.applied(prefix(self.group, self.generation))
     }
 
@@ -718,9 +717,9 @@ where
     I: Fn(ReadOptions) -> rocksdb::DBRawIteratorWithThreadMode<'a, D>,
     D: rocksdb::DBAccess + 'a,
 {
-    fn get(&self, key: &KeyBytes) -> Result<Option<Bytes>, StorageError> {
+    fn get(&self, key: &KeyBytes) -> Result<Option<ValueBytes>, StorageError> {
         let value = (self.get)(&data_key(self.prefix, key)).map_err(|error| self.failed(error))?;
-        Ok(value.map(Bytes::from))
+        Ok(value.map(ValueBytes::from))
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), StorageError> {

@@ -40,7 +40,7 @@ fn crash(state: &Path, to: &Path) {
 
 fn write(db: &StateDb, group: GroupId, pairs: &[(&[u8], &[u8])], applied: &[u8]) {
     let pairs = pairs.iter().map(|(key, value)| {
-        (KeyBytes::new(key), Some(Bytes::copy_from_slice(value)).filter(|value| !value.is_empty()))
+        (KeyBytes::new(key), Some(ValueBytes::copy_of(value)).filter(|value| !value.is_empty()))
     });
     db.group(group).write(pairs.collect(), applied).expect("a write");
 }
@@ -68,14 +68,14 @@ fn pairs(view: &dyn Read, from: &[u8], to: &[u8]) -> Pairs {
 }
 
 /// A group's pairs and its applied position.
-fn state(db: &StateDb, group: GroupId) -> (Pairs, Option<Bytes>) {
+fn state(db: &StateDb, group: GroupId) -> (Pairs, Option<ValueBytes>) {
     let all = |applied, view: &dyn Read| (pairs(view, &[2], &[u8::MAX]), applied);
     db.read(group, all).expect("a read")
 }
 
 fn holds(db: &StateDb, group: GroupId, pairs: &[(&[u8], &[u8])], applied: &[u8]) {
     let pairs: Pairs = pairs.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
-    assert_eq!(state(db, group), (pairs, Some(Bytes::copy_from_slice(applied))));
+    assert_eq!(state(db, group), (pairs, Some(ValueBytes::copy_of(applied))));
 }
 
 /// How many rows there are of any group and generation, all written out.
@@ -101,10 +101,10 @@ fn what_was_written_is_there_with_its_position_after_a_flush() {
     let db = reopen(&dir, db);
     holds(&db, A, &[(&[3], b"y"), (&[4], b"z")], b"two");
     let group = db.group(A);
-    assert_eq!(group.applied().expect("a read"), Some(Bytes::from_static(b"two")));
+    assert_eq!(group.applied().expect("a read"), Some(ValueBytes::copy_of(b"two")));
     assert_eq!(
         group.reader().get(&KeyBytes::new(&[3])).expect("a read"),
-        Some(Bytes::from_static(b"y"))
+        Some(ValueBytes::copy_of(b"y"))
     );
     assert_eq!(group.reader().get(&KeyBytes::new(&[2])).expect("a read"), None);
 }
@@ -140,11 +140,11 @@ fn an_installed_generation_is_the_state_and_the_old_one_is_gone() {
     write(&db, B, &[(&[2], b"other")], b"b");
     let mut group = db.group(A);
     let new = staged(&db, A, &[(&[2], b"new")], b"nine");
-    assert_eq!(new.applied().expect("a read"), Some(Bytes::from_static(b"nine")));
+    assert_eq!(new.applied().expect("a read"), Some(ValueBytes::copy_of(b"nine")));
     group.install(new).expect("an install");
     holds(&db, A, &[(&[2], b"new")], b"nine");
     // Its owner goes on in the new one.
-    let more = [(KeyBytes::new(&[5]), Some(Bytes::from_static(b"more")))];
+    let more = [(KeyBytes::new(&[5]), Some(ValueBytes::copy_of(b"more")))];
     group.write(Writes::from_iter(more), b"ten").expect("a write");
     drop(group);
     let check = |db: &StateDb| {
@@ -180,7 +180,7 @@ fn a_read_sees_one_moment_also_while_its_generation_is_replaced() {
         let old: Pairs = vec![(vec![2], b"old".to_vec()), (vec![3], b"old".to_vec())];
         assert_eq!(pairs(view, &[2], &[u8::MAX]), old);
         assert_eq!(view.get(&KeyBytes::new(&[7])).expect("a read"), None);
-        assert_eq!(applied, Some(Bytes::from_static(b"one")));
+        assert_eq!(applied, Some(ValueBytes::copy_of(b"one")));
     })
     .expect("a read");
     holds(&db, A, &[(&[7], b"new")], b"three");
@@ -284,7 +284,7 @@ proptest! {
             let (by_snapshot, applied) =
                 db.read(group, |applied, view| (pairs(view, &from, &to), applied)).expect("a read");
             prop_assert_eq!(&by_snapshot, &wanted);
-            prop_assert_eq!(applied, Some(Bytes::from(name)));
+            prop_assert_eq!(applied.as_deref(), Some(name.as_ref()));
             let live = db.group(group);
             prop_assert_eq!(pairs(&live.reader(), &from, &to), wanted);
         }
