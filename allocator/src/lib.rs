@@ -1,4 +1,4 @@
-//! The servers' memory allocator, what it takes from the system, and how long it keeps what was freed.
+//! The memory allocator of servers and load, what it takes from the system, and how long it keeps what was freed.
 //!
 //! Servers allocate a lot of small things that live for a moment. jemalloc gives out first what was freed
 //! last, which is still in the processor's caches; an allocator that goes through its pages in order finds

@@ -50,12 +50,17 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
+use tidemark_allocator::Allocator;
 use tidemark_version::VERSION;
 use tokio::runtime::Runtime;
 
 use crate::report::Report;
 use crate::settings::Arguments;
 use crate::target::Target;
+
+/// A load is many small things too, whosever servers it is for.
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
 
 /// What a void run ends with.
 const VOID: u8 = 2;

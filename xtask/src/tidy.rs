@@ -108,6 +108,7 @@ const LAYERS: [(&str, &[&str]); 25] = [
         "bench",
         &[
             "version",
+            "allocator",
             "process",
             "types",
             "env",
