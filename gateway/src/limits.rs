@@ -32,6 +32,13 @@ pub(crate) const TOKEN_GRACE: Duration = Duration::from_secs(30);
 /// A cursor waits this long for newer ones, so that a busy device costs one command a second.
 pub(crate) const CONFIRM_EVERY: Duration = Duration::from_secs(1);
 
+/// Cursors that are due within this time of each other are told together.
+pub(crate) const CONFIRM_TOGETHER: Duration = Duration::from_millis(10);
+
+/// Cursors that a shard is being told, some 2 KiB each; with more, those that are due wait. As many as a
+/// batch of its commands takes, and few beside the requests that a node takes on one stream.
+pub(crate) const CONFIRMS_MAX: usize = 256;
+
 /// How long closing frames may take to be written; a device that reads nothing is just cut.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 

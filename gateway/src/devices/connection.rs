@@ -18,8 +18,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, OptionFuture};
-use futures::stream::FuturesUnordered;
+use futures::future::OptionFuture;
 use futures::{FutureExt as _, StreamExt as _};
 use tidemark_mutants::{Mutant, is};
 use tidemark_proto::hello::Hello;
@@ -45,8 +44,6 @@ pub(super) struct Connection {
     shared: Arc<Shared>,
     incoming: Incoming,
     outgoing: Outgoing,
-    /// What happens once at most, which is not looked at before it does.
-    rare: FuturesUnordered<BoxFuture<'static, Event>>,
     pending: Pending,
     peer: Option<Peer>,
     /// A `Hello` is being answered: what follows it waits.
@@ -69,7 +66,7 @@ pub(super) struct Connection {
 }
 
 /// Something happened.
-enum Event {
+pub(super) enum Event {
     Frame(Option<Result<Frame, Unreadable>>),
     /// There is room for a frame on its way out.
     Room,
@@ -77,6 +74,8 @@ enum Event {
     Gone,
     Answer(Answer),
     Done(Done),
+    /// The cursor of a place, by its number, is refused for good, or the place is no more.
+    Unconfirmed(u64, Option<Failure>),
     /// The mailbox has changed.
     Mailbox,
     /// The seat is not this connection's any more, and why.
@@ -125,13 +124,13 @@ impl Connection {
                 None => std::future::pending().await,
             }
         };
+        let rare = [gone.boxed(), drains.boxed()].into_iter().collect();
         let now = shared.parts.clock.monotonic();
         Connection {
             shared,
             incoming,
             outgoing,
-            rare: [gone.boxed(), drains.boxed()].into_iter().collect(),
-            pending: Pending::default(),
+            pending: Pending { rare, ..Pending::default() },
             peer: None,
             greeting: false,
             room: true,
@@ -202,7 +201,7 @@ impl Connection {
         let event = tokio::select! {
             frame = self.incoming.next(), if reads => Event::Frame(frame),
             room = self.outgoing.reserve(), if writes => room.map_or(Event::Gone, |_| Event::Room),
-            Some(event) = self.rare.next() => event,
+            Some(event) = self.pending.rare.next() => event,
             // However many answers wait: nothing is read meanwhile, so the window bounds them; and
             // an attempt that nobody polls holds up others.
             Some(answer) = OptionFuture::from(uplink.map(Uplink::next)) => Event::Answer(answer),
@@ -268,6 +267,8 @@ impl Connection {
             }
             Event::Answer(Err(failure)) => Err(End::Refused(refusal(failure, Frame::SEND, 0))),
             Event::Done(done) => self.done(done),
+            Event::Unconfirmed(place, Some(failure)) => self.unconfirmed(place, failure),
+            Event::Unconfirmed(_, None) => Ok(()),
             // What there is to send is seen when it is looked for.
             Event::Mailbox => Ok(()),
             Event::Unseated(code) => Err(End::Unseated(code)),
@@ -341,6 +342,12 @@ impl Connection {
         peer.done(done, &mut self.pending).map_err(refused)
     }
 
+    fn unconfirmed(&mut self, place: u64, failure: Failure) -> Result<(), End> {
+        let Some(peer) = &mut self.peer else { return Ok(()) };
+        let refused = |failure| End::Refused(refusal(failure, Frame::ACK, 0));
+        peer.unconfirmed(place, failure, &mut self.pending).map_err(refused)
+    }
+
     /// Sends one frame; there is room for it.
     fn write(&mut self) {
         let push = || self.peer.as_mut().and_then(Peer::push);
@@ -369,9 +376,9 @@ impl Connection {
         let times = match &self.peer {
             Some(peer) => {
                 let paused = peer.uplink.paused_until().filter(|until| *until > now);
-                [Some(self.expires(peer, now)), peer.due(), paused, self.closes]
+                [Some(self.expires(peer, now)), paused, self.closes]
             }
-            None => [Some(self.began + HELLO_TIMEOUT), None, None, self.closes],
+            None => [Some(self.began + HELLO_TIMEOUT), None, self.closes],
         };
         times.into_iter().flatten().fold(silent, Duration::min)
     }
@@ -407,8 +414,7 @@ impl Connection {
         let Connection {
             incoming,
             outgoing,
-            rare,
-            pending: Pending { mut answers, work, .. },
+            pending: Pending { mut answers, work, rare },
             peer,
             ..
         } = *self;

@@ -15,13 +15,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tidemark_env::{Clock, Rng};
 use tidemark_proto::Failure;
-use tidemark_types::{ClusterId, ErrorCode};
+use tidemark_types::{ClusterId, ErrorCode, Id, UserId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::AbortHandle;
 
 use crate::checks::Checks;
 use crate::connect::{Authenticator, Carrier, Incoming, Outgoing};
 use crate::limits::{CLOSE_TIMEOUT, Limits, REFUSED_RETRY};
+use crate::receive::Cursors;
 use crate::session::Registry;
 use crate::store::Store;
 use crate::{metrics, push};
@@ -49,7 +50,8 @@ pub struct Devices {
     shared: Arc<Shared>,
     places: Arc<Semaphore>,
     drain: watch::Sender<Option<Drain>>,
-    listener: AbortHandle,
+    /// What is done for all of them.
+    tasks: Vec<AbortHandle>,
 }
 
 /// What all connections share.
@@ -57,6 +59,16 @@ struct Shared {
     parts: Parts,
     cluster: ClusterId,
     registry: Arc<Registry>,
+    /// By shard.
+    cursors: Vec<Arc<Cursors>>,
+}
+
+impl Shared {
+    /// Those of the user's shard.
+    fn cursors(&self, user: &UserId) -> &Arc<Cursors> {
+        let shards = self.parts.store.map().shard_count().expect("checked by who made the store");
+        &self.cursors[usize::from(shards.shard_of(&Id::User(user.clone())).get())]
+    }
 }
 
 /// A place among the connections that there may be, until nobody keeps it any more.
@@ -79,13 +91,19 @@ impl Devices {
     pub fn new(parts: Parts) -> Arc<Self> {
         let (watch, events) = parts.store.watch();
         let registry = Arc::new(Registry::new(watch, parts.limits.tails_bytes_max));
-        let listener = tokio::spawn(push::listen(registry.clone(), events)).abort_handle();
+        let shards = 0..parts.store.map().shards.len();
+        let cursors: Vec<_> = shards.map(|_| Cursors::new(parts.clock.clone())).collect();
+        let tell = |cursors: &Arc<Cursors>| cursors.clone().tell(parts.store.clone());
+        let mut tasks: Vec<_> =
+            cursors.iter().map(|cursors| tokio::spawn(tell(cursors)).abort_handle()).collect();
+        tasks.push(tokio::spawn(push::listen(registry.clone(), events)).abort_handle());
         metrics::connections_max(parts.limits.connections_max);
         metrics::tails_may_hold(parts.limits.tails_bytes_max);
         let places = Arc::new(Semaphore::new(parts.limits.connections_max as usize));
         let cluster = parts.store.map().cluster;
-        let shared = Arc::new(Shared { parts, cluster, registry });
-        Arc::new(Devices { shared, places, drain: watch::Sender::default(), listener })
+        let shared = Arc::new(Shared { parts, cluster, registry, cursors });
+        let drain = watch::Sender::default();
+        Arc::new(Devices { shared, places, drain, tasks })
     }
 
     /// Takes a connection over: what the device sends, and a channel that its carrier empties. The
@@ -147,6 +165,8 @@ impl Devices {
 
 impl Drop for Devices {
     fn drop(&mut self) {
-        self.listener.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }

@@ -11,7 +11,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -26,7 +25,7 @@ use tidemark_store_core::reply::Registered;
 use tidemark_types::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX, SEND_WINDOW, SEND_WINDOW_BYTES};
 use tidemark_types::{DeviceId, Epoch, ErrorCode, Seq, UnixMs, UserId};
 
-use super::connection::refusal;
+use super::connection::{Event, refusal};
 use super::pace::Pace;
 use super::{Parts, Shared};
 use crate::metrics;
@@ -42,6 +41,8 @@ pub(super) struct Pending {
     pub(super) answers: VecDeque<v1::ServerFrame>,
     /// Questions to the store.
     pub(super) work: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// What happens once at most, which is not looked at before it does.
+    pub(super) rare: FuturesUnordered<BoxFuture<'static, Event>>,
 }
 
 /// A question to the store was answered; the number is the place's in which it was asked.
@@ -50,7 +51,6 @@ pub(super) enum Done {
     Opened(v1::Opened),
     /// A `Sync`, by its request as well.
     Paged(u64, u64, Result<v1::Page, Failure>),
-    Confirmed(u64, Result<(Epoch, Seq), Failure>),
     Pinged(u64, Result<v1::Pong, Failure>),
     /// A `Status`, which has no place, by its request.
     Told(u64, Result<v1::MessageStatus, Failure>),
@@ -170,9 +170,8 @@ impl Peer {
         Ok(())
     }
 
-    /// Starts what is due: a page, a confirmation; of each at most one is under way.
+    /// Asks for the page that is due, where none is under way.
     pub(super) fn start(&mut self, pending: &mut Pending) {
-        let now = self.shared.parts.clock.monotonic();
         let (store, user, number) = (&self.shared.parts.store, &self.user, self.places);
         let Some(place) = &mut self.place else { return };
         if let Some(sync) = place.asks.take_if(|_| !place.paging && pending.answers.is_empty()) {
@@ -181,29 +180,16 @@ impl Peer {
             let page = receive::page(store.clone(), user.clone(), epoch, seq_cli, sync.limit);
             pending.work(page.map(move |page| Done::Paged(number, sync.request_id, page)));
         }
-        if place.cursor.due().is_some_and(|due| due <= now)
-            && let Some((epoch, seq)) = place.cursor.take()
-        {
-            let device = self.device.clone();
-            let confirm = receive::confirm(store.clone(), user.clone(), device, epoch, seq);
-            pending.work(confirm.map(move |confirmed| Done::Confirmed(number, confirmed)));
-        }
-    }
-
-    /// When something is due of which nothing else tells, on the monotonic clock.
-    pub(super) fn due(&self) -> Option<Duration> {
-        self.place.as_ref()?.cursor.due()
     }
 
     /// A question was answered.
     pub(super) fn done(&mut self, done: Done, pending: &mut Pending) -> Result<(), Failure> {
         match done {
-            Done::Paged(number, ..) | Done::Confirmed(number, _) | Done::Pinged(number, _)
+            Done::Paged(number, ..) | Done::Pinged(number, _)
                 if number != self.places || self.place.is_none() => {}
             // Its cursor is of another epoch or above the head (R11).
             Done::Registered(Err(Failure { detail: Some(Detail::Position(position)), .. }))
             | Done::Paged(.., Err(Failure { detail: Some(Detail::Position(position)), .. }))
-            | Done::Confirmed(_, Err(Failure { detail: Some(Detail::Position(position)), .. }))
             | Done::Pinged(_, Err(Failure { detail: Some(Detail::Position(position)), .. })) => {
                 let reset = self.displace(position);
                 pending.answer(reset);
@@ -215,7 +201,6 @@ impl Peer {
             Done::Registered(Err(failure)) => return Err(failure),
             Done::Opened(opened) => pending.answer(opened),
             Done::Paged(_, request_id, page) => self.paged(request_id, page, pending),
-            Done::Confirmed(_, confirmed) => self.confirmed(confirmed, pending)?,
             Done::Pinged(_, Ok(pong)) => pending.answer(self.stamped(pong)),
             Done::Pinged(_, Err(failure)) => pending.answer(refusal(failure, Frame::PING, 0)),
             Done::Told(request_id, Ok(status)) => {
@@ -237,6 +222,29 @@ impl Peer {
             Done::Counted(request_id, Err(failure)) => {
                 pending.answer(refusal(failure, Frame::UNREAD, request_id));
             }
+        }
+        Ok(())
+    }
+
+    /// A cursor that the device had in this place is refused for good.
+    pub(super) fn unconfirmed(
+        &mut self,
+        number: u64,
+        failure: Failure,
+        pending: &mut Pending,
+    ) -> Result<(), Failure> {
+        match failure {
+            _ if number != self.places || self.place.is_none() => {}
+            Failure { detail: Some(Detail::Position(position)), .. } => {
+                let reset = self.displace(position);
+                pending.answer(reset);
+            }
+            // It was forgotten, and has to register.
+            Failure { code: ErrorCode::NoDevice, .. } => {
+                self.place = None;
+                pending.answer(refusal(failure, Frame::ACK, 0));
+            }
+            logged_out => return Err(logged_out),
         }
         Ok(())
     }
@@ -290,13 +298,18 @@ impl Peer {
         self.seat.numbered(connection);
         self.number = Some(connection);
         let rest = v1::Sync { request_id: 0, epoch: epoch.get(), seq_cli: start.get(), limit: 0 };
+        let cursors = self.shared.cursors(&self.user);
+        let (user, device) = (self.user.clone(), self.device.clone());
+        let (cursor, refused) = cursors.at(user, device, epoch, cursor);
+        self.places += 1;
+        let number = self.places;
+        pending.rare.push(refused.map(move |why| Event::Unconfirmed(number, why.ok())).boxed());
         self.place = Some(Place {
             delivery: Delivery::at(epoch, start, head),
-            cursor: Cursor::at(epoch, cursor),
+            cursor,
             asks: (start < head).then_some(rest),
             paging: false,
         });
-        self.places += 1;
         self.welcomed = true;
         let Parts { limits, checks, .. } = &self.shared.parts;
         let body_bytes_max = checks.as_ref().map_or(BODY_BYTES_MAX, |it| it.body_bytes_max());
@@ -318,10 +331,9 @@ impl Peer {
         });
     }
 
-    fn confirm(&mut self, epoch: u32, seq: u32) {
-        let now = self.shared.parts.clock.monotonic();
-        if let Some(place) = &mut self.place {
-            place.cursor.heard(Epoch::new(epoch), Seq::new(seq), now);
+    fn confirm(&self, epoch: u32, seq: u32) {
+        if let Some(place) = &self.place {
+            place.cursor.heard(Epoch::new(epoch), Seq::new(seq));
         }
     }
 
@@ -409,26 +421,6 @@ impl Peer {
             }
             Err(failure) => pending.answer(refusal(failure, Frame::SYNC, request_id)),
         }
-    }
-
-    fn confirmed(
-        &mut self,
-        confirmed: Result<(Epoch, Seq), Failure>,
-        pending: &mut Pending,
-    ) -> Result<(), Failure> {
-        let now = self.shared.parts.clock.monotonic();
-        let Some(place) = &mut self.place else { return Ok(()) };
-        match confirmed {
-            Ok((epoch, seq)) => place.cursor.confirmed(epoch, seq),
-            // It was forgotten, and has to register: no repetition helps.
-            Err(failure) if failure.code == ErrorCode::NoDevice => {
-                self.place = None;
-                pending.answer(refusal(failure, Frame::ACK, 0));
-            }
-            Err(failure) if failure.code == ErrorCode::LoggedOut => return Err(failure),
-            Err(_) => place.cursor.failed(now),
-        }
-        Ok(())
     }
 
     /// The device loses its place until it says `Hello`.

@@ -16,7 +16,7 @@ mod unread;
 
 use std::sync::Arc;
 
-pub(crate) use cursor::Cursor;
+pub(crate) use cursor::{Cursor, Cursors};
 pub(crate) use page::page;
 pub(crate) use ping::{cached, ping};
 pub(crate) use presence::presence;

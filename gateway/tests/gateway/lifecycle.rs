@@ -199,7 +199,7 @@ async fn a_logged_out_device_confirms_nothing_more() {
     cluster.unheard(&draft);
     cluster.unheard(&Command::LogOut { user, device });
     phone.say(v1::Ack { epoch: 1, seq: 2 }).await;
-    cut(phone, ErrorCode::LoggedOut).await;
+    assert_eq!(cut(phone, ErrorCode::LoggedOut).await.frame, 4, "it is the Ack that is refused");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,7 @@
 //! `Hello`, `Welcome`, cursors, resets.
 
+use std::sync::atomic::Ordering;
+
 use tidemark_proto::v1;
 use tidemark_proto::v1::server_frame::Frame;
 use tidemark_store_core::Command;
@@ -136,6 +138,33 @@ async fn acks_are_collected_and_the_last_one_survives_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_store_does_not_answer_is_confirmed_later_and_only_the_newest() {
+    let cluster = Cluster::new();
+    let here = gateway(&cluster);
+    let (mut alice, session) = Device::with_session(&here, "alice").await;
+    for n in 1..=9 {
+        alice.say(send(session, n, &["bob"])).await;
+        alice.ack().await;
+    }
+    let (mut bob, _) = Device::welcomed(&here, hello("bob", "phone")).await;
+    let (mut tablet, _) = Device::welcomed(&here, hello("bob", "tablet")).await;
+    bob.page().await;
+    tablet.page().await;
+    cluster.down.store(true, Ordering::SeqCst);
+    for device in [&bob, &tablet] {
+        device.say(v1::Ack { epoch: 1, seq: 5 }).await;
+    }
+    assert!(bob.hears_nothing().await && tablet.hears_nothing().await);
+    bob.say(v1::Ack { epoch: 1, seq: 7 }).await;
+    let before = cluster.confirms();
+    cluster.down.store(false, Ordering::SeqCst);
+    assert!(bob.hears_nothing().await && tablet.hears_nothing().await);
+    let mut told = cluster.confirms().split_off(before.len());
+    told.sort_unstable();
+    assert_eq!(told, [5, 7]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_forgotten_device_is_told_to_register() {
     let cluster = Cluster::new();
     let here = gateway(&cluster);
@@ -148,4 +177,23 @@ async fn a_forgotten_device_is_told_to_register() {
     assert_eq!((code, error.frame, error.closing), (ErrorCode::NoDevice, 4, false));
     bob.say(hello_at("bob", "phone", 1, 0)).await;
     bob.welcome().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_in_an_earlier_place_does_not_end_a_later_one() {
+    let cluster = Cluster::new();
+    let here = gateway(&cluster);
+    let (mut bob, _) = Device::welcomed(&here, hello("bob", "phone")).await;
+    let (user, device) = ("bob".parse().unwrap(), "phone".parse().unwrap());
+    cluster.unheard(&Command::ForgetDevice { user, device });
+    cluster.confirmed.forget_permits(usize::MAX >> 3);
+    bob.say(v1::Ack { epoch: 1, seq: 1 }).await;
+    assert!(bob.hears_nothing().await);
+    assert_eq!(cluster.confirms(), [1], "it was refused, and nobody knows yet");
+    bob.say(hello("bob", "phone")).await;
+    bob.welcome().await;
+    cluster.confirmed.add_permits(1_000);
+    assert!(bob.hears_nothing().await);
+    bob.say(v1::Ping { nonce: 4, epoch: 1, seq_cli: 0 }).await;
+    assert!(matches!(bob.hear().await, Frame::Pong(pong) if pong.nonce == 4));
 }

@@ -61,6 +61,8 @@ pub(crate) struct Cluster {
     pub(crate) live: AtomicBool,
     /// Pages are read, and their answers wait for permits, while there are few.
     pub(crate) pages: Semaphore,
+    /// Confirmations are applied, and their answers wait for permits, while there are few.
+    pub(crate) confirmed: Semaphore,
     /// Faults of the next attempts at sends.
     faults: Mutex<VecDeque<Fault>>,
     /// The n of each attempt that reached the shard.
@@ -104,6 +106,7 @@ impl Cluster {
             crowded: AtomicBool::new(false),
             live: AtomicBool::new(true),
             pages: Semaphore::new(Semaphore::MAX_PERMITS / 2),
+            confirmed: Semaphore::new(Semaphore::MAX_PERMITS / 2),
             faults: Mutex::default(),
             attempts: Mutex::default(),
             confirms: Mutex::default(),
@@ -318,7 +321,11 @@ impl Store for Seam {
         let cluster = self.0.clone();
         async move {
             cluster.check_up()?;
-            Ok(cluster.apply(&command))
+            let reply = cluster.apply(&command);
+            if matches!(command, Command::Confirm { .. }) {
+                cluster.confirmed.acquire().await.expect("never closed").forget();
+            }
+            Ok(reply)
         }
         .boxed()
     }
