@@ -34,8 +34,9 @@ use crate::value::{Content, Entry, Origin, Payload, Shard, Value};
 const AT_ONCE_MEMBERS: u32 = 512;
 
 /// Members of a larger one whom one command gives an entry, at least, in whole buckets: few, since all who are
-/// told of it do so without a pause.
-const PORTION_MEMBERS: u32 = 256;
+/// told of it work without a pause; not fewer, since each portion is a commit in every shard. One bucket of a
+/// group that is nearly full is enough.
+const PORTION_MEMBERS: u32 = 192;
 
 /// Entries of a log that may wait to be given. Beyond it an append gives the oldest one to the end
 /// itself: relayed messages cannot be refused for lack of room, and the log must keep what waits.
