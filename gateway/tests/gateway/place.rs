@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use tidemark_gateway::devices::Devices;
 use tidemark_proto::v1;
 use tidemark_proto::v1::server_frame::Frame;
 use tidemark_store_core::Command;
@@ -111,15 +112,20 @@ async fn a_mailbox_that_was_restored_resets_its_devices() {
     assert_eq!(reset.epoch, 2);
 }
 
-#[tokio::test(start_paused = true)]
-async fn acks_are_collected_and_the_last_one_survives_the_connection() {
-    let cluster = Cluster::new();
-    let here = gateway(&cluster);
-    let (mut alice, session) = Device::with_session(&here, "alice").await;
+async fn who_has_sent_nine_to_bob(here: &Devices) -> Device {
+    let (mut alice, session) = Device::with_session(here, "alice").await;
     for n in 1..=9 {
         alice.say(send(session, n, &["bob"])).await;
         alice.ack().await;
     }
+    alice
+}
+
+#[tokio::test(start_paused = true)]
+async fn acks_are_collected_and_the_last_one_survives_the_connection() {
+    let cluster = Cluster::new();
+    let here = gateway(&cluster);
+    let _alice = who_has_sent_nine_to_bob(&here).await;
     let (mut bob, _) = Device::welcomed(&here, hello("bob", "phone")).await;
     bob.page().await;
     for seq in 1..=5 {
@@ -141,11 +147,7 @@ async fn acks_are_collected_and_the_last_one_survives_the_connection() {
 async fn what_the_store_does_not_answer_is_confirmed_later_and_only_the_newest() {
     let cluster = Cluster::new();
     let here = gateway(&cluster);
-    let (mut alice, session) = Device::with_session(&here, "alice").await;
-    for n in 1..=9 {
-        alice.say(send(session, n, &["bob"])).await;
-        alice.ack().await;
-    }
+    let _alice = who_has_sent_nine_to_bob(&here).await;
     let (mut bob, _) = Device::welcomed(&here, hello("bob", "phone")).await;
     let (mut tablet, _) = Device::welcomed(&here, hello("bob", "tablet")).await;
     bob.page().await;
