@@ -35,9 +35,10 @@ pub(crate) const CONFIRM_EVERY: Duration = Duration::from_secs(1);
 /// Cursors that are due within this time of each other are told together.
 pub(crate) const CONFIRM_TOGETHER: Duration = Duration::from_millis(10);
 
-/// Cursors that a shard is being told, some 2 KiB each; with more, those that are due wait. As many as a
-/// batch of its commands takes, and few beside the requests that a node takes on one stream.
-pub(crate) const CONFIRMS_MAX: usize = 256;
+/// Commands by which a shard is being told cursors, up to
+/// [`CONFIRMATIONS_MAX`](tidemark_types::limits::CONFIRMATIONS_MAX) in each; with more, those that are due wait.
+/// Together they are as many as a full batch of commands, which leaves at once.
+pub(crate) const CONFIRMS_MAX: usize = 4;
 
 /// How long closing frames may take to be written; a device that reads nothing is just cut.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

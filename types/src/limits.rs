@@ -46,6 +46,10 @@ pub const ALLOCATE_MAX: u32 = 1_000_000;
 /// answer, and allocations in one command.
 pub const ALLOCATE_CALLS_MAX: usize = 1_024;
 
+/// Cursors that one command confirms. Few beside what a batch of commands holds, since what users wait for may be
+/// applied behind them.
+pub const CONFIRMATIONS_MAX: usize = 64;
+
 /// Members of a group, for which a larger maximum is never set; beyond it fan-out by writing does
 /// not pay.
 pub const GROUP_MEMBERS_MAX: u32 = 10_000;

@@ -23,10 +23,12 @@ use futures::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use tidemark_env::Clock;
 use tidemark_proto::{Detail, Failure};
+use tidemark_store_core::command::Confirmation;
+use tidemark_types::limits::CONFIRMATIONS_MAX;
 use tidemark_types::{DeviceId, Epoch, ErrorCode, Seq, UserId};
 use tokio::sync::{Notify, oneshot};
 
-use super::confirm;
+use super::confirm_many;
 use crate::limits::{CONFIRM_EVERY, CONFIRM_TOGETHER, CONFIRMS_MAX};
 use crate::store::Store;
 
@@ -90,26 +92,31 @@ impl Cursors {
         let mut commands = FuturesUnordered::new();
         let mut look = pin!(self.something_due());
         loop {
-            let done = tokio::select! {
+            tokio::select! {
                 () = &mut look, if commands.len() < CONFIRMS_MAX => {
-                    while commands.len() < CONFIRMS_MAX
-                        && let Some((device, (epoch, seq))) = self.due()
-                    {
-                        let (user, name) = (device.user.clone(), device.device.clone());
-                        let confirmed = confirm(store.clone(), user, name, epoch, seq);
-                        commands.push(confirmed.map(move |confirmed| (device, confirmed)));
+                    let (devices, confirmations): (Vec<_>, _) =
+                        std::iter::from_fn(|| self.due()).take(CONFIRMATIONS_MAX).unzip();
+                    // Where the first one's last command is still under way there is none.
+                    if !devices.is_empty() {
+                        let confirmed = confirm_many(store.clone(), confirmations);
+                        commands.push(confirmed.map(|outcomes| (devices, outcomes)));
                     }
                     look.set(self.something_due());
-                    continue;
                 }
-                Some(done) = commands.next() => done,
-            };
-            let more = std::iter::from_fn(|| commands.next().now_or_never().flatten());
-            for (device, confirmed) in std::iter::once(done).chain(more) {
-                if device.cursor.lock().done(confirmed) {
-                    self.stand(device);
+                Some((devices, outcomes)) = commands.next() => {
+                    for (device, outcome) in devices.into_iter().zip(outcomes) {
+                        self.done(device, outcome);
+                    }
                 }
             }
+        }
+    }
+
+    /// What became of a device's cursor.
+    fn done(&self, device: Arc<Device>, outcome: Result<(Epoch, Seq), Failure>) {
+        let again = device.cursor.lock().done(outcome);
+        if again {
+            self.stand(device);
         }
     }
 
@@ -133,16 +140,17 @@ impl Cursors {
         }
     }
 
-    /// The next one that is due, with its cursor for a command that goes out now.
-    fn due(&self) -> Option<(Arc<Device>, (Epoch, Seq))> {
+    /// The next one that is due, with what a command says of it that goes out now.
+    fn due(&self) -> Option<(Arc<Device>, Confirmation)> {
         loop {
             let now = self.clock.monotonic();
             let (_, device) = self.queue.lock().pop_front_if(|(due, _)| *due <= now)?;
             let mut cursor = device.cursor.lock();
             match cursor.take() {
-                Some(taken) => {
+                Some((epoch, seq)) => {
                     drop(cursor);
-                    return Some((device, taken));
+                    let (user, name) = (device.user.clone(), device.device.clone());
+                    return Some((device, Confirmation { user, device: name, epoch, seq }));
                 }
                 // A command of it is still under way.
                 None if cursor.newer.is_some() => {
@@ -255,24 +263,21 @@ mod tests {
             self.clock.advance(time);
         }
 
-        /// Whose commands go out now.
-        fn due(&self) -> Vec<(Arc<Device>, (Epoch, Seq))> {
+        /// Whose cursors go out now.
+        fn due(&self) -> Vec<(Arc<Device>, Confirmation)> {
             std::iter::from_fn(|| self.cursors.due()).collect()
         }
 
         /// The one command that goes out now, of the only device that has one.
         fn one_due(&self, seq: u32) -> Arc<Device> {
             let due = self.due();
-            let [(device, cursor)] = &due[..] else { panic!("{} commands", due.len()) };
-            assert_eq!(*cursor, at(seq));
+            let [(device, told)] = &due[..] else { panic!("{} devices", due.len()) };
+            assert_eq!((told.epoch, told.seq), at(seq));
             device.clone()
         }
 
         fn done(&self, device: Arc<Device>, confirmed: Result<u32, ErrorCode>) {
-            let confirmed = confirmed.map(at).map_err(Failure::new);
-            if device.cursor.lock().done(confirmed) {
-                self.cursors.stand(device);
-            }
+            self.cursors.done(device, confirmed.map(at).map_err(Failure::new));
         }
     }
 

@@ -23,9 +23,10 @@ pub(crate) use presence::presence;
 pub(crate) use register::{labelled, register, start_at};
 pub(crate) use status::{asked, status};
 use tidemark_proto::Failure;
+use tidemark_store_core::command::Confirmation;
 use tidemark_store_core::read::{Answer, Query};
 use tidemark_store_core::value::{Device, Mailbox};
-use tidemark_store_core::{Command, Reply};
+use tidemark_store_core::{Command, Reject, Reply};
 use tidemark_types::{DeviceId, Epoch, Recipient, Seq, UserId};
 pub(crate) use unread::unread;
 
@@ -45,6 +46,25 @@ pub(crate) async fn confirm(
         Reply::Confirmed { cursor } => Ok((epoch, cursor)),
         other => Err(failure::of_reply(other)),
     }
+}
+
+/// Confirms what many devices of one shard have; for each where its cursor stands then, as [`confirm`] does.
+pub(crate) async fn confirm_many(
+    store: Arc<dyn Store>,
+    confirmations: Vec<Confirmation>,
+) -> Vec<Result<(Epoch, Seq), Failure>> {
+    let epochs: Vec<_> = confirmations.iter().map(|one| one.epoch).collect();
+    let failed = match store.command(Command::ConfirmMany { confirmations }).await {
+        Ok(Reply::ConfirmedMany(outcomes)) if outcomes.len() == epochs.len() => {
+            let outcome = |(epoch, outcome): (Epoch, Result<Seq, Reject>)| {
+                outcome.map(|cursor| (epoch, cursor)).map_err(failure::of_reject)
+            };
+            return epochs.into_iter().zip(outcomes).map(outcome).collect();
+        }
+        Ok(other) => failure::of_reply(other),
+        Err(error) => failure::of_error(error),
+    };
+    vec![Err(failed); epochs.len()]
 }
 
 /// Where a user's mailbox stands.

@@ -182,6 +182,32 @@ async fn a_forgotten_device_is_told_to_register() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_refused_among_many_is_told_to_its_device_alone() {
+    let cluster = Cluster::new();
+    let here = gateway(&cluster);
+    let _alice = who_has_sent_nine_to_bob(&here).await;
+    let mut bobs = Vec::new();
+    for name in ["phone", "tablet", "watch"] {
+        let (mut device, _) = Device::welcomed(&here, hello("bob", name)).await;
+        device.page().await;
+        bobs.push(device);
+    }
+    let (user, device) = ("bob".parse().unwrap(), "tablet".parse().unwrap());
+    cluster.unheard(&Command::ForgetDevice { user, device });
+    for (device, seq) in bobs.iter().zip(1..) {
+        device.say(v1::Ack { epoch: 1, seq }).await;
+    }
+    let (code, error) = bobs[1].error().await;
+    assert_eq!((code, error.frame, error.closing), (ErrorCode::NoDevice, 4, false));
+    for device in &mut bobs {
+        assert!(device.hears_nothing().await);
+    }
+    let together = cluster.changes().into_iter().find(|change| change.contains("confirm"));
+    assert_eq!(together.as_deref(), Some("confirm bob 1, confirm bob 2, confirm bob 3"));
+    assert_eq!(cluster.confirms(), [1, 2, 3], "nothing is said again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_refused_in_an_earlier_place_does_not_end_a_later_one() {
     let cluster = Cluster::new();
     let here = gateway(&cluster);

@@ -61,7 +61,7 @@ pub(crate) struct Cluster {
     pub(crate) live: AtomicBool,
     /// Pages are read, and their answers wait for permits, while there are few.
     pub(crate) pages: Semaphore,
-    /// Confirmations are applied, and their answers wait for permits, while there are few.
+    /// Confirmations are applied, and the answers to their commands wait for permits, while there are few.
     pub(crate) confirmed: Semaphore,
     /// Faults of the next attempts at sends.
     faults: Mutex<VecDeque<Fault>>,
@@ -139,7 +139,7 @@ impl Cluster {
         self.confirms.lock().unwrap().clone()
     }
 
-    /// Every command that was not refused as a whole, in order.
+    /// Every command of which not all was refused, in order.
     pub(crate) fn changes(&self) -> Vec<String> {
         self.changes.lock().unwrap().clone()
     }
@@ -166,12 +166,15 @@ impl Cluster {
         let applied = transaction.apply(&batch.encode()).expect("not fatal").remove(0);
         let writes = transaction.finish();
         state.shard.write(writes);
-        if !matches!(applied.reply, Reply::Rejected(_)) {
+        let is_refused = match &applied.reply {
+            Reply::Rejected(_) => true,
+            Reply::ConfirmedMany(outcomes) => outcomes.iter().all(Result::is_err),
+            _ => false,
+        };
+        if !is_refused {
             self.changes.lock().unwrap().push(in_words(command));
         }
-        if let Command::Confirm { seq, .. } = command {
-            self.confirms.lock().unwrap().push(seq.get());
-        }
+        self.confirms.lock().unwrap().extend(confirmed(command).map(|(_, seq)| seq.get()));
         for effect in applied.effects {
             match effect {
                 Effect::Appended { mailbox: Recipient::User(user), seq, entry } => {
@@ -248,13 +251,26 @@ impl Cluster {
     }
 }
 
+/// Whose cursors a command confirms, and where they stand.
+fn confirmed(command: &Command) -> impl Iterator<Item = (&UserId, Seq)> {
+    let (one, many) = match command {
+        Command::Confirm { user, seq, .. } => (Some((user, *seq)), &[][..]),
+        Command::ConfirmMany { confirmations } => (None, &confirmations[..]),
+        _ => (None, &[][..]),
+    };
+    one.into_iter().chain(many.iter().map(|one| (&one.user, one.seq)))
+}
+
 /// A command and whom or what it is about, without its content.
 fn in_words(command: &Command) -> String {
     match command {
         Command::Init { .. } => "init".to_owned(),
         Command::RegisterDevice { user, device, .. } => format!("register {user} {device}"),
         Command::Open { user, .. } => format!("open {user}"),
-        Command::Confirm { user, seq, .. } => format!("confirm {user} {seq}"),
+        Command::Confirm { .. } | Command::ConfirmMany { .. } => {
+            let each = confirmed(command).map(|(user, seq)| format!("confirm {user} {seq}"));
+            each.collect::<Vec<_>>().join(", ")
+        }
         Command::Send(send) => match &send.judged {
             Judged::Allow(_) => format!("send {}", send.n),
             Judged::Refuse(code) => format!("refuse {} {code}", send.n),
@@ -322,7 +338,7 @@ impl Store for Seam {
         async move {
             cluster.check_up()?;
             let reply = cluster.apply(&command);
-            if matches!(command, Command::Confirm { .. }) {
+            if confirmed(&command).next().is_some() {
                 cluster.confirmed.acquire().await.expect("never closed").forget();
             }
             Ok(reply)

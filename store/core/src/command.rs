@@ -272,6 +272,24 @@ pub enum Command {
         /// Which group.
         group: GroupId,
     },
+    /// Confirms what many devices have, for each as `Confirm` does (R12).
+    ConfirmMany {
+        /// 1 to [`CONFIRMATIONS_MAX`](tidemark_types::limits::CONFIRMATIONS_MAX) of them, all of one shard.
+        confirmations: Vec<Confirmation>,
+    },
+}
+
+/// A device has everything up to `seq`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmation {
+    /// The device's owner.
+    pub user: UserId,
+    /// The device.
+    pub device: DeviceId,
+    /// The epoch in which `seq` counts.
+    pub epoch: Epoch,
+    /// Its new cursor.
+    pub seq: Seq,
 }
 
 /// A device's connection.
@@ -402,6 +420,9 @@ impl Command {
             Command::AllocateMany { allocations } => {
                 allocations.first().map(|(counter, _)| Id::Counter(counter.clone()))
             }
+            Command::ConfirmMany { confirmations } => {
+                confirmations.first().map(|first| Id::User(first.user.clone()))
+            }
             Command::Group(GroupCommand { group, .. }) | Command::FanOut { group } => {
                 Some(Id::Group(group.clone()))
             }
@@ -416,7 +437,16 @@ impl Command {
 
     /// May it wait a little for others? No user waits for what becomes of it.
     pub fn is_patient(&self) -> bool {
-        matches!(self, Command::Confirm { .. })
+        self.confirmations() > 0
+    }
+
+    /// How many cursors it confirms.
+    pub fn confirmations(&self) -> usize {
+        match self {
+            Command::Confirm { .. } => 1,
+            Command::ConfirmMany { confirmations } => confirmations.len(),
+            _ => 0,
+        }
     }
 
     /// Is it the cluster's own, which never waits behind clients (R7)?
@@ -425,6 +455,7 @@ impl Command {
             Command::Init { .. }
             | Command::Configure { .. }
             | Command::Confirm { .. }
+            | Command::ConfirmMany { .. }
             | Command::RelayIn { .. }
             | Command::TrimOutbox { .. }
             | Command::TrimMailbox { .. }
@@ -469,6 +500,9 @@ impl Command {
             }
             Command::AllocateMany { allocations } => {
                 return FIXED + allocations.len() * (NAME_BYTES_MAX + size_of::<u64>());
+            }
+            Command::ConfirmMany { confirmations } => {
+                return FIXED + confirmations.len() * 2 * (NAME_BYTES_MAX + size_of::<u64>());
             }
             Command::SetPush { target: Some(target), .. } => return FIXED + target.target.len(),
             Command::Group(GroupCommand { action, .. }) => {

@@ -81,6 +81,8 @@ pub enum Reply {
         /// Entries wait behind the one that is given.
         behind: bool,
     },
+    /// `ConfirmMany`: for each, in the same order, the device's cursor, or why it has none.
+    ConfirmedMany(Vec<Result<Seq, Reject>>),
 }
 
 impl Reply {

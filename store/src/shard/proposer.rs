@@ -218,7 +218,8 @@ impl Task {
     /// How long what was taken waits for company; `None` if there is nothing.
     fn wait(&self) -> Option<Duration> {
         let oldest = self.next.front()?;
-        let is_full = self.next.len() >= self.config.batch_commands_max;
+        let confirmations = self.next.iter().map(|next| next.command.confirmations());
+        let is_full = self.next.len().max(confirmations.sum()) >= self.config.batch_commands_max;
         let waits = |next: &Proposal| next.command.is_patient();
         if is_full || !self.next.iter().all(waits) || !self.group.is_leader() {
             return Some(Duration::ZERO);

@@ -5,12 +5,12 @@
 //! every gateway knows which connection of a device is the newest.
 
 use tidemark_mutants::{Mutant, is};
-use tidemark_types::limits::LABEL_BYTES_MAX;
-use tidemark_types::{DeviceId, Epoch, ErrorCode, Seq, UnixMs, UserId};
+use tidemark_types::limits::{CONFIRMATIONS_MAX, LABEL_BYTES_MAX};
+use tidemark_types::{DeviceId, Epoch, ErrorCode, Id, Seq, UnixMs, UserId};
 
 use super::mailbox::Open;
-use super::{push, session};
-use crate::command::{Arrival, Start};
+use super::{check_lives_here, push, session};
+use crate::command::{Arrival, Confirmation, Start};
 use crate::key::{DeviceKey, DevicesKey};
 use crate::reply::{Alarm, Effect, Registered, Reject, Reply};
 use crate::storage::Fatal;
@@ -209,14 +209,39 @@ pub(super) fn depart(
     Ok(Reply::Done)
 }
 
-/// `Confirm`: the cursor rises to `seq`, and never goes back in an epoch.
+/// `ConfirmMany`: what is refused of it is refused alone.
+pub(super) fn confirm_many(
+    step: &mut Step<'_>,
+    shard: &Shard,
+    confirmations: &[Confirmation],
+) -> Result<Reply, Stop> {
+    let many = confirmations.len();
+    if many == 0 || many > CONFIRMATIONS_MAX {
+        let text = format!("{many} confirmations: 1 to {CONFIRMATIONS_MAX}");
+        return Err(Reject::Invalid(text).into());
+    }
+    let mut outcomes = Vec::with_capacity(many);
+    for Confirmation { user, device, epoch, seq } in confirmations {
+        let confirmed = check_lives_here(step, shard, Id::User(user.clone()))
+            .and_then(|()| confirm(step, shard, (user, device), *epoch, *seq));
+        outcomes.push(match confirmed {
+            Ok(cursor) => Ok(cursor),
+            Err(Stop::Reject(reject)) => Err(reject),
+            Err(fatal @ Stop::Fatal(_)) => return Err(fatal),
+        });
+    }
+    Ok(Reply::ConfirmedMany(outcomes))
+}
+
+/// `Confirm`: the cursor rises to `seq`, and never goes back in an epoch; where it stands then. A refusal
+/// has changed nothing.
 pub(super) fn confirm(
     step: &mut Step<'_>,
     shard: &Shard,
     (user, name): (&UserId, &DeviceId),
     epoch: Epoch,
     seq: Seq,
-) -> Result<Reply, Stop> {
+) -> Result<Seq, Stop> {
     let key = DeviceKey { user: user.clone(), device: name.clone() };
     let mut device = step.get(&key)?.ok_or(Reject::NoDevice)?;
     if !device.connected && device.logged_out != UnixMs::default() {
@@ -247,5 +272,5 @@ pub(super) fn confirm(
         push::reckon(step, shard, user, &mut mailbox)?;
         mailbox.save(step);
     }
-    Ok(Reply::Confirmed { cursor: confirmed })
+    Ok(confirmed)
 }

@@ -11,7 +11,7 @@
 //! | `act` | the judgement of marks, recalls and edits |
 //! | `deliver` | the fan-out that both sends and relay-in use |
 //! | `relay` | relay-in, trim outbox |
-//! | `device` | register, forget, log out, depart, confirm |
+//! | `device` | register, forget, log out, depart, confirm, confirm many |
 //! | `push` | set push, push sent, drop push; when hints are due |
 //! | `mailbox` | append, trim, retain, delete, adopt, block, silence |
 //! | `contacts` | accept from, allow; whether a sender is welcome |
@@ -80,8 +80,10 @@ pub(crate) fn command(
             device::depart(step, shard, user, device, *connection)
         }
         Command::Confirm { user, device, epoch, seq } => {
-            device::confirm(step, shard, (user, device), *epoch, *seq)
+            let cursor = device::confirm(step, shard, (user, device), *epoch, *seq)?;
+            Ok(Reply::Confirmed { cursor })
         }
+        Command::ConfirmMany { confirmations } => device::confirm_many(step, shard, confirmations),
         Command::SetPush { user, device, target } => {
             push::set_push(step, shard, user, device, target.as_ref())
         }

@@ -11,7 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tidemark_store_core::Command;
 use tidemark_store_core::act::*;
-use tidemark_store_core::command::{Arrival, BackendSend, Batch, Draft, Judged, Send, Start};
+use tidemark_store_core::command::{
+    Arrival, BackendSend, Batch, Confirmation, Draft, Judged, Send, Start,
+};
 use tidemark_store_core::feed::{Feed, FeedChange, FeedRecord};
 use tidemark_store_core::group::*;
 use tidemark_store_core::slot::*;
@@ -26,6 +28,7 @@ fn encoded_bytes_are_what_they_were() {
     for command in commands().into_iter().chain(device_commands()).chain(check_commands()) {
         let batch = Batch { time: UnixMs::new(1_000), commands: vec![command] };
         assert_eq!(Batch::decode(&batch.encode()).as_ref(), Ok(&batch));
+        assert!(batch.commands[0].cost() >= batch.encode().len(), "{batch:?}");
         let name = format!("{:?}", batch.commands[0]);
         let name = name.split([' ', '(']).next().unwrap();
         line(&mut lines, name, &batch.encode());
@@ -33,6 +36,19 @@ fn encoded_bytes_are_what_they_were() {
     let mut golden = goldenfile::Mint::new("tests/testdata");
     let mut file = golden.new_goldenfile("formats.txt").unwrap();
     file.write_all(lines.as_bytes()).unwrap();
+}
+
+#[test]
+fn many_confirmations_cost_no_less_than_they_take() {
+    let name = "x".repeat(limits::NAME_BYTES_MAX);
+    let one = Confirmation {
+        user: user(&name),
+        device: DeviceId::new(&*name).unwrap(),
+        epoch: Epoch::new(u32::MAX),
+        seq: Seq::new(u32::MAX),
+    };
+    let many = Command::ConfirmMany { confirmations: vec![one; limits::CONFIRMATIONS_MAX] };
+    assert!(many.cost() >= many.encode().len());
 }
 
 fn line(lines: &mut String, name: &str, bytes: &[u8]) {
@@ -51,6 +67,10 @@ fn user(name: &str) -> UserId {
 
 fn device() -> DeviceId {
     DeviceId::new("phone").unwrap()
+}
+
+fn confirmation(seq: u32) -> Confirmation {
+    Confirmation { user: user("alice"), device: device(), epoch: Epoch::FIRST, seq: Seq::new(seq) }
 }
 
 fn id() -> ClientMsgId {
@@ -423,6 +443,7 @@ fn commands() -> Vec<Command> {
         Command::Expire { now: UnixMs::new(300) },
         Command::CreateCluster { map: map() },
         Command::AllocateMany { allocations: vec![(counter.clone(), 1), (counter, 300)] },
+        Command::ConfirmMany { confirmations: vec![confirmation(300), confirmation(1)] },
     ]
     .into_iter()
     .chain(group_commands())

@@ -15,7 +15,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Context, Runner};
 use tidemark_store_core::act::{ActKind, Asked};
-use tidemark_store_core::command::{Arrival, BackendSend, Command, Draft, Judged, Send, Start};
+use tidemark_store_core::command::{
+    Arrival, BackendSend, Command, Confirmation, Draft, Judged, Send, Start,
+};
 use tidemark_store_core::feed::{self, FeedChange, FeedRecord};
 use tidemark_store_core::group::{GroupAction, GroupCommand, NewGroup, Policy, Role, Who};
 use tidemark_store_core::group_read::{MembersPage, members};
@@ -428,6 +430,7 @@ fn parse(name: &str, args: &mut Args<'_>) -> Result<Command, Failure> {
             let seq = Seq::new(args.next()?);
             Command::Confirm { user, device, epoch, seq }
         }
+        "confirm_many" => Command::ConfirmMany { confirmations: confirmations(args)? },
         "trim_outbox" => Command::TrimOutbox {
             shard: ShardId::new(args.next()?),
             upto: OutSeq::new(args.next()?),
@@ -584,6 +587,16 @@ fn policy(args: &mut Args<'_>) -> Result<Policy, Failure> {
     Ok(Policy { post, add, open: args.parse("open", false)? })
 }
 
+/// `USER/DEVICE=SEQ …`, all of one epoch.
+fn confirmations(args: &mut Args<'_>) -> Result<Vec<Confirmation>, Failure> {
+    let epoch = Epoch::new(args.parse("epoch", 1)?);
+    let confirmation = |(name, seq): (&str, &str)| {
+        let (user, device) = names(name)?;
+        Ok(Confirmation { user, device, epoch, seq: Seq::new(seq.parse()?) })
+    };
+    std::iter::from_fn(|| args.0.next_key()).map(confirmation).collect()
+}
+
 /// `COUNTER=COUNT …`
 fn allocations(args: &mut Args<'_>) -> Result<Vec<(CounterId, u32)>, Failure> {
     let allocation = |(counter, count): (&str, &str)| Ok((counter.parse()?, count.parse()?));
@@ -723,8 +736,11 @@ impl Args<'_> {
     }
 
     fn device(&mut self) -> Result<(UserId, DeviceId), Failure> {
-        let name: String = self.next()?;
-        let (user, device) = name.split_once('/').ok_or("a device is USER/DEVICE")?;
-        Ok((UserId::new(user)?, DeviceId::new(device)?))
+        names(&self.next::<String>()?)
     }
+}
+
+fn names(device: &str) -> Result<(UserId, DeviceId), Failure> {
+    let (user, device) = device.split_once('/').ok_or("a device is USER/DEVICE")?;
+    Ok((UserId::new(user)?, DeviceId::new(device)?))
 }

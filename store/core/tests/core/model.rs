@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use proptest::prelude::*;
 use tidemark_store_core::act::ActKind;
-use tidemark_store_core::command::{Arrival, Command, Draft, Judged, Send, Start};
+use tidemark_store_core::command::{Arrival, Command, Confirmation, Draft, Judged, Send, Start};
 use tidemark_store_core::feed::{self, FeedChange};
 use tidemark_store_core::hints::{self, Hint};
 use tidemark_store_core::key::{DeviceKey, ShardKey};
@@ -54,7 +54,7 @@ enum Action {
     /// A user takes messages of contacts only, or of everybody.
     AcceptFrom { user: usize, contacts: bool },
     /// The user's device confirms up to some entry, maybe less than before.
-    Confirm { user: usize, upto: usize },
+    Confirm { user: usize, upto: usize, among_many: bool },
     /// Some of the mailbox's oldest entries are removed.
     Trim { user: usize, count: usize },
     /// The user's device is forgotten, and comes back as a new one.
@@ -111,7 +111,8 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
             .prop_map(|(user, sender, allowed)| Action::Allow { user, sender, allowed }),
         1 => (user.clone(), any::<bool>())
             .prop_map(|(user, contacts)| Action::AcceptFrom { user, contacts }),
-        1 => (user.clone(), 0usize..100).prop_map(|(user, upto)| Action::Confirm { user, upto }),
+        1 => (user.clone(), 0usize..100, any::<bool>())
+            .prop_map(|(user, upto, among_many)| Action::Confirm { user, upto, among_many }),
         1 => (user.clone(), 0usize..5).prop_map(|(user, count)| Action::Trim { user, count }),
         1 => user.clone().prop_map(|user| Action::Forget { user }),
         1 => (user.clone(), any::<bool>()).prop_map(|(user, has)| Action::SetPush { user, has }),
@@ -260,7 +261,9 @@ impl Run {
                 let from = if *contacts { AcceptFrom::Contacts } else { AcceptFrom::Everybody };
                 self.cluster.route(Command::AcceptFrom { user: self::user(*user), from });
             }
-            Action::Confirm { user, upto } => self.confirm(*user, *upto),
+            Action::Confirm { user, upto, among_many } => {
+                self.confirm(*user, *upto, *among_many);
+            }
             Action::Trim { user, count } => self.trim(*user, *count),
             Action::Forget { user } => self.forget(*user),
             Action::SetPush { user, has } => {
@@ -460,13 +463,27 @@ impl Run {
     }
 
     /// The device confirms up to one of the entries that are there, or none.
-    fn confirm(&mut self, number: usize, upto: usize) {
+    fn confirm(&mut self, number: usize, upto: usize, among_many: bool) {
         let (user, device, epoch) = (user(number), device(), Epoch::FIRST);
         let seq = self.floor(number) + (upto % (self.entries(number).len() + 1)) as u32;
         let cursor = self.devices[number].cursor.max(seq);
-        let confirm = Command::Confirm { user, device, epoch, seq: Seq::new(seq) };
-        let reply = self.cluster.route(confirm).reply;
-        assert_eq!(reply, Reply::Confirmed { cursor: Seq::new(cursor) });
+        let (seq, cursor) = (Seq::new(seq), Seq::new(cursor));
+        match among_many {
+            false => {
+                let confirm = Command::Confirm { user, device, epoch, seq };
+                assert_eq!(self.cluster.route(confirm).reply, Reply::Confirmed { cursor });
+            }
+            true => {
+                let one = Confirmation { user, device, epoch, seq };
+                let other = Confirmation { epoch: Epoch::new(7), ..one.clone() };
+                let confirm = Command::ConfirmMany { confirmations: vec![other, one] };
+                let reply = self.cluster.route(confirm).reply;
+                let Reply::ConfirmedMany(outcomes) = reply else { panic!("{reply:?}") };
+                assert!(matches!(outcomes[0], Err(Reject::Reset { .. })), "{outcomes:?}");
+                assert_eq!(outcomes[1..], [Ok(cursor)]);
+            }
+        }
+        let cursor = cursor.get();
         self.devices[number].cursor = cursor;
     }
 
