@@ -52,7 +52,7 @@ impl Identity {
     /// What it says first.
     pub(crate) fn hello(&self) -> v1::Hello {
         v1::Hello {
-            cluster_id: self.cluster.as_bytes().to_vec().into(),
+            cluster_id: self.cluster.as_bytes().to_vec(),
             token: self.token.clone(),
             user: self.user.to_string(),
             device: self.device.to_string(),
@@ -180,7 +180,7 @@ impl Device {
     pub(crate) async fn open_session(&mut self) -> Result<u64> {
         let mut open_id = [0; 16];
         SystemRng.fill(&mut open_id);
-        self.send(v1::Open { open_id: open_id.to_vec().into(), ends: 0 })?;
+        self.send(v1::Open { open_id: open_id.to_vec(), ends: 0 })?;
         timeout(STEP_TIMEOUT, self.opened()).await.context("no Opened in time")?
     }
 

@@ -116,7 +116,7 @@ impl Outbox {
         &mut self,
         to: Vec<v1::Id>,
         body: Bytes,
-        id: Bytes,
+        id: Vec<u8>,
         due: Duration,
     ) -> v1::Send {
         let (n, base) = (self.next, self.base());
@@ -216,7 +216,7 @@ mod tests {
         let mut outbox = Outbox::new(SESSION);
         for n in 1..=sends {
             let due = Duration::from_millis(n);
-            let send = outbox.push(Vec::new(), Bytes::new(), Bytes::new(), due);
+            let send = outbox.push(Vec::new(), Bytes::new(), Vec::new(), due);
             assert_eq!((send.n, send.base, send.session), (n, 1, SESSION));
         }
         outbox
@@ -231,7 +231,7 @@ mod tests {
             assert_eq!(outbox.answered(ack).expect("legal"), Answered::Accepted { due });
             assert_eq!((outbox.base(), outbox.span()), (base, span));
         }
-        let send = outbox.push(Vec::new(), Bytes::new(), Bytes::new(), Duration::ZERO);
+        let send = outbox.push(Vec::new(), Bytes::new(), Vec::new(), Duration::ZERO);
         assert_eq!((send.n, send.base, outbox.unanswered()), (4, 3, 2));
     }
 

@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tidemark_env::{Clock, Rng, SeededRng};
 use tidemark_proto::v1;
 use tidemark_types::limits::{SEND_WINDOW, SEND_WINDOW_BYTES};
@@ -201,7 +200,7 @@ impl Sender {
         let id = ClientMsgId::new(self.meter.clock.wall(), random);
         count(&self.meter.counters.sent);
         add(&self.meter.counters.copies, copies);
-        self.outbox.push(to, body, Bytes::copy_from_slice(id.as_bytes()), due)
+        self.outbox.push(to, body, id.as_bytes().to_vec(), due)
     }
 
     /// Whom the next message goes to, by their places in `to.mine`.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tidemark_client::Numbers;
+use tidemark_proto::convert::bytes_of;
 use tidemark_proto::v1::devices_client::DevicesClient;
 use tidemark_proto::v1::mailboxes_client::MailboxesClient;
 use tidemark_proto::v1::messages_client::MessagesClient;
@@ -67,7 +68,7 @@ impl Wire {
     ) -> Result<Seq, Failure> {
         let request = v1::SendRequest {
             sender: sender.to_string(),
-            client_msg_id: bytes::Bytes::copy_from_slice(id.as_bytes()),
+            client_msg_id: bytes_of(id.as_bytes()),
             to: to.iter().map(v1::Id::from).collect(),
             kind,
             body,

@@ -322,8 +322,8 @@ pub fn at_least_1(field: &str, value: u64) -> Result<u64, FieldError> {
 }
 
 /// The bytes of an id, as a field holds them.
-pub fn bytes_of(id: &[u8; 16]) -> bytes::Bytes {
-    bytes::Bytes::copy_from_slice(id)
+pub fn bytes_of(id: &[u8; 16]) -> Vec<u8> {
+    id.to_vec()
 }
 
 /// The code with this number in a frame. One that this build does not know, or none, is taken for

@@ -178,7 +178,7 @@ mod tests {
             to: vec![v1::Id { kind: 1, name: "bob".to_owned() }],
             kind: 1,
             body: "hello".into(),
-            client_msg_id: vec![7; 16].into(),
+            client_msg_id: vec![7; 16],
             about: Some(v1::About { kind: 4, epoch: 1, seq: 5 }),
         };
         let start = Some(v1::Start { at: 3, last: 10 });
@@ -186,7 +186,7 @@ mod tests {
         let origin = Some(v1::Origin { sender: "a".to_owned(), key: Some(key) });
         vec![
             v1::Hello { user: "a".to_owned(), start, ..Default::default() }.into(),
-            v1::Open { open_id: vec![1; 16].into(), ends: 1 }.into(),
+            v1::Open { open_id: vec![1; 16], ends: 1 }.into(),
             send.into(),
             v1::Ack { epoch: 1, seq: 9 }.into(),
             v1::Sync { request_id: 5, epoch: 1, seq_cli: 9, limit: 0 }.into(),

@@ -235,7 +235,7 @@ mod tests {
         assert!(refused(v1::Hello { user: String::new(), ..hello() }).starts_with("hello.user: "));
         let device = "x".repeat(65);
         assert!(refused(v1::Hello { device, ..hello() }).starts_with("hello.device: "));
-        let cluster_id = vec![1; 15].into();
+        let cluster_id = vec![1; 15];
         assert!(refused(v1::Hello { cluster_id, ..hello() }).starts_with("hello.cluster_id: "));
         let label = v1::Label { name: "x".repeat(65), platform: String::new() };
         assert_eq!(
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn an_open_names_the_session_it_ends_or_none() {
-        let open = |ends| v1::Open { open_id: vec![5; 16].into(), ends };
+        let open = |ends| v1::Open { open_id: vec![5; 16], ends };
         assert_eq!(Open::try_from(&open(0)).expect("legal").ends, None);
         assert_eq!(Open::try_from(&open(4)).expect("legal").ends, SessionId::new(4).ok());
         let error = Open::try_from(&v1::Open::default()).expect_err("no id");

@@ -348,7 +348,7 @@ mod tests {
             ("send.session", v1::Send { session: 0, ..legal.clone() }),
             ("send.n", v1::Send { n: 0, ..legal.clone() }),
             ("send.base", v1::Send { base: 0, ..legal.clone() }),
-            ("send.client_msg_id", v1::Send { client_msg_id: Bytes::new(), ..legal }),
+            ("send.client_msg_id", v1::Send { client_msg_id: Vec::new(), ..legal }),
         ] {
             let error = Send::try_from(spoilt).expect_err("illegal");
             assert_eq!((error.field(), error.code()), (field, ErrorCode::Invalid));

@@ -233,7 +233,7 @@ impl Raw {
 
     /// Opens its first session.
     async fn open(&mut self) -> Result<u64> {
-        self.send(v1::Open { open_id: vec![7; 16].into(), ends: 0 }).await?;
+        self.send(v1::Open { open_id: vec![7; 16], ends: 0 }).await?;
         loop {
             if let Frame::Opened(opened) = self.next().await? {
                 match opened.result {

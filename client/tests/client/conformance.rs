@@ -259,7 +259,7 @@ impl World {
     fn send(&mut self, send: v1::Send, body: &Value) {
         let number = u8::try_from(self.sends.len() + 1).expect("few");
         let body = body.as_str().unwrap_or_default().to_owned().into();
-        let client_msg_id = message_id(number).as_bytes().to_vec().into();
+        let client_msg_id = message_id(number).as_bytes().to_vec();
         let id = self.engine.send(self.now, v1::Send { body, client_msg_id, ..send });
         self.sends.insert(id, number);
     }

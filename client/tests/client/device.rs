@@ -90,7 +90,7 @@ async fn what_was_taken_is_marked_as_delivered_if_the_application_wants_it() {
     let gateways = vec![shared.gateway().await];
     for n in 1..=3 {
         let id = ClientMsgId::new(UnixMs::new(n), [7; 10]);
-        let client_msg_id = id.as_bytes().to_vec().into();
+        let client_msg_id = id.as_bytes().to_vec();
         let message = v1::Send { client_msg_id, ..v1::Send::default() };
         shared.server.lock().append("bob", 1, n, &message);
     }

@@ -57,7 +57,7 @@ impl Script {
             return Ok(self.engine.ask(self.now, question));
         }
         self.sends += 1;
-        let client_msg_id = message_id(self.sends).as_bytes().to_vec().into();
+        let client_msg_id = message_id(self.sends).as_bytes().to_vec();
         let send = v1::Send { client_msg_id, ..v1::Send::default() };
         let send = match what {
             "send" => v1::Send {
@@ -285,7 +285,7 @@ fn frame(name: &str, args: &mut Args<'_>, store: &MemoryStore) -> Result<v1::Ser
     let epoch = args.parse("epoch", 1)?;
     Ok(match name {
         "welcome" => v1::Welcome {
-            cluster_id: vec![args.parse("cluster", 7)?; 16].into(),
+            cluster_id: vec![args.parse("cluster", 7)?; 16],
             epoch,
             seq_svr: args.parse("head", 0)?,
             floor: args.parse("floor", 0)?,
@@ -371,9 +371,9 @@ fn answer(name: &str, args: &mut Args<'_>, store: &MemoryStore) -> Result<v1::Se
     })
 }
 
-fn open_id(store: &MemoryStore) -> bytes::Bytes {
+fn open_id(store: &MemoryStore) -> Vec<u8> {
     let open_id = store.saved().meta.and_then(|meta| meta.open_id);
-    open_id.map(|id| id.as_bytes().to_vec().into()).unwrap_or_default()
+    open_id.map(|id| id.as_bytes().to_vec()).unwrap_or_default()
 }
 
 fn session(args: &mut Args<'_>) -> Result<SessionId, Broken> {
@@ -398,7 +398,7 @@ fn entries(prev: u32, last: u32, args: &mut Args<'_>) -> Result<Vec<v1::Entry>, 
             time_ms: 9,
             origin: Some(v1::Origin { sender: sender.to_owned(), key: Some(key) }),
             content: Some(v1::entry::Content::Message(v1::Message {
-                client_msg_id: message_id(number).as_bytes().to_vec().into(),
+                client_msg_id: message_id(number).as_bytes().to_vec(),
                 sent_ms: 9,
                 ..v1::Message::default()
             })),

@@ -287,7 +287,7 @@ impl World {
         let send = v1::Send {
             to: vec![v1::Id { kind: 1, name: "bob".to_owned() }],
             body: format!("{:06}", self.sends).into(),
-            client_msg_id: id.as_bytes().to_vec().into(),
+            client_msg_id: id.as_bytes().to_vec(),
             ..v1::Send::default()
         };
         self.engine.send(self.now, send);
@@ -298,7 +298,7 @@ impl World {
         let id = ClientMsgId::new(UnixMs::new(n), [2; 10]);
         let send = v1::Send {
             body: format!("mail {n}").into(),
-            client_msg_id: id.as_bytes().to_vec().into(),
+            client_msg_id: id.as_bytes().to_vec(),
             ..v1::Send::default()
         };
         self.server.append("bob", 1, n, &send);
@@ -363,7 +363,7 @@ impl World {
             }
             Op::GoAway => {}
             Op::Crash { committed } => self.crash(committed),
-            Op::Steal => self.server.replace(bytes::Bytes::from_static(b"somebody else")),
+            Op::Steal => self.server.replace(b"somebody else".to_vec()),
             Op::Expire { live } => {
                 if live {
                     self.server.live = 0;

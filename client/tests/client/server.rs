@@ -23,7 +23,7 @@ pub(crate) struct Session {
     base: u64,
     acks: Vec<(bytes::Bytes, v1::SendAck)>,
     ended: bool,
-    open_id: bytes::Bytes,
+    open_id: Vec<u8>,
 }
 
 /// What an entry says that comes from a send.
@@ -220,7 +220,7 @@ impl Server {
         self.welcomed = true;
         self.delivered = (start == self.head()).then_some(start);
         let welcome = v1::Welcome {
-            cluster_id: vec![7; 16].into(),
+            cluster_id: vec![7; 16],
             epoch: self.epoch,
             seq_svr: self.head(),
             floor: self.floor,
@@ -251,7 +251,7 @@ impl Server {
         v1::opened::Result::Session(self.live)
     }
 
-    pub(crate) fn replace(&mut self, open_id: bytes::Bytes) {
+    pub(crate) fn replace(&mut self, open_id: Vec<u8>) {
         if let Some(live) = self.sessions.get_mut(&self.live) {
             live.ended = true;
         }

@@ -192,9 +192,9 @@ impl Connection {
         self.written = 0;
         self.waiting.set(self.pending.answers.len());
         self.alarm.set(self.wakes(now), now);
-        let (uplink, mailbox, unseated) = match &mut self.peer {
-            Some(Peer { uplink, seat: Seat { mailbox, unseated, .. }, .. }) => {
-                (Some(uplink), Some(mailbox), Some(unseated))
+        let (uplink, news, unseated) = match &mut self.peer {
+            Some(Peer { uplink, seat: Seat { news, unseated, .. }, .. }) => {
+                (Some(uplink), Some(news.given()), Some(unseated))
             }
             None => (None, None, None),
         };
@@ -206,10 +206,7 @@ impl Connection {
             // an attempt that nobody polls holds up others.
             Some(answer) = OptionFuture::from(uplink.map(Uplink::next)) => Event::Answer(answer),
             Some(done) = self.pending.work.next() => Event::Done(done),
-            Some(changed) = OptionFuture::from(mailbox.map(watch::Receiver::changed)) => {
-                changed.expect("a mailbox is kept while somebody hears of it");
-                Event::Mailbox
-            }
+            Some(()) = OptionFuture::from(news) => Event::Mailbox,
             // Who displaces on this gateway just takes the seat, and says nothing.
             Some(code) = OptionFuture::from(unseated) => {
                 Event::Unseated(code.unwrap_or(ErrorCode::Displaced))

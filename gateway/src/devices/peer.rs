@@ -252,13 +252,14 @@ impl Peer {
     /// Is there something to be pushed?
     pub(super) fn pushes(&mut self) -> bool {
         let Some(place) = &self.place else { return false };
-        place.delivery.is_due(&self.seat.mailbox.borrow()) || self.seat.passes()
+        let is_due = place.delivery.is_due(&self.seat.mailbox.lock());
+        is_due || self.seat.passes()
     }
 
     /// What is to be pushed; its caller sends it.
     pub(super) fn push(&mut self) -> Option<v1::ServerFrame> {
         let now = self.shared.parts.clock.wall();
-        let due = self.place.as_mut()?.delivery.take(&self.seat.mailbox.borrow(), now);
+        let due = self.place.as_mut()?.delivery.take(&self.seat.mailbox.lock(), now);
         // A slow device has more important things to hear than what passes by.
         let Some(push) = due else { return self.seat.pass() };
         Some(match push {
@@ -393,7 +394,7 @@ impl Peer {
         if Epoch::new(ping.epoch) != Epoch::NONE {
             self.confirm(ping.epoch, ping.seq_cli);
         }
-        let head = self.seat.mailbox.borrow().head();
+        let head = self.seat.mailbox.lock().head();
         let live = head.filter(|_| self.shared.registry.is_live(&self.user));
         if let Some(pong) = live.and_then(|head| receive::cached(&ping, head)) {
             return pending.answer(self.stamped(pong));

@@ -10,6 +10,7 @@
 
 mod mailbox;
 mod passing;
+mod signal;
 mod tail;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,12 +22,13 @@ use tidemark_proto::v1;
 use tidemark_store_client::WatchEvent;
 use tidemark_store_core::devices::Seat as Seated;
 use tidemark_types::{DeviceId, ErrorCode, UserId};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 pub(crate) use mailbox::Mailbox;
 #[cfg(test)]
 pub(crate) use mailbox::tests as heard;
 use passing::News;
+pub(crate) use signal::Signal;
 pub(crate) use tail::Kept;
 use tail::Tails;
 
@@ -47,7 +49,7 @@ pub(crate) struct Registry {
 }
 
 struct User {
-    mailbox: watch::Sender<Mailbox>,
+    mailbox: Arc<Mutex<Mailbox>>,
     seats: BTreeMap<DeviceId, Taken>,
     /// No seat was taken when last swept.
     lonely: bool,
@@ -57,6 +59,8 @@ struct User {
 struct Taken {
     /// The seat's, unlike that of every other one here.
     id: u64,
+    /// Given when the mailbox has news.
+    news: Arc<Signal>,
     /// Told why the seat is lost; dropped when another connection here takes it.
     unseats: Option<oneshot::Sender<ErrorCode>>,
     /// The connection's number, once the store has said it.
@@ -87,8 +91,10 @@ pub(crate) struct Seat {
     id: u64,
     user: UserId,
     device: DeviceId,
-    /// The user's mailbox.
-    pub(crate) mailbox: watch::Receiver<Mailbox>,
+    /// The user's mailbox; looked at briefly, since whoever tells it something waits.
+    pub(crate) mailbox: Arc<Mutex<Mailbox>>,
+    /// Given when the mailbox has news, until another connection here takes the seat.
+    pub(crate) news: Arc<Signal>,
     /// The last of what passes by that this connection was told, that was told before it came, or that was
     /// not for it.
     passed: u64,
@@ -117,21 +123,24 @@ impl Registry {
         let entry = users.entry(user.clone()).or_insert_with(|| {
             self.watch.register(user.clone());
             metrics::mailbox_watched(true);
-            let mailbox = watch::Sender::new(Mailbox::new(self.tails.clone()));
+            let mailbox = Arc::new(Mutex::new(Mailbox::new(self.tails.clone())));
             User { mailbox, seats: BTreeMap::new(), lonely: false }
         });
         entry.lonely = false;
         let (unseats, unseated) = oneshot::channel();
         let id = self.taken.fetch_add(1, Ordering::Relaxed);
-        let taken = Taken { id, unseats: Some(unseats), number: None, ended: None };
+        let news = Arc::<Signal>::default();
+        let taken =
+            Taken { id, news: news.clone(), unseats: Some(unseats), number: None, ended: None };
         entry.seats.insert(device.clone(), taken);
         Seat {
             registry: self.clone(),
             id,
             user: user.clone(),
             device: device.clone(),
-            mailbox: entry.mailbox.subscribe(),
-            passed: entry.mailbox.borrow().passing.last(),
+            mailbox: entry.mailbox.clone(),
+            news,
+            passed: entry.mailbox.lock().passing.last(),
             watches: BTreeSet::new(),
             unseated,
         }
@@ -158,7 +167,7 @@ impl Registry {
             WatchEvent::Unseated { seat, .. } => user.unseat(seat),
             WatchEvent::Presence { user: about, by, present } => {
                 let mut news = News::None;
-                user.mailbox.send_if_modified(|mailbox| {
+                user.change(|mailbox| {
                     news = mailbox.passing.present(about, *present);
                     news == News::ToTell
                 });
@@ -170,7 +179,7 @@ impl Registry {
                 if matches!(event, WatchEvent::Registered { .. }) {
                     metrics::watch_began();
                 }
-                user.mailbox.send_if_modified(|mailbox| mailbox.hear(event));
+                user.change(|mailbox| mailbox.hear(event));
             }
         }
     }
@@ -185,7 +194,7 @@ impl Registry {
         for (by, about) in leaving {
             let Some(user) = users.get_mut(&by) else { continue };
             let mut news = News::None;
-            user.mailbox.send_if_modified(|mailbox| {
+            user.change(|mailbox| {
                 news = mailbox.passing.settle(&about);
                 news == News::ToTell
             });
@@ -198,8 +207,9 @@ impl Registry {
     /// Forgets mailboxes without a seat, and entries that came before the sweep before this one.
     pub(crate) fn sweep(&self) {
         self.users.lock().retain(|name, user| {
-            // One that was displaced may not have noticed yet.
-            let lonely = user.seats.is_empty() && user.mailbox.receiver_count() == 0;
+            // One that was displaced may not have noticed yet; seats alone have the mailbox, and they come by
+            // this lock.
+            let lonely = user.seats.is_empty() && Arc::strong_count(&user.mailbox) == 1;
             if lonely && user.lonely {
                 self.watch.unregister(name);
                 metrics::mailbox_watched(false);
@@ -207,16 +217,22 @@ impl Registry {
             }
             user.lonely = lonely;
             // Nobody is told: what is there for a device does not change by it.
-            user.mailbox.send_if_modified(|mailbox| {
-                mailbox.age();
-                false
-            });
+            user.mailbox.lock().age();
             true
         });
     }
 }
 
 impl User {
+    /// Changes the mailbox, and tells all seats if that is news for them.
+    fn change(&self, change: impl FnOnce(&mut Mailbox) -> bool) {
+        if change(&mut self.mailbox.lock()) {
+            for taken in self.seats.values() {
+                taken.news.give();
+            }
+        }
+    }
+
     /// What the store says of a device's connections.
     fn unseat(&mut self, Seated { device, below, code }: &Seated) {
         if let Some(taken) = self.seats.get_mut(device) {
@@ -248,7 +264,7 @@ impl Seat {
         let Some(user) = users.get_mut(&self.user) else { return };
         for about in wanted.difference(&self.watches) {
             let mut first = false;
-            user.mailbox.send_if_modified(|mailbox| {
+            user.change(|mailbox| {
                 first = mailbox.passing.watch(about);
                 !first
             });
@@ -257,12 +273,7 @@ impl Seat {
             }
         }
         for about in self.watches.difference(&wanted) {
-            let mut last = false;
-            user.mailbox.send_if_modified(|mailbox| {
-                last = mailbox.passing.unwatch(about);
-                false
-            });
-            if last {
+            if user.mailbox.lock().passing.unwatch(about) {
                 registry.watch.unfollow(about, &self.user);
             }
         }
@@ -272,17 +283,17 @@ impl Seat {
     /// Does something pass by that it was not told yet? What was for other connections of its user it has
     /// seen then, and does not look through again.
     pub(crate) fn passes(&mut self) -> bool {
-        let passing = &self.mailbox.borrow().passing;
-        let passes = passing.after(self.passed, &self.watches).is_some();
+        let mailbox = self.mailbox.lock();
+        let passes = mailbox.passing.after(self.passed, &self.watches).is_some();
         if !passes {
-            self.passed = passing.last();
+            self.passed = mailbox.passing.last();
         }
         passes
     }
 
     /// What passes by that it was not told yet, the oldest of it.
     pub(crate) fn pass(&mut self) -> Option<v1::ServerFrame> {
-        let (number, frame) = self.mailbox.borrow().passing.after(self.passed, &self.watches)?;
+        let (number, frame) = self.mailbox.lock().passing.after(self.passed, &self.watches)?;
         self.passed = number;
         Some(frame)
     }
@@ -315,6 +326,7 @@ impl Drop for Seat {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
     use tidemark_store_client::Present;
     use tidemark_types::{Epoch, Seq, UnixMs};
     use tokio::sync::oneshot::error::TryRecvError;
@@ -385,7 +397,7 @@ mod tests {
         for _ in 0..3 {
             registry.sweep();
         }
-        assert!(old.mailbox.has_changed().is_ok());
+        assert_eq!(watched.0.lock().join(", "), "+alice");
         drop(old);
         registry.sweep();
         registry.sweep();
@@ -441,7 +453,7 @@ mod tests {
             registry.hear(event);
         };
         there(true);
-        let last = phone.mailbox.borrow().passing.last();
+        let last = phone.mailbox.lock().passing.last();
         assert!(phone.passed < last);
         assert!(!phone.passes());
         assert_eq!(phone.passed, last);
@@ -516,14 +528,18 @@ mod tests {
         let (registry, _) = registry();
         let (alice, phone) = names("alice", "phone");
         let (bob, tablet) = names("bob", "tablet");
-        let mut hers = registry.join(&alice, &phone);
-        let mut his = registry.join(&bob, &tablet);
+        let hers = registry.join(&alice, &phone);
+        let also_hers = registry.join(&alice, &tablet);
+        let his = registry.join(&bob, &tablet);
         let head = Seq::new(7);
         let (epoch, floor) = (Epoch::FIRST, Seq::NONE);
         registry.hear(WatchEvent::Registered { user: alice.clone(), epoch, floor, head });
-        assert!(hers.mailbox.has_changed().expect("the registry is there"));
-        assert!(!his.mailbox.has_changed().expect("the registry is there"));
-        assert_eq!(hers.mailbox.borrow_and_update().head(), Some((epoch, head)));
-        assert_eq!(his.mailbox.borrow_and_update().head(), None);
+        for seat in [hers, also_hers] {
+            assert!(seat.news.given().now_or_never().is_some());
+            assert!(seat.news.given().now_or_never().is_none(), "it is told once");
+            assert_eq!(seat.mailbox.lock().head(), Some((epoch, head)));
+        }
+        assert!(his.news.given().now_or_never().is_none());
+        assert_eq!(his.mailbox.lock().head(), None);
     }
 }

@@ -1,6 +1,5 @@
 //! `Sequence`: numbers are unique, and the same for a repeated request.
 
-use bytes::Bytes;
 use tidemark_proto::convert::bytes_of;
 use tidemark_proto::v1::sequence_client::SequenceClient;
 use tidemark_proto::v1::{AllocateRequest, AllocateResponse, CurrentRequest};
@@ -14,7 +13,7 @@ use crate::memory::{Fault, NOW};
 async fn allocate(
     gateway: &Gateway,
     count: u32,
-    request_id: Bytes,
+    request_id: Vec<u8>,
 ) -> Result<Response<AllocateResponse>, Status> {
     let request = AllocateRequest { counter: "orders".to_owned(), count, request_id };
     SequenceClient::new(gateway.service()).allocate(request).await
@@ -33,7 +32,7 @@ async fn a_request_with_an_id_gets_the_same_numbers() {
     assert_eq!(refused(allocate(&gateway, 6, id()).await).code, ErrorCode::Conflict);
     // Without an id each call takes numbers of its own.
     for first in [6, 7] {
-        let answer = allocate(&gateway, 1, Bytes::new()).await.unwrap().into_inner();
+        let answer = allocate(&gateway, 1, Vec::new()).await.unwrap().into_inner();
         assert_eq!(answer, AllocateResponse { first, count: 1 });
     }
     let current = |counter: &str| CurrentRequest { counter: counter.to_owned() };
@@ -48,9 +47,9 @@ async fn what_cannot_be_counted_is_refused_by_its_field() {
     let mut sequence = SequenceClient::new(gateway.service());
     bad_field(sequence.allocate(AllocateRequest::default()).await, "counter");
     bad_field(sequence.current(CurrentRequest::default()).await, "counter");
-    bad_field(allocate(&gateway, 1, Bytes::from_static(b"short")).await, "request_id");
+    bad_field(allocate(&gateway, 1, b"short".to_vec()).await, "request_id");
     for count in [0, ALLOCATE_MAX + 1] {
-        let failure = refused(allocate(&gateway, count, Bytes::new()).await);
+        let failure = refused(allocate(&gateway, count, Vec::new()).await);
         assert_eq!(failure.code, ErrorCode::Invalid);
         assert!(failure.message.starts_with("count "), "{failure}");
     }

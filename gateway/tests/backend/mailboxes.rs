@@ -21,7 +21,7 @@ async fn fill(gateway: &Gateway, count: u32) {
     for number in 1..=count {
         let mut request = request("alice", "alice", 1);
         let id = &request.client_msg_id;
-        request.client_msg_id = [&id[..12], &number.to_be_bytes()[..]].concat().into();
+        request.client_msg_id = [&id[..12], &number.to_be_bytes()[..]].concat();
         messages.send(request).await.unwrap();
     }
 }

@@ -15,7 +15,7 @@ use tonic::{Code, Response, Status};
 use crate::gateway::{Gateway, bad_field, refused};
 use crate::memory::{Fault, NOW};
 
-fn id(number: u8) -> Bytes {
+fn id(number: u8) -> Vec<u8> {
     bytes_of(ClientMsgId::new(NOW, [number; 10]).as_bytes())
 }
 
@@ -85,7 +85,7 @@ async fn a_message_that_cannot_be_is_refused_by_its_field() {
     let good = || request("alice", "bob", 1);
     let to = |to: Vec<Id>| SendRequest { to, ..good() };
     bad_field(send(&gateway, SendRequest { sender: String::new(), ..good() }).await, "sender");
-    let no_uuid = SendRequest { client_msg_id: vec![1; 16].into(), ..good() };
+    let no_uuid = SendRequest { client_msg_id: vec![1; 16], ..good() };
     bad_field(send(&gateway, no_uuid).await, "client_msg_id");
     let group = Id { kind: IdKind::Group.into(), name: "team".to_owned() };
     let large = SendRequest { body: vec![0; BODY_BYTES_MAX + 1].into(), ..good() };

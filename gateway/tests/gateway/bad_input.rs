@@ -178,7 +178,7 @@ async fn a_frame_before_hello() {
     let says = "a connection begins with Hello";
     for (line, frame) in [
         ("send", v1::ClientFrame::from(send(1, 1, &["bob"]))),
-        ("open", v1::Open { open_id: vec![3; 16].into(), ends: 0 }.into()),
+        ("open", v1::Open { open_id: vec![3; 16], ends: 0 }.into()),
         ("sync", v1::Sync::default().into()),
         ("ack", v1::Ack::default().into()),
         ("ping", v1::Ping::default().into()),
@@ -269,29 +269,25 @@ async fn empty_and_long_ids_in_a_hello() {
         ("a long user", v1::Hello { user: long(), ..good() }, "hello.user: "),
         ("no device", v1::Hello { device: String::new(), ..good() }, "hello.device: "),
         ("a long device", v1::Hello { device: long(), ..good() }, "hello.device: "),
-        (
-            "half a cluster",
-            v1::Hello { cluster_id: vec![7; 8].into(), ..good() },
-            "hello.cluster_id: ",
-        ),
+        ("half a cluster", v1::Hello { cluster_id: vec![7; 8], ..good() }, "hello.cluster_id: "),
         ("a long agent", v1::Hello { agent: long(), ..good() }, "hello.agent: "),
         ("no start", v1::Hello { start: None, ..good() }, "hello.start: is missing"),
         ("seq without epoch", v1::Hello { seq_cli: 1, ..good() }, "hello.seq_cli: contradicts"),
     ] {
         first(line, frame, says(words)).await;
     }
-    let other = v1::Hello { cluster_id: vec![8; 16].into(), ..good() };
+    let other = v1::Hello { cluster_id: vec![8; 16], ..good() };
     let says = "The request names another cluster";
     first("another cluster", other, Cut(ErrorCode::WrongCluster, says)).await;
 }
 
 #[tokio::test]
 async fn ids_by_which_nothing_can_be_answered() {
-    let open = |_: &Rig| v1::Open { open_id: vec![1; 15].into(), ends: 0 }.into();
+    let open = |_: &Rig| v1::Open { open_id: vec![1; 15], ends: 0 }.into();
     check("a short open_id", open, Cut(ErrorCode::Invalid, "open.open_id: ")).await;
     for bytes in [vec![], vec![1; 15], OpenId::from_bytes([1; 16]).unwrap().as_bytes().to_vec()] {
         let client_msg_id = move |rig: &Rig| {
-            let client_msg_id = bytes.clone().into();
+            let client_msg_id = bytes.clone();
             v1::Send { client_msg_id, ..send(rig.session, 2, &["bob"]) }.into()
         };
         let says = Cut(ErrorCode::Invalid, "send.client_msg_id: ");

@@ -122,7 +122,7 @@ pub(crate) fn send(session: u64, n: u64, to: &[&str]) -> v1::Send {
         to: to.iter().map(|name| v1::Id { kind: 1, name: (*name).to_owned() }).collect(),
         kind: 1,
         body: format!("{session}/{n}").into(),
-        client_msg_id: id.as_bytes().to_vec().into(),
+        client_msg_id: id.as_bytes().to_vec(),
         about: None,
     }
 }
@@ -163,7 +163,7 @@ impl Device {
     /// Says `Hello`, and opens a session.
     pub(crate) async fn open(&mut self, user: &str) -> u64 {
         let welcome = self.greet(hello(user, "phone")).await;
-        self.say(v1::Open { open_id: vec![9; 16].into(), ends: welcome.live_session }).await;
+        self.say(v1::Open { open_id: vec![9; 16], ends: welcome.live_session }).await;
         match self.hear().await {
             Frame::Opened(v1::Opened { result: Some(v1::opened::Result::Session(n)), .. }) => n,
             other => panic!("{other:?}"),

@@ -37,7 +37,7 @@ async fn a_bad_hello_ends_the_connection() {
     refused(token("alice:0"), ErrorCode::TokenExpired).await;
     refused(token("mallory:1000"), ErrorCode::PermissionDenied).await;
     refused(v1::Hello { user: String::new(), ..good() }, ErrorCode::Invalid).await;
-    refused(v1::Hello { cluster_id: vec![8; 16].into(), ..good() }, ErrorCode::WrongCluster).await;
+    refused(v1::Hello { cluster_id: vec![8; 16], ..good() }, ErrorCode::WrongCluster).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -120,14 +120,14 @@ async fn what_only_the_device_can_cure_is_told_to_it() {
     alice.say(send(session, 1, &["bob"])).await;
     assert_eq!(code(&alice.ack().await), None);
     // An ended session answers, and takes nothing more.
-    alice.say(v1::Open { open_id: vec![1; 16].into(), ends: session }).await;
+    alice.say(v1::Open { open_id: vec![1; 16], ends: session }).await;
     let Frame::Opened(opened) = alice.answer().await else { panic!("Opened comes") };
     assert!(matches!(opened.result, Some(v1::opened::Result::Session(_))), "{opened:?}");
     alice.say(send(session, 2, &["bob"])).await;
     let ack = alice.ack().await;
     let Some(send_ack::Result::Failure(failure)) = &ack.result else { panic!("{ack:?}") };
     assert_eq!(failure.detail, Some(v1::failure::Detail::LastN(1)));
-    alice.say(v1::Open { open_id: vec![2; 16].into(), ends: 0 }).await;
+    alice.say(v1::Open { open_id: vec![2; 16], ends: 0 }).await;
     let Frame::Opened(opened) = alice.answer().await else { panic!("Opened comes") };
     let Some(v1::opened::Result::Failure(stale)) = opened.result else { panic!("{opened:?}") };
     assert_eq!(stale.code(), v1::ErrorCode::Stale);

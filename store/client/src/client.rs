@@ -1,7 +1,9 @@
 //! Routes calls to leaders, and repeats them until they are answered or the deadline passes.
 
 use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -27,7 +29,7 @@ use crate::error::{Attempt, Error};
 use crate::link::{Answered, Link, addressed, channel, store_client};
 use crate::watch::{Watch, WatchEvent};
 
-/// One attempt; a leader that does not answer in this time has most likely lost its majority.
+/// One call of a node, or the time in which its stream must take a request.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The first pause after an attempt that failed, doubled up to the longest.
@@ -407,10 +409,15 @@ impl Client {
         node: NodeId,
         what: request::What,
     ) -> Result<Pending, Attempt> {
-        let connect = async { self.link(node).await?.send(shard, what).await };
-        let sent = tokio::time::timeout(ATTEMPT_TIMEOUT, connect).await;
-        let sent = sent
-            .unwrap_or_else(|_| Err(Attempt::NotSent(format!("node {node} takes no requests"))));
+        let mut connect = pin!(async { self.link(node).await?.send(shard, what).await });
+        let sent = match futures::poll!(connect.as_mut()) {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => {
+                let sent = tokio::time::timeout(ATTEMPT_TIMEOUT, connect).await;
+                let silent = |_| Err(Attempt::NotSent(format!("node {node} takes no requests")));
+                sent.unwrap_or_else(silent)
+            }
+        };
         match sent {
             Ok(answer) => Ok(Pending { client: self.clone(), shard, node, answer }),
             Err(failed) => {
@@ -571,11 +578,12 @@ impl Pending {
 
     async fn answer(self) -> Result<Answered, Attempt> {
         let Pending { client, shard, node, answer } = self;
-        let answered = match tokio::time::timeout(ATTEMPT_TIMEOUT, answer).await {
-            Ok(Ok(response::What::Failure(failure))) => Err(Attempt::Failed(failure.into())),
-            Ok(Ok(answered)) => Ok(answered),
-            Ok(Err(_)) => Err(Attempt::Lost("the stream broke".to_owned())),
-            Err(_) => Err(Attempt::Lost(format!("node {node} does not answer"))),
+        let answered = match answer.await {
+            Ok(response::What::Failure(failure)) => Err(Attempt::Failed(failure.into())),
+            Ok(answered) => Ok(answered),
+            Err(_) => {
+                Err(Attempt::Lost(format!("node {node} does not answer, or its stream broke")))
+            }
         };
         match &answered {
             Ok(_) => client.learn_leader(shard, node),

@@ -17,6 +17,7 @@ use tidemark_proto::store::v1::{Request, Requests, Responses, request, response}
 use tidemark_proto::{Failure, headers};
 use tidemark_types::{ClusterId, ErrorCode, ShardId};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
@@ -35,13 +36,42 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What has no answer for so long is lost: its leader has most likely lost its majority. It is looked for
+/// [`LOST_EVERY`] so often.
+const LOST_AFTER: Duration = Duration::from_secs(2);
+const LOST_EVERY: Duration = Duration::from_millis(250);
+
 /// Answers' bytes under way, on the whole connection.
 const WINDOW_BYTES: u32 = 8 << 20;
 
 /// What a node answered.
 pub(crate) type Answered = response::What;
 
-type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Answered>>>>>;
+type Waiting = Arc<Mutex<Option<Waiters>>>;
+
+/// Who waits for an answer, by the request's id.
+#[derive(Default)]
+struct Waiters {
+    by_id: HashMap<u64, Waiter>,
+    /// How often it was looked for what is lost.
+    looks: u32,
+}
+
+struct Waiter {
+    answer: oneshot::Sender<Answered>,
+    /// The looks before the request was sent.
+    since: u32,
+}
+
+impl Waiters {
+    /// Ends the wait for what was sent too long ago.
+    fn look(&mut self) {
+        const LOOKS_MAX: u32 = (LOST_AFTER.as_millis() / LOST_EVERY.as_millis()) as u32;
+        self.looks += 1;
+        // The first look comes sooner after a request than the others after each other.
+        self.by_id.retain(|_, waiter| self.looks - waiter.since <= LOOKS_MAX);
+    }
+}
 
 /// A stream to one node, while it lasts.
 pub(crate) struct Link {
@@ -97,7 +127,7 @@ impl Link {
         let messages = ReceiverStream::new(messages);
         let opened = store.exchange(addressed(messages, cluster)).await;
         let responses = opened.map_err(|status| refused(address, &status))?.into_inner();
-        let waiting = Arc::new(Mutex::new(Some(HashMap::new())));
+        let waiting = Arc::new(Mutex::new(Some(Waiters::default())));
         tokio::spawn(coalesce(queued, messages_tx));
         tokio::spawn(receive(responses, waiting.clone()));
         Ok(Link { outgoing, waiting, next_id: AtomicU64::new(1) })
@@ -108,7 +138,8 @@ impl Link {
         self.waiting.lock().is_some() && !self.outgoing.is_closed()
     }
 
-    /// Sends a request; the answer to come. Requests go out in the order in which this returns.
+    /// Sends a request; the answer to come, or none where it is lost. Requests go out in the order in which
+    /// this returns.
     pub(crate) async fn send(
         &self,
         shard: ShardId,
@@ -119,7 +150,10 @@ impl Link {
         let place = self.outgoing.reserve().await.map_err(|_| broken())?;
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
-        self.waiting.lock().as_mut().ok_or_else(broken)?.insert(id, answer);
+        let mut waiting = self.waiting.lock();
+        let waiters = waiting.as_mut().ok_or_else(broken)?;
+        waiters.by_id.insert(id, Waiter { answer, since: waiters.looks });
+        drop(waiting);
         place.send(Request { id, shard: u32::from(shard.get()), what: Some(what) });
         Ok(answered)
     }
@@ -146,18 +180,29 @@ async fn coalesce(mut queued: mpsc::Receiver<Request>, messages: mpsc::Sender<Re
     }
 }
 
-/// Hands answers to those who wait; when the stream ends, nobody waits any longer.
+/// Hands answers to those who wait; when the stream ends, nobody waits any longer. One clock tells what is lost: a
+/// timer for each request would cost more than the request.
 async fn receive(mut responses: tonic::Streaming<Responses>, waiting: Waiting) {
+    let mut looks = tokio::time::interval(LOST_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        match responses.message().await {
+        let message = tokio::select! {
+            // What was read of a message stays in the stream.
+            message = responses.message() => message,
+            _ = looks.tick() => {
+                waiting.lock().as_mut().expect("it is ended here").look();
+                continue;
+            }
+        };
+        match message {
             Ok(Some(message)) => {
                 let mut waiting = waiting.lock();
                 let Some(waiting) = waiting.as_mut() else { return };
                 for response in message.responses {
-                    let waiter = waiting.remove(&response.id);
-                    if let (Some(waiter), Some(what)) = (waiter, response.what) {
+                    let waiter = waiting.by_id.remove(&response.id);
+                    if let (Some(Waiter { answer, .. }), Some(what)) = (waiter, response.what) {
                         // Whoever asked may have given up.
-                        let _ = waiter.send(what);
+                        let _ = answer.send(what);
                     }
                 }
             }
@@ -169,4 +214,33 @@ async fn receive(mut responses: tonic::Streaming<Responses>, waiting: Waiting) {
         }
     }
     *waiting.lock() = None;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot::error::TryRecvError;
+
+    use super::*;
+
+    #[test]
+    fn what_has_no_answer_for_two_seconds_is_lost_and_nothing_else() {
+        let mut waiters = Waiters::default();
+        let wait = |waiters: &mut Waiters, id| {
+            let (answer, answered) = oneshot::channel();
+            waiters.by_id.insert(id, Waiter { answer, since: waiters.looks });
+            answered
+        };
+        let mut first = wait(&mut waiters, 1);
+        waiters.look();
+        let mut second = wait(&mut waiters, 2);
+        for _ in 0..7 {
+            waiters.look();
+        }
+        assert_eq!(first.try_recv().expect_err("none came"), TryRecvError::Empty);
+        waiters.look();
+        assert_eq!(first.try_recv().expect_err("none came"), TryRecvError::Closed);
+        assert_eq!(second.try_recv().expect_err("none came"), TryRecvError::Empty);
+        waiters.look();
+        assert_eq!(second.try_recv().expect_err("none came"), TryRecvError::Closed);
+    }
 }

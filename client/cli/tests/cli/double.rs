@@ -192,11 +192,11 @@ impl Messages for Gateway {
 fn entries() -> Vec<Entry> {
     let id = vec![1, 154, 0, 0, 0, 0, 112, 0, 128, 0, 0, 0, 0, 0, 0, 1];
     let origin = |sender: &str, key| Some(Origin { sender: sender.to_owned(), key: Some(key) });
-    let backend = || origin::Key::ClientMsgId(id.clone().into());
+    let backend = || origin::Key::ClientMsgId(id.clone());
     let session = || origin::Key::SessionSend(SessionSend { session: 2, n: 9 });
     let message = |device: &str, body: &[u8]| Message {
         device: device.to_owned(),
-        client_msg_id: id.clone().into(),
+        client_msg_id: id.clone(),
         sent_ms: 1_764_000_000_000,
         body: body.to_vec().into(),
         ..Default::default()
@@ -251,7 +251,7 @@ fn answer(frame: client_frame::Frame) -> Vec<ServerFrame> {
                 Some(_) => 8,
             };
             let welcome = Welcome {
-                cluster_id: vec![7; 16].into(),
+                cluster_id: vec![7; 16],
                 epoch: 1,
                 seq_svr: 8,
                 floor: 2,
@@ -483,7 +483,7 @@ impl Cluster for Gateway {
             replicas: vec![replica(1, 120, true), replica(2, 118, true), replica(3, 0, false)],
         };
         Ok(Response::new(ClusterStatusResponse {
-            cluster_id: vec![7; 16].into(),
+            cluster_id: vec![7; 16],
             nodes: vec![node(1, true, true), node(2, false, true), node(3, false, false)],
             shards: vec![shard(0, 1), shard(1, 0)],
         }))
@@ -494,7 +494,7 @@ impl Cluster for Gateway {
         let node = |node| MapNode { node, address: format!("127.0.0.1:710{node}") };
         let shard = |shard, leader_hint| MapShard { shard, nodes: vec![1, 2, 3], leader_hint };
         Ok(Response::new(MapResponse {
-            cluster_id: vec![7; 16].into(),
+            cluster_id: vec![7; 16],
             version: 3,
             hash_version: 1,
             nodes: (1..=3).map(node).collect(),
