@@ -24,9 +24,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
 
-    // Bodies are shared, not copied, between the frames of many devices; an id is 16 bytes, which cost less to
-    // copy than to share. Clients get their channel from the caller, who owns deadlines and keepalive: a generated
-    // `connect` would be a second way, and would collide with `Gateway.Connect`.
+    // Bodies that are sent are shared, not copied. An id is 16 bytes, and a body that is told is encoded by another
+    // thread than the one that read it: these cost less to copy than to share. Clients get their channel from the
+    // caller, who owns deadlines and keepalive: a generated `connect` would be a second way, and would collide with
+    // `Gateway.Connect`.
     tonic_prost_build::configure()
         .build_transport(false)
         .extern_path(".tidemark.v1.Deliver", "crate::deliver::Deliver")
@@ -34,7 +35,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         .bytes(".tidemark.store")
         .bytes(".tidemark.v1.BeforeSendRequest.body")
         .bytes(".tidemark.v1.BeforeSendResponse.body")
-        .bytes(".tidemark.v1.Message.body")
         .bytes(".tidemark.v1.Send.body")
         .bytes(".tidemark.v1.SendRequest.body")
         .skip_debug([".tidemark.v1.Hello"])

@@ -123,9 +123,9 @@ impl Item {
 impl Entry {
     /// The entry of this frame. It never fails: what cannot be read is [`Content::Unknown`], since
     /// an entry that is passed over would be a hole.
-    pub fn read(epoch: Epoch, raw: v1::Entry) -> Entry {
+    pub fn read(epoch: Epoch, mut raw: v1::Entry) -> Entry {
         let (seq, time) = (Seq::new(raw.seq), UnixMs::new(raw.time_ms));
-        match parts(&raw) {
+        match parts(&mut raw) {
             Ok((origin, content)) => Entry { epoch, seq, time, origin: Some(origin), content },
             Err(error) => {
                 tracing::warn!(%seq, %error, "an entry that this version cannot read");
@@ -136,9 +136,10 @@ impl Entry {
     }
 }
 
-fn parts(raw: &v1::Entry) -> Result<(Origin, Content), FieldError> {
-    let origin = required("origin", raw.origin.as_ref())?;
-    let content = match required("content", raw.content.as_ref())? {
+/// Takes a body only when all else can be read.
+fn parts(raw: &mut v1::Entry) -> Result<(Origin, Content), FieldError> {
+    let origin = Origin::try_from(required("origin", raw.origin.as_ref())?)?;
+    let content = match required("content", raw.content.as_mut())? {
         v1::entry::Content::Message(message) => Content::Message(checked_message(message)?),
         v1::entry::Content::GroupChange(change) => Content::Group(checked_change(change)?),
         v1::entry::Content::Act(act) => Content::Act(checked_act(act)?),
@@ -147,16 +148,16 @@ fn parts(raw: &v1::Entry) -> Result<(Origin, Content), FieldError> {
             code: error_code(refused.code),
         },
     };
-    Ok((Origin::try_from(origin)?, content))
+    Ok((origin, content))
 }
 
 /// An act of a kind that this version does not know is no act that it can show.
-fn checked_act(act: &v1::Act) -> Result<Act, FieldError> {
+fn checked_act(act: &mut v1::Act) -> Result<Act, FieldError> {
     let kind = ActKind::try_from(act.kind).ok().filter(|kind| *kind != ActKind::Unspecified);
     Ok(Act {
         kind: required("kind", kind)?,
         of: Origin::try_from(required("of", act.of.as_ref())?)?,
-        message: checked_message(required("message", act.message.as_ref())?)?,
+        message: checked_message(required("message", act.message.as_mut())?)?,
     })
 }
 
@@ -179,7 +180,7 @@ fn group_change_bytes(change: &v1::group_change::Change) -> usize {
     }
 }
 
-fn checked_message(message: &v1::Message) -> Result<Message, FieldError> {
+fn checked_message(message: &mut v1::Message) -> Result<Message, FieldError> {
     let device = Some(message.device.as_str()).filter(|device| !device.is_empty());
     Ok(Message {
         device: device.map(|device| name("device", device)).transpose()?,
@@ -189,6 +190,62 @@ fn checked_message(message: &v1::Message) -> Result<Message, FieldError> {
         conversation: message.conversation.as_ref().map(Id::try_from).transpose()?,
         group_seq: Some(Seq::new(message.group_seq)).filter(|seq| *seq != Seq::NONE),
         kind: message.kind,
-        body: message.body.clone(),
+        body: std::mem::take(&mut message.body).into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(name: &str) -> Option<v1::Id> {
+        Some(v1::Id { kind: 1, name: name.to_owned() })
+    }
+
+    fn origin() -> Option<v1::Origin> {
+        let send = v1::SessionSend { session: 1, n: 1 };
+        let key = Some(v1::origin::Key::SessionSend(send));
+        Some(v1::Origin { sender: "alice".to_owned(), key })
+    }
+
+    fn message() -> v1::Message {
+        let client_msg_id = "0192f5a0-1234-7abc-8def-0123456789ab".parse::<ClientMsgId>();
+        v1::Message {
+            client_msg_id: client_msg_id.expect("version 7").as_bytes().to_vec(),
+            conversation: id("bob"),
+            body: b"hello".to_vec(),
+            ..v1::Message::default()
+        }
+    }
+
+    fn act() -> v1::Act {
+        v1::Act { kind: v1::ActKind::Edit.into(), of: origin(), message: Some(message()) }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_kept_whole() {
+        let entry =
+            |origin, content| v1::Entry { seq: 1, time_ms: 1, origin, content: Some(content) };
+        let sent = |origin, message| entry(origin, v1::entry::Content::Message(message));
+        let edited = |act| entry(origin(), v1::entry::Content::Act(act));
+        for whole in [sent(origin(), message()), edited(act())] {
+            let read = Entry::read(Epoch::new(1), whole.clone()).content;
+            let (Content::Message(message) | Content::Act(Act { message, .. })) = read else {
+                panic!("{whole:?} can be read");
+            };
+            assert_eq!(message.body, "hello");
+        }
+        for spoilt in [
+            sent(None, message()),
+            sent(origin(), v1::Message { device: "x".repeat(65), ..message() }),
+            sent(origin(), v1::Message { client_msg_id: vec![1], ..message() }),
+            sent(origin(), v1::Message { to: vec![v1::Id::default()], ..message() }),
+            sent(origin(), v1::Message { conversation: id(""), ..message() }),
+            edited(v1::Act { kind: 99, ..act() }),
+            edited(v1::Act { of: None, ..act() }),
+        ] {
+            let read = Entry::read(Epoch::new(1), spoilt.clone()).content;
+            assert_eq!(read, Content::Unknown(Box::new(spoilt)));
+        }
+    }
 }

@@ -116,7 +116,7 @@ fn message(message: &Message) -> v1::Message {
         conversation: None,
         group_seq: 0,
         kind: message.kind,
-        body: message.body.clone(),
+        body: message.body.to_vec(),
     }
 }
 

@@ -112,7 +112,7 @@ impl Gate {
         let body = self.bodies.write(&stamp);
         let key = v1::origin::Key::SessionSend(v1::SessionSend { session: SESSION, n: k });
         let origin = Some(v1::Origin { sender: "bob".to_owned(), key: Some(key) });
-        let message = v1::Message { body, ..Default::default() };
+        let message = v1::Message { body: body.into(), ..Default::default() };
         let content = Some(v1::entry::Content::Message(message));
         v1::Entry { seq, time_ms: 1, origin, content }
     }
@@ -185,7 +185,7 @@ async fn what_no_gateway_may_send_stops_the_device() {
     let spoilt = |gate: &Gate| {
         let mut entry = gate.entry(1, 1);
         if let Some(v1::entry::Content::Message(message)) = &mut entry.content {
-            message.body = message.body.slice(..40);
+            message.body.truncate(40);
         }
         v1::Deliver::new(1, 0, &[entry])
     };

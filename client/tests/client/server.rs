@@ -31,7 +31,7 @@ fn content(send: &v1::Send) -> v1::entry::Content {
     let message = v1::Message {
         client_msg_id: send.client_msg_id.clone(),
         sent_ms: 1,
-        body: send.body.clone(),
+        body: send.body.to_vec(),
         ..v1::Message::default()
     };
     let Some(about) = send.about else { return v1::entry::Content::Message(message) };
@@ -85,7 +85,7 @@ impl Server {
     pub(crate) fn own(&self) -> Vec<bytes::Bytes> {
         let own = |entry: &v1::Entry| {
             let v1::entry::Content::Message(message) = entry.content.as_ref()? else { return None };
-            (entry.origin.as_ref()?.sender == "alice").then(|| message.body.clone())
+            (entry.origin.as_ref()?.sender == "alice").then(|| message.body.clone().into())
         };
         self.mailbox.iter().filter_map(own).collect()
     }

@@ -205,7 +205,9 @@ impl Connection {
             // However many answers wait: nothing is read meanwhile, so the window bounds them; and
             // an attempt that nobody polls holds up others.
             Some(answer) = OptionFuture::from(uplink.map(Uplink::next)) => Event::Answer(answer),
-            Some(done) = self.pending.work.next() => Event::Done(done),
+            Some(done) = self.pending.work.next(), if !self.pending.work.is_empty() => {
+                Event::Done(done)
+            }
             Some(()) = OptionFuture::from(news) => Event::Mailbox,
             // Who displaces on this gateway just takes the seat, and says nothing.
             Some(code) = OptionFuture::from(unseated) => {

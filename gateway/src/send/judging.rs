@@ -67,6 +67,11 @@ impl Judges {
         Ok(())
     }
 
+    /// Is there a send that is being judged?
+    pub(super) fn is_asked(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
     /// The next send that is judged; none, while nobody is asked. Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Option<(u64, Judgement)> {
         self.asked.next().await

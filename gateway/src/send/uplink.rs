@@ -95,7 +95,8 @@ impl Uplink {
             let wait = wake.map(|wake| wake.saturating_sub(self.clock.monotonic()));
             let pause = OptionFuture::from(wait.map(tokio::time::sleep));
             let starting = self.starting.as_mut().map(|(_, start)| start);
-            let judging = self.judges.as_mut().map(|judges| judges.next());
+            let judges = self.judges.as_mut().filter(|judges| judges.is_asked());
+            let judging = judges.map(|judges| judges.next());
             tokio::select! {
                 Some(started) = OptionFuture::from(starting) => {
                     let (n, _) = self.starting.take().expect("it was waited for");
@@ -106,7 +107,9 @@ impl Uplink {
                         Err(attempt) => self.ended(n, Err(attempt)),
                     }
                 }
-                Some((n, outcome)) = self.started.next() => self.ended(n, outcome),
+                Some((n, outcome)) = self.started.next(), if !self.started.is_empty() => {
+                    self.ended(n, outcome);
+                }
                 Some(Some((n, judgement))) = OptionFuture::from(judging) => {
                     self.judged(n, judgement);
                 }

@@ -159,7 +159,7 @@ mod tests {
     const PLACES: usize = 4 * size_of::<Kept>();
 
     fn entry(seq: u32, body: usize) -> Kept {
-        let message = v1::Message { body: Bytes::from(vec![7; body]), ..v1::Message::default() };
+        let message = v1::Message { body: vec![7; body], ..v1::Message::default() };
         let content = Some(v1::entry::Content::Message(message));
         Kept::from(&v1::Entry { seq, content, ..v1::Entry::default() })
     }

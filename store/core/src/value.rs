@@ -50,11 +50,6 @@ pub trait Value: Serialize + DeserializeOwned {
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         codec::decode(Self::NAME, Self::VERSION, bytes)
     }
-
-    /// As [`Self::decode`]; a body in it is a part of `bytes` instead of a copy, and keeps them in memory.
-    fn decode_shared(bytes: &Bytes) -> Result<Self, DecodeError> {
-        codec::decode_shared(Self::NAME, Self::VERSION, bytes)
-    }
 }
 
 macro_rules! values {

@@ -198,7 +198,7 @@ fn entries() -> Vec<Entry> {
         device: device.to_owned(),
         client_msg_id: id.clone(),
         sent_ms: 1_764_000_000_000,
-        body: body.to_vec().into(),
+        body: body.to_vec(),
         ..Default::default()
     };
     let own =

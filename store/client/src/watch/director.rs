@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tidemark_proto::store::v1::{
     NotLeading, PresenceNow, PresenceOf, Registered, ShardPairs, ShardUsers, Unseated,
     WatchRequest, WatchUpdate,
@@ -435,10 +434,10 @@ impl Director {
     }
 
     /// What a node told of a user's mailbox: an entry, or only its head.
-    fn told(&self, user: &str, seq: u32, entry: Option<&Bytes>) -> Option<WatchEvent> {
+    fn told(&self, user: &str, seq: u32, entry: Option<&[u8]>) -> Option<WatchEvent> {
         let user = self.user(user)?;
         let seq = Seq::new(seq);
-        match entry.map(Entry::decode_shared) {
+        match entry.map(Entry::decode) {
             Some(Ok(entry)) => Some(WatchEvent::Appended { user, seq, entry }),
             Some(Err(error)) => {
                 tracing::error!(%error, "a store node tells an entry that does not decode");
