@@ -14,7 +14,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::ids::{Id, ShardId};
 use crate::limits::SHARDS_MAX;
 
-/// The version of the hash below; a cluster created with another one is refused at start.
+/// The version of the hash below, which also places the members of a group; a cluster created with another one is
+/// refused at start.
 pub const HASH_VERSION: u8 = 1;
 
 /// How many shards a cluster has: 1 to [`SHARDS_MAX`].
@@ -46,14 +47,23 @@ impl ShardCount {
         (0..self.get()).map(ShardId::new)
     }
 
-    /// The shard on which `id` lives: XXH3 of its name with its kind as the seed, scaled to the
-    /// number of shards by multiplication (Lemire, "Fast Random Integer Generation in an
-    /// Interval", 2019), which spreads evenly for any number of them.
+    /// The shard on which `id` lives.
     pub fn shard_of(self, id: &Id) -> ShardId {
-        let hash = xxh3_64_with_seed(id.name().as_bytes(), id.kind() as u64);
-        let scaled = (u128::from(hash) * u128::from(self.get())) >> 64;
-        ShardId::new(u16::try_from(scaled).expect("a product below the number of shards"))
+        let part = part_of(id, self.get().into());
+        ShardId::new(u16::try_from(part).expect("below the number of shards"))
     }
+}
+
+/// Which of so many equal parts of all hashes `id` is in: XXH3 of its name with its kind as the
+/// seed, scaled to the number of parts by multiplication (Lemire, "Fast Random Integer Generation
+/// in an Interval", 2019), which spreads evenly for any number of them.
+///
+/// Parts are in the order of the hashes, whatever their number: who are near each other by one
+/// number are near each other by any.
+pub fn part_of(id: &Id, parts: u32) -> u32 {
+    let hash = xxh3_64_with_seed(id.name().as_bytes(), id.kind() as u64);
+    let scaled = (u128::from(hash) * u128::from(parts)) >> 64;
+    u32::try_from(scaled).expect("a product below the number of parts")
 }
 
 impl TryFrom<u16> for ShardCount {

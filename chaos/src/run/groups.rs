@@ -27,8 +27,8 @@ use crate::login::Login;
 use crate::notes::Notes;
 use crate::wire::Wire;
 
-/// Members of the second group who do nothing: an entry takes several portions, and half a second of two
-/// processors.
+/// Members of the second group who do nothing: an entry takes several portions, and processors for
+/// as long as others notice.
 const CROWD: User = 1_800;
 
 /// Members of the crowd with a device, beside all who do something.

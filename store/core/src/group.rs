@@ -8,24 +8,23 @@
 //!     └─ fan_out: the entry that is being given, and how many buckets had it
 //! ```
 //!
-//! Members lie in buckets by a hash of their names: a member is found by one look, a portion of the
-//! fan-out is some whole buckets, and its position is a number.
+//! Members lie in buckets by the hash that chooses their shards: a member is found by one look, a portion
+//! of the fan-out is some whole buckets, mostly of one shard where there are fewer shards than buckets, and its
+//! position is a number.
 
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
-use tidemark_types::limits::{GROUP_CHANGE_USERS_MAX, GROUP_MEMBERS_MAX, NAME_BYTES_MAX};
-use tidemark_types::{GroupId, Seq, ShardId, UserId};
-use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
+use tidemark_types::limits::NAME_BYTES_MAX;
+use tidemark_types::routing::part_of;
+use tidemark_types::{GroupId, Id, Seq, ShardId, UserId};
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::codec;
 use crate::value::Message;
 
 /// Members of a bucket, about, in a group that is full: what a change of one member writes anew.
-const BUCKET_MEMBERS: u32 = 256;
-
-/// Sets the hash apart from the one that chooses shards, whose members would else share buckets.
-const BUCKET_SEED: u64 = 0x6275_636b_6574;
+const BUCKET_MEMBERS: u32 = 128;
 
 /// A group without its members and its log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,11 +59,15 @@ impl Group {
         }
     }
 
+    /// The bucket that is given an entry when so many had it. Each group begins elsewhere, or all would ask
+    /// the same shard at the same time.
+    pub(crate) fn bucket_at(&self, group: &GroupId, had: u32) -> u32 {
+        (part_of(&Id::Group(group.clone()), self.buckets()) + had) % self.buckets()
+    }
+
     /// The bucket in which this user is looked for.
     pub fn bucket_of(&self, user: &UserId) -> u32 {
-        let hash = xxh3_64_with_seed(user.as_str().as_bytes(), BUCKET_SEED);
-        let scaled = (u128::from(hash) * u128::from(self.buckets())) >> 64;
-        u32::try_from(scaled).expect("a product below the number of buckets")
+        part_of(&Id::User(user.clone()), self.buckets())
     }
 }
 
@@ -325,12 +328,10 @@ pub(crate) fn each_once(users: &[UserId]) -> Vec<UserId> {
     users
 }
 
-// One change writes as many members anew as a bucket holds, and a full group has buckets for all.
-const _: () = assert!(GROUP_CHANGE_USERS_MAX <= BUCKET_MEMBERS as usize);
-const _: () = assert!(GROUP_MEMBERS_MAX >= BUCKET_MEMBERS);
-
 #[cfg(test)]
 mod tests {
+    use tidemark_types::ShardCount;
+
     use super::*;
 
     fn user(number: u32) -> UserId {
@@ -353,12 +354,24 @@ mod tests {
     fn vectors_hold_buckets_still() {
         let group = group(10_000);
         let found: Vec<u32> = (0..4).map(|number| group.bucket_of(&user(number))).collect();
-        assert_eq!((group.buckets(), found), (40, vec![11, 2, 8, 30]));
+        assert_eq!((group.buckets(), found), (79, vec![6, 33, 37, 5]));
+    }
+
+    #[test]
+    fn buckets_are_in_the_order_of_their_members_shards() {
+        let group = group(10_000);
+        for shards in [1, 3, 8, 200] {
+            let shards = ShardCount::new(shards).expect("legal");
+            let place = |user| (group.bucket_of(&user), shards.shard_of(&Id::User(user)));
+            let mut places: Vec<_> = (0..10_000).map(|number| place(user(number))).collect();
+            places.sort_unstable();
+            assert!(places.is_sorted_by_key(|(_, shard)| *shard), "{shards} shards");
+        }
     }
 
     #[test]
     fn members_spread_over_the_buckets() {
-        for members_max in [1, 256, 257, 500, 10_000] {
+        for members_max in [1, 128, 129, 500, 10_000] {
             let group = group(members_max);
             let mut sizes = vec![0; group.buckets() as usize];
             (0..members_max).for_each(|n| sizes[group.bucket_of(&user(n)) as usize] += 1);

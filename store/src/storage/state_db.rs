@@ -47,7 +47,7 @@ use super::steps::{Step, Steps};
 use crate::metrics::StateNow;
 
 /// The version of the keys above, and of what is under them, that this build reads and writes.
-const FORMAT_VERSION: u32 = 5;
+const FORMAT_VERSION: u32 = 6;
 
 /// Why the state cannot be opened, read or written.
 #[derive(Debug, Error)]

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tidemark_store::node::Node;
 use tidemark_store_core::command::{BackendSend, Draft};
 use tidemark_store_core::group::{GroupAction, GroupCommand, NewGroup, Policy};
-use tidemark_store_core::group_read;
+use tidemark_store_core::group_read::{self, GroupInfo};
 use tidemark_store_core::value::{Content, Verdict};
 use tidemark_store_core::{Command, Read, Reply};
 use tidemark_types::{ClientMsgId, ContentHash, GroupId, Id, Recipient, Seq, UserId};
@@ -17,8 +17,8 @@ use crate::node::{config, start, start_new, stop, user};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// An entry takes several portions.
-const MEMBERS: usize = 1_200;
+/// An entry takes several portions, however many its commands give.
+const MEMBERS: usize = 4_000;
 
 const POSTS: u8 = 20;
 
@@ -53,13 +53,16 @@ async fn post(node: &Node, sender: UserId, number: u8) {
     }
 }
 
+fn info(node: &Node) -> GroupInfo {
+    let shard = node.hosted().shard(node.shard_number(&Id::Group(town()))).unwrap();
+    shard.look(|view: &dyn Read| group_read::group(view, &town(), None).unwrap().unwrap()).unwrap()
+}
+
 /// Waits until the log's entries up to `head` were given to all.
 async fn given(node: &Node, head: Seq) {
-    let shard = node.hosted().shard(node.shard_number(&Id::Group(town()))).unwrap();
-    let look = |view: &dyn Read| group_read::group(view, &town(), None).unwrap().unwrap();
     let started = Instant::now();
     loop {
-        let info = shard.look(look).unwrap();
+        let info = info(node);
         if (info.head, info.given) == (head, head) {
             return;
         }
@@ -99,6 +102,8 @@ async fn what_a_stopped_leader_left_is_given_by_the_next_one_in_the_same_order()
     for number in 0..POSTS / 2 {
         post(&node, member(usize::from(number)), number).await;
     }
+    let info = info(&node);
+    assert!(info.given < info.head, "there is something left: {info:?}");
     stop(node).await.unwrap();
 
     let node = start(&config).await;

@@ -2,7 +2,7 @@
 //! the log (R10).
 //!
 //! ```text
-//!   append ──► log ──► portion ──► mailboxes here, one record per other shard
+//!   append ──► log ──► portion ──► mailboxes here, one record per other shard of theirs
 //!                        ▲  │
 //!          FanOut ───────┘  └── more: a mark, and the effect that makes the leader propose FanOut
 //! ```
@@ -34,9 +34,10 @@ use crate::value::{Content, Entry, Origin, Payload, Shard, Value};
 const AT_ONCE_MEMBERS: u32 = 512;
 
 /// Members of a larger one whom one command gives an entry, at least, in whole buckets: few, since all who are
-/// told of it work without a pause; not fewer, since each portion is a commit in every shard. One bucket of a
-/// group that is nearly full is enough.
-const PORTION_MEMBERS: u32 = 192;
+/// told of it work without a pause; not fewer, since each portion is a commit here and one in its members' shard.
+/// One bucket of a group that is nearly full is enough. Where entries wait behind it, the leader's commands give
+/// it to as many as at once.
+const PORTION_MEMBERS: u32 = 96;
 
 /// Entries of a log that may wait to be given. Beyond it an append gives the oldest one to the end
 /// itself: relayed messages cannot be refused for lack of room, and the log must keep what waits.
@@ -109,6 +110,11 @@ impl Work {
         Ok(Ok(seq))
     }
 
+    /// Do entries wait behind the one that is given?
+    fn is_behind(&self) -> bool {
+        self.group.giving().is_some_and(|seq| seq < self.log.value.head)
+    }
+
     /// Gives the oldest entry that waits to the end.
     fn finish_oldest(&mut self, step: &mut Step<'_>, shard: &mut Shard) -> Result<(), Fatal> {
         let oldest = self.group.giving();
@@ -127,7 +133,8 @@ impl Work {
     ) -> Result<(), Fatal> {
         // A group that is deleted has no members any more, but its entries still go to all it had.
         let is_large = self.group.deleted || self.group.members > AT_ONCE_MEMBERS;
-        let mut left = if is_large { PORTION_MEMBERS } else { AT_ONCE_MEMBERS };
+        let hurries = newest.is_none() && self.is_behind();
+        let mut left = if is_large && !hurries { PORTION_MEMBERS } else { AT_ONCE_MEMBERS };
         while left > 0 {
             match self.group.fan_out.clone() {
                 Some(FanOut::Giving { seq, buckets, open }) => {
@@ -141,6 +148,9 @@ impl Work {
                     };
                     let bytes = newest.filter(|newest| newest.seq == seq).map(|it| it.bytes);
                     self.give(step, shard, (seq, buckets, open), entry, bytes, &mut left)?;
+                    if hurries && !self.is_behind() {
+                        left = left.min(PORTION_MEMBERS);
+                    }
                 }
                 Some(FanOut::Sweeping) => {
                     left = 0;
@@ -170,12 +180,13 @@ impl Work {
         };
         let mut to = Vec::new();
         while buckets < self.group.buckets() && *left > 0 {
-            let members = self.roll.at(step, buckets, seq)?;
+            let bucket = self.group.bucket_at(&self.id, buckets);
+            let members = self.roll.at(step, bucket, seq)?;
             // Looking into a bucket costs something too.
             *left = left.saturating_sub(u32::try_from(members.len()).unwrap_or(u32::MAX).max(1));
             to.extend(members);
             if matches!(said.event, GroupEvent::Deleted) {
-                self.roll.empty(step, buckets)?;
+                self.roll.empty(step, bucket)?;
             }
             buckets += 1;
         }
@@ -253,7 +264,7 @@ pub(super) fn go_on(
     let (more, behind) = match Work::of(step, group)? {
         Some(mut work) if work.group.fan_out.is_some() => {
             work.portion(step, shard, None)?;
-            let behind = work.group.giving().is_some_and(|seq| seq < work.log.value.head);
+            let behind = work.is_behind();
             (work.save(step), behind)
         }
         Some(_) | None => (false, false),

@@ -36,8 +36,8 @@ use crate::config::BATCH_BYTES_MAX;
 use crate::raft::types::{Entry, ReplicaId, TypeConfig, Vote};
 use crate::storage::GroupId;
 
-/// Raised whenever a frame changes its meaning; nodes of different versions do not talk.
-const VERSION: u8 = 2;
+/// Raised whenever a frame, or a command in it, changes its meaning; nodes of different versions do not talk.
+const VERSION: u8 = 3;
 
 /// The largest frame: far above the largest batch of commands, far below what hurts memory.
 pub(super) const FRAME_BYTES_MAX: usize = 32 << 20;

@@ -14,9 +14,9 @@ use std::path::Path;
 use super::super::sync_parent;
 use super::error::{LogDamage, SegmentLogError, damaged, io_error};
 
-/// The version of the files that this build reads and writes. Version 1 was a RocksDB database; what versions 6 and
-/// 7 held is applied otherwise now: groups were given other portions.
-pub(super) const FORMAT_VERSION: u32 = 8;
+/// The version of the files that this build reads and writes. Version 1 was a RocksDB database; what versions 6 to
+/// 8 held is applied otherwise now: groups were given other portions.
+pub(super) const FORMAT_VERSION: u32 = 9;
 
 /// The manifest's name.
 pub(super) const MANIFEST: &str = "MANIFEST";
